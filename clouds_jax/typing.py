@@ -14,7 +14,9 @@ from collections.abc import Mapping
 import jax
 from jaxtyping import Array, Bool, Float, UInt8
 
-Features = Mapping[str, Array]  # "res2" ... "res5": Float["b h/4 w/4 c2"] ... Float["b h/32 w/32 c5"]
+Features = Mapping[
+    str, Array
+]  # "res2" ... "res5": Float["b h/4 w/4 c2"] ... Float["b h/32 w/32 c5"]
 Metrics = dict[str, Float[Array, ""]]
 
 
