@@ -1,0 +1,280 @@
+"""Checkpoints of runs, and weights on disk: the only import of Orbax.
+
+Two kinds of folder:
+
+* `RunCheckpoints`: state and data position of a run, one folder per step, with the config, the
+  commit and the package versions beside it;
+* weights (`save_weights`): a plain nested dict of arrays and `provenance.json`, what
+  `python -m porting convert` writes and `config.encoder.weights` points to.
+
+Both appear under their final name only when complete: a killed program leaves a temporary
+folder, never half a checkpoint.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+_ARRAYS = "arrays"
+_PROVENANCE = "provenance.json"
+# Keys of the config that may differ between a checkpoint and the run that goes on from it: they
+# change what is measured, kept or printed, not what is learned. `steps` is among them only where
+# the schedule does not depend on it (see `changed_keys`).
+_FREE_KEYS = (
+    "checkpoint_every",
+    "compile_cache",
+    "data.shards",
+    "data.threads",
+    "data.buffer",
+    "data.workers",
+    "debug",
+    "eval",
+    "evals",
+    "init_from",
+    "keep",
+    "log_every",
+    "profile",
+    "sharding",
+    "steps",
+    "tensorboard",
+    "wandb",
+)
+
+
+def save_weights(
+    path: str | os.PathLike,
+    tree: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes weights and where they came from to the new folder `path`.
+
+    Args:
+        path: the folder to make.
+        tree: nested mappings with arrays as leaves; keys are written as text.
+        provenance: anything JSON can hold (source file, hash, licence, versions).
+        overwrite: replace a weights folder that is already there.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another folder or ask to overwrite it.")
+    if path.exists() and not (path / _PROVENANCE).exists():
+        raise FileExistsError(
+            f"{path} is no weights folder (no {_PROVENANCE}); not overwriting it."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        ocp.save(temporary / _ARRAYS, _plain(tree))
+        (temporary / _PROVENANCE).write_text(
+            json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+        )
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads (nested dict of numpy arrays with text keys, provenance) of `save_weights`."""
+    path = pathlib.Path(path).absolute()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no weights at {path}; make them with"
+            f" `python -m porting convert <family> --source <file> --out {path}`."
+        )
+    if not (path / _PROVENANCE).exists() or not (path / _ARRAYS).exists():
+        raise FileNotFoundError(
+            f"{path} is no weights folder ({_ARRAYS}/ and {_PROVENANCE} expected)."
+        )
+    return (
+        jax.tree.map(np.asarray, ocp.load(path / _ARRAYS)),
+        json.loads((path / _PROVENANCE).read_text()),
+    )
+
+
+def _plain(tree: Any) -> Any:
+    """The tree as nested dicts with text keys and numpy leaves."""
+    if isinstance(tree, Mapping):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return np.asarray(tree)
+
+
+class RunCheckpoints:
+    """The checkpoints of one run, in `{workdir}/checkpoints/{step}`.
+
+    Args:
+        workdir: the run's folder.
+        keep: how many of the newest checkpoints stay.
+        metadata: what every checkpoint carries beside its arrays; must hold `config`.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, keep: int, metadata: Mapping[str, Any]):
+        policies = ocp.training
+        self._metadata = dict(metadata)
+        self._workdir = pathlib.Path(workdir)
+        self._checkpointer = ocp.training.Checkpointer(
+            (self._workdir / "checkpoints").absolute(),
+            # The loop decides when to save; the policy only must not refuse.
+            save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, step: int, state: Any, data: Any, **metadata: Any) -> None:
+        """Starts saving; a checkpoint of the same step that is already there stays."""
+        if self.latest != step:
+            self._checkpointer.save_checkpointables_async(
+                step, {"state": state, "data": data}, custom_metadata=self._metadata | metadata
+            )
+
+    def restore(self, state: Any, data: Any) -> tuple[Any, dict[str, Any]]:
+        """Reads the newest checkpoint.
+
+        Args:
+            state: tree of `jax.ShapeDtypeStruct` with the shardings wanted now; the mesh may be
+                another than the one saved from.
+            data: the data iterator; it is moved to the saved position.
+
+        Returns:
+            The state and the checkpoint's metadata.
+
+        Raises:
+            ValueError: the checkpoint is of another config.
+        """
+        metadata = self._checkpointer.checkpointables_metadata().custom_metadata
+        check_config(metadata["config"], self._metadata["config"], where=str(self._workdir))
+        restored = self._checkpointer.load_checkpointables(None, {"state": state, "data": data})
+        return restored["state"], metadata
+
+    def wait(self) -> None:
+        """Returns when the newest save is on disk."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Finishes what is being saved."""
+        self._checkpointer.close()
+
+
+def load_run(
+    workdir: str | os.PathLike, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the weights of a run's checkpoint, on the first device, for evaluation.
+
+    Args:
+        workdir: the run's folder.
+        step: which checkpoint; the newest when None.
+
+    Returns:
+        {"encoder": ..., "head": ...} as nested dicts of numpy arrays, and the checkpoint's
+        metadata (`config`, `step`, `versions`, `commit`).
+    """
+    folder = (pathlib.Path(workdir) / "checkpoints").absolute()
+    found = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+    if not found:
+        raise FileNotFoundError(f"{workdir} has no checkpoints; train first or give weights.")
+    if step is None:
+        step = found[-1]
+    if step not in found:
+        raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {found}.")
+    path = folder / str(step)
+    described = ocp.checkpointables_metadata(path)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = {
+        name: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            described.metadata["state"][name],
+        )
+        for name in ("params", "frozen")
+    }
+    with _partial():
+        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+    tree: dict[str, Any] = {}
+    for part in (state["frozen"], state["params"]):
+        _merge(tree, _unwrap(part))
+    return tree, {**described.custom_metadata, "step": step}
+
+
+def _partial() -> ocp.Context:
+    """Lets a load ask for some of the saved leaves."""
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    return context
+
+
+def _unwrap(tree: Any) -> Any:
+    """Nested dicts without the `value` level that an NNX variable adds."""
+    if not isinstance(tree, Mapping):
+        return np.asarray(tree)
+    if set(tree) == {"value"}:
+        return np.asarray(tree["value"])
+    return {str(key): _unwrap(value) for key, value in tree.items()}
+
+
+def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
+
+
+def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where: str) -> None:
+    """Refuses to go on from a checkpoint whose config learns something else.
+
+    Args:
+        saved: the config of the checkpoint.
+        current: the config of this run.
+        where: the run's folder, for the message.
+    """
+    changed = changed_keys(saved, current)
+    if changed:
+        raise ValueError(
+            f"{where} has checkpoints of another config ({'; '.join(changed)});"
+            " choose a new --workdir or restore the value."
+        )
+
+
+def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Says `key old, now new` for every key that matters and differs."""
+    old, new = _flat(saved), _flat(current)
+    free = set(_FREE_KEYS)
+    if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):
+        free.discard("steps")  # the learning rate of every step depends on it
+    return [
+        f"{key} {_show(old, key)}, now {_show(new, key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == f or key.startswith(f + ".") for f in free)
+    ]
+
+
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "absent"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            out.update(_flat(value, name + "."))
+        else:
+            out[name] = list(value) if isinstance(value, tuple) else value
+    return out

@@ -1,0 +1,135 @@
+"""The defaults: every key once, with where its number comes from.
+
+Numbers marked (paper) are those of CLOUDS' own training; the others are this project's. An
+experiment starts from `get_config()` and changes what differs; `finish` answers its mode.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Every key, with the values shared by the experiments on large GPUs."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of initialisation, augmentation, matching points
+    config.steps = 40_000
+    config.label_space = "cityscapes19"  # or "camvid11"
+    # Continue from the weights of another run (its --workdir) or of a weights folder; the
+    # optimizer, the schedule and the step start anew.
+    config.init_from = ""
+
+    # weights: a folder made by `python -m porting convert`. "" is allowed in debug mode only:
+    # a random frozen encoder teaches nothing.
+    # dtype: of the frozen encoder's arithmetic; the head is always float32 (paper: float32).
+    config.encoder = dict(
+        name="convnext_large_d_320",
+        weights="weights/convnext_large_d_320",
+        dtype="float32",
+    )
+    config.head = dict(
+        name="mask2former",  # or "fpn", the dense baseline
+        num_queries=100,  # the eight numbers of Mask2Former (paper)
+        dim=256,
+        num_heads=8,
+        pixel_layers=6,
+        pixel_ffn=1024,
+        decoder_layers=9,
+        decoder_ffn=2048,
+        num_points=4,  # of the deformable attention, per level and head
+    )
+
+    config.data = dict(
+        shards="shards",  # folder that clouds_jax.data.build writes to
+        batch=dict(),  # dataset -> images per step, over all devices
+        split="train",
+        crop=(768, 768),  # (h, w) (paper)
+        scale=(0.5, 2.0),  # of the scale jitter (paper)
+        # (h, w) that scale 1 fits the image into; None: the image's own size. (paper, per source)
+        initial_size=None,
+        # "diagonal": one random number places both axes of the crop, as detectron2's
+        # FixedSizeCrop does (paper); "independent": one for each.
+        crop_offsets="diagonal",
+        flip=0.5,  # probability (paper)
+        colour=True,  # SSD's colour jitter (paper)
+        threads=8,  # that read and augment
+        buffer=4,  # batches made ahead
+    )
+
+    config.loss = dict(
+        cls=2.0,  # (paper) weights of the three terms of every decoder output
+        mask=5.0,
+        dice=5.0,
+        no_object=0.1,  # (paper) weight of the no-object class in the cross-entropy
+        num_points=12_544,  # (paper) per mask, in matching and in the losses
+        oversample=3.0,  # (paper) candidates per point, of which
+        importance=0.75,  # (paper) this share goes to the most uncertain ones
+    )
+
+    config.optimizer = dict(
+        lr=1e-5,  # (paper)
+        weight_decay=0.05,  # (paper) none on norms and query embeddings
+        clip_norm=0.01,  # (paper) over all trained weights
+        schedule="constant",  # or "poly"
+        power=0.9,  # of "poly", which ends at 0
+        # (paper) 10 warm-up steps with factor 1.0, which is no warm-up
+        lr_warmup_steps=0,
+    )
+
+    config.evals = dict()  # dataset or dataset/split -> every n steps, and at the end
+    config.eval = dict(
+        protocol="clouds",  # how images are resized and scored; see clouds_jax.evaluation
+        limit=0,  # score the first n images only; 0: all
+    )
+
+    config.checkpoint_every = 1_000
+    config.keep = 2
+    config.log_every = 50
+
+    # (regular expression on the path in the training state, rule): the first match wins.
+    # Rules: "replicate", "fsdp" (split the largest axis over the devices).
+    config.sharding = ((r".*", "replicate"),)
+
+    config.tensorboard = True
+    config.wandb = dict(project="", name="")  # project "": off
+
+    # Folder of compiled programs; "": off. The environment's CLOUDS_COMPILE_CACHE wins.
+    config.compile_cache = "~/.cache/clouds_jax/xla"
+    config.profile = dict(first=0, steps=0)  # window written to workdir/profile; steps 0: off
+    config.debug = dict(
+        # debug mode: random encoder weights are allowed, fake shards are made in the workdir
+        enabled=False,
+        nans=False,  # stop at the operation that makes the first NaN (slow)
+        compiles=False,  # log every compilation and why it was needed
+    )
+    return config
+
+
+def finish(config: ml_collections.ConfigDict, mode: str) -> ml_collections.ConfigDict:
+    """Returns the config of `mode`: as it is, or shrunk for "debug"."""
+    if mode not in ("", "debug"):
+        raise ValueError(f"{mode!r} is no mode of this config; the only one is 'debug'.")
+    return shrink(config) if mode == "debug" else config
+
+
+def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The same experiment, small enough for one CPU core, with random weights and fake data."""
+    config.debug.enabled = True
+    config.steps = 4
+    config.encoder.update(name="convnext_debug", weights="", dtype="float32")
+    if config.head.name == "mask2former":
+        config.head.update(
+            num_queries=21, dim=16, num_heads=2, pixel_layers=1, pixel_ffn=32, decoder_layers=3,
+            decoder_ffn=32, num_points=2,
+        )  # fmt: skip
+    else:
+        config.head.update(dim=16)
+    # Assigned where keys must go: update() merges nested dicts and would keep the real datasets.
+    config.data.batch = dict(fake=2)
+    config.data.update(crop=(64, 64), initial_size=None, threads=2, buffer=1, split="train")
+    config.loss.num_points = 64
+    config.evals = dict(fake=2)
+    config.eval.update(protocol="native", limit=2)
+    config.checkpoint_every = 2
+    config.log_every = 1
+    config.tensorboard = False
+    return config
