@@ -1,0 +1,115 @@
+"""Exact minimum-cost assignment of masks to queries, on the device.
+
+Source: the shortest augmenting path method (Crouse, "On implementing 2D rectangular assignment
+    algorithms", 2016), which scipy.optimize.linear_sum_assignment follows too. Rows are the few
+    masks and columns the many queries, so there are as many augmentations as masks.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+# Keeps sums of costs inside float32.
+_LARGEST = 1e30
+
+
+def assign(costs: Float[Array, "b q m"], present: Bool[Array, "b m"]) -> Int[Array, "b m"]:
+    """Finds, for each problem, the queries of least total cost for the masks that are present.
+
+    Args:
+        costs: cost of giving query q to mask m; q >= m. Finite costs are clipped to +-1e30. A NaN
+            or an infinity counts as a cost so high that it is taken only if nothing else is left,
+            minus infinity as one so low that it is always taken; the result stays exact for the
+            finite costs.
+        present: masks that want a query. The costs of the others are not read.
+
+    Returns:
+        The query of each mask, each query at most once; -1 where the mask is absent.
+    """
+    _, q, m = costs.shape
+    if q < m:
+        raise ValueError(
+            f"assign has {q} queries for {m} masks; it needs at least one query per mask, "
+            "so raise num_queries or lower the number of masks."
+        )
+    costs = lax.stop_gradient(costs).astype(jnp.float32)
+    return jax.vmap(_assign_one)(jnp.swapaxes(costs, 1, 2), present)
+
+
+def _finite(costs: Float[Array, "m q"], present: Bool[Array, " m"]) -> Float[Array, "m q"]:
+    finite = jnp.isfinite(costs)
+    costs = jnp.clip(costs, -_LARGEST, _LARGEST)
+    known = finite & present[:, None]
+    low = jnp.min(jnp.where(known, costs, _LARGEST))
+    high = jnp.max(jnp.where(known, costs, -_LARGEST))
+    # More than any exchange of finite costs can gain.
+    step = costs.shape[0] * jnp.maximum(high - low, 0.0) + 1.0
+    low, high = jnp.minimum(low, high), jnp.maximum(low, high)
+    return jnp.where(finite, costs, jnp.where(costs < 0, low - step, high + step))
+
+
+def _assign_one(costs: Float[Array, "m q"], present: Bool[Array, " m"]) -> Int[Array, " m"]:
+    m, q = costs.shape
+    costs = _finite(costs, present)
+
+    def add_row(row, state):
+        u, v, row_of, column_of = state
+        path = _shortest_path(costs, u, v, row_of, row, present[row])
+        sink, length, shortest, before, closed = path
+
+        # Duals: every row and column the search closed moves by what was left of the length.
+        slack = jnp.where(closed, length - shortest, 0.0)
+        owner = jnp.where(closed & (row_of >= 0), row_of, m)
+        u = u.at[owner].add(slack, mode="drop").at[row].add(length)
+        v = v - slack
+
+        def flip(carry):
+            row_of, column_of, column, _ = carry
+            owner = before[column]
+            row_of = row_of.at[column].set(owner)
+            following = column_of[owner]
+            return row_of, column_of.at[owner].set(column), following, owner == row
+
+        row_of, column_of, _, _ = lax.while_loop(
+            lambda carry: ~carry[3], flip, (row_of, column_of, sink, ~present[row])
+        )
+        return u, v, row_of, column_of
+
+    zero = costs[0] * 0  # keeps the device variance of `costs` inside shard_map
+    none = zero.astype(jnp.int32) - 1
+    state = (costs[:, 0] * 0, zero, none, (costs[:, 0] * 0).astype(jnp.int32) - 1)
+    return lax.fori_loop(0, m, add_row, state)[3]
+
+
+def _shortest_path(costs, u, v, row_of, row, wanted):
+    """Dijkstra from `row` to the nearest column without a row, over reduced costs.
+
+    Returns:
+        The column reached, the length of the path, the distance of every column, the row before
+        every column, and which columns are closed (their distance is final).
+    """
+    free = row_of < 0
+
+    def step(carry):
+        at, _, length, shortest, before, closed = carry
+        distance = length + costs[at] - u[at] - v
+        nearer = ~closed & (distance < shortest)
+        shortest = jnp.where(nearer, distance, shortest)
+        before = jnp.where(nearer, at, before)
+        length = jnp.min(jnp.where(closed, jnp.inf, shortest))
+        # Among equal columns a free one ends the search.
+        column = jnp.argmax(jnp.where(~closed & (shortest == length), 1 + free, 0))
+        closed = closed.at[column].set(True)
+        return row_of[column], jnp.where(free[column], column, -1), length, shortest, before, closed
+
+    start = (
+        row_of[0] * 0 + row,
+        row_of[0] * 0 - jnp.where(wanted, 1, 0),
+        v[0] * 0,
+        v * 0 + jnp.inf,
+        row_of * 0,
+        v * 0 > 0,
+    )
+    _, sink, *rest = lax.while_loop(lambda carry: carry[1] < 0, step, start)
+    return sink, *rest

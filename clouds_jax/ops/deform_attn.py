@@ -1,0 +1,79 @@
+"""Multi-scale deformable attention: a weighted sum of values sampled at given points.
+
+The gradient is written out: the residuals are the inputs alone, and pixel indices and bilinear
+weights are computed again in the backward pass. How to gather and scatter depends on the platform;
+`deform_forms` holds the ways.
+
+Source: MSDeformAttn (Deformable DETR), as used by Mask2Former's pixel decoder.
+"""
+
+import functools
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from clouds_jax.ops import deform_forms
+
+Sizes = tuple[tuple[int, int], ...]
+
+
+def deform_attn(
+    values: Float[Array, "b s n e"],
+    sizes: Sizes,
+    points: Float[Array, "b q n l p 2"],
+    weights: Float[Array, "b q n l p"],
+    *,
+    form: str | None = None,
+) -> Float[Array, "b q n e"]:
+    """Sums values sampled bilinearly at `points` over levels and points, with `weights`.
+
+    Args:
+        values: maps of all levels, flattened row by row and joined; may be bfloat16.
+        sizes: (h, w) of each level; their areas sum to s.
+        points: (x, y) in [0, 1] of the level's map, zero outside (as `sampling.grid_sample`).
+            Best kept in float32: bfloat16 cannot tell neighbouring pixels of a large map apart.
+        weights: attention weights, as a rule a softmax over (level, point).
+        form: "planar", "rows" or "packed" (see `deform_forms`), or None for the one that suits
+            the platform.
+
+    Returns:
+        One vector per query and head in the dtype of `values`; sums are float32.
+    """
+    area = sum(h * w for h, w in sizes)
+    if area != values.shape[1] or len(sizes) != points.shape[3]:
+        raise ValueError(
+            f"deform_attn: sizes {sizes} are {len(sizes)} levels of {area} positions in all; "
+            f"points have {points.shape[3]} levels and values {values.shape[1]} positions."
+        )
+    if form is not None and form not in deform_forms.FORMS:
+        raise ValueError(
+            f"deform_attn has no form '{form}'; it has: {', '.join(deform_forms.FORMS)}."
+        )
+    return _attend(tuple(sizes), form, values, points, weights)
+
+
+def _dispatch(form: str | None, part: str, sizes: Sizes, *args):
+    def of(name):
+        return functools.partial(getattr(deform_forms.FORMS[name], part), sizes)
+
+    if form is not None:
+        return of(form)(*args)
+    return lax.platform_dependent(*args, cpu=of("planar"), tpu=of("packed"), default=of("rows"))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(sizes, form, values, points, weights):
+    return _dispatch(form, "forward", sizes, values, points, weights).astype(values.dtype)
+
+
+def _attend_forward(sizes, form, values, points, weights):
+    return _attend(sizes, form, values, points, weights), (values, points, weights)
+
+
+def _attend_backward(sizes, form, residuals, cotangent):
+    grads = _dispatch(form, "backward", sizes, *residuals, cotangent)
+    return tuple(g.astype(x.dtype) for g, x in zip(grads, residuals, strict=True))
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

@@ -1,0 +1,131 @@
+"""Bilinear sampling of feature maps, label maps and mask logits at continuous points.
+
+Everywhere here points are (x, y) in units of the map: (0, 0) is the outer corner of the top-left
+pixel, (1, 1) that of the bottom-right one, and outside the map every value is 0.
+
+Source: torch.nn.functional.grid_sample(align_corners=False, padding_mode="zeros"), whose points
+    are 2 * points - 1; CLOUDS uses it through detectron2's point_sample.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+
+def corners_of(
+    points: Float[Array, "*n 2"], h: int, w: int
+) -> list[tuple[Int[Array, "*n"], Float[Array, "*n"]]]:
+    """The four pixels around each point and their bilinear weights.
+
+    Args:
+        points: (x, y) in [0, 1] of the map; anything else is allowed.
+        h: rows of the map.
+        w: columns of the map.
+
+    Returns:
+        Four pairs (flat pixel index y * w + x, weight in float32). The weight of a pixel outside
+        the map is 0 and its index points at some pixel inside.
+    """
+    points = points.astype(jnp.float32)
+    x = points[..., 0] * w - 0.5
+    y = points[..., 1] * h - 0.5
+    x0, y0 = jnp.floor(x), jnp.floor(y)
+    corners = []
+    for dy in (0, 1):
+        for dx in (0, 1):
+            cx, cy = x0 + dx, y0 + dy
+            weight = (1 - jnp.abs(x - cx)) * (1 - jnp.abs(y - cy))
+            inside = (cx >= 0) & (cx < w) & (cy >= 0) & (cy < h)
+            # Clipped as floats: a far or infinite coordinate does not fit an integer.
+            ix = jnp.clip(cx, 0, w - 1).astype(jnp.int32)
+            iy = jnp.clip(cy, 0, h - 1).astype(jnp.int32)
+            corners.append((iy * w + ix, jnp.where(inside, weight, 0)))
+    return corners
+
+
+def grid_sample(
+    features: Float[Array, "b h w c"], points: Float[Array, "b p 2"]
+) -> Float[Array, "b p c"]:
+    """Samples `features` at `points`, one row of channels per point.
+
+    Returns:
+        Features at the points, in the dtype of `features`; sums are float32.
+    """
+    b, h, w, c = features.shape
+    rows = features.reshape(b, h * w, c)
+    out = 0.0
+    for index, weight in corners_of(points, h, w):
+        value = jax.vmap(lambda r, i: r.at[i].get(mode="promise_in_bounds"))(rows, index)
+        out = out + value.astype(jnp.float32) * weight[..., None]
+    return out.astype(features.dtype)
+
+
+def sample_classes(
+    label: UInt8[Array, "b h w"], points: Float[Array, "b p 2"], classes: int
+) -> Float[Array, "b p k"]:
+    """Bilinear value of every class mask `label == id` at shared points.
+
+    Four gathers of the one label map serve all classes; no mask is ever built.
+
+    Args:
+        label: train ids; an id outside 0..classes-1 (255: ignore) belongs to no mask.
+        points: (x, y) in [0, 1] of the map, shared by the classes of an image.
+        classes: number of classes k.
+    """
+    ids = jnp.arange(classes, dtype=label.dtype)[None, None, :]
+    b, h, w = label.shape
+    flat = label.reshape(b, h * w)
+    out = 0.0
+    for index, weight in corners_of(points, h, w):
+        value = jax.vmap(lambda r, i: r.at[i].get(mode="promise_in_bounds"))(flat, index)
+        out = out + jnp.where(value[..., None] == ids, weight[..., None], 0)
+    return out
+
+
+def sample_targets(
+    label: UInt8[Array, "b h w"], points: Float[Array, "b m p 2"], ids: Int[Array, " m"]
+) -> Float[Array, "b m p"]:
+    """Bilinear value of the mask `label == ids[m]`, each slot m at its own points.
+
+    Args:
+        label: train ids.
+        points: (x, y) in [0, 1] of the map, per slot.
+        ids: the train id of each slot.
+    """
+    b, h, w = label.shape
+    flat = label.reshape(b, h * w)
+    ids = ids[None, :, None]
+    out = 0.0
+    for index, weight in corners_of(points, h, w):
+        value = jax.vmap(lambda r, i: r.at[i].get(mode="promise_in_bounds"))(flat, index)
+        out = out + jnp.where(value.astype(ids.dtype) == ids, weight, 0)
+    return out
+
+
+def sample_channels(
+    maps: Float[Array, "b h w q"],
+    channel: Int[Array, "b m"],
+    points: Float[Array, "b m p 2"],
+) -> Float[Array, "b m p"]:
+    """Samples channel `channel[m]` of `maps` at the points of slot m.
+
+    The m chosen channels are copied out first, so nothing of size m * p * q exists.
+
+    Args:
+        maps: mask logits, queries last.
+        channel: query of each slot; a slot with -1 is 0 everywhere and gets no gradient.
+        points: (x, y) in [0, 1] of the map, per slot.
+
+    Returns:
+        Values at the points in float32.
+    """
+    b, h, w, q = maps.shape
+    chosen = jnp.take_along_axis(
+        maps.reshape(b, h * w, q), jnp.maximum(channel, 0)[:, None, :], axis=2
+    )
+    planes = jnp.where((channel >= 0)[:, :, None], jnp.swapaxes(chosen, 1, 2), 0)
+    pick = jax.vmap(jax.vmap(lambda r, i: r.at[i].get(mode="promise_in_bounds")))
+    out = 0.0
+    for index, weight in corners_of(points, h, w):
+        out = out + pick(planes, index).astype(jnp.float32) * weight
+    return out
