@@ -35,7 +35,7 @@ class LossWeights:
 
 
 def match_costs(
-    class_logits: Float[Array, "b q k+1"],
+    class_logits: Float[Array, "b q k1"],
     mask_logits: Float[Array, "b h4 w4 q"],
     targets: Targets,
     points: Float[Array, "b p 2"],

@@ -82,7 +82,7 @@ def set_loss(
 
 
 def class_loss(
-    class_logits: Float[Array, "o b q k+1"],
+    class_logits: Float[Array, "o b q k1"],
     query: Int[Array, "o b k"],
     *,
     no_object: float,

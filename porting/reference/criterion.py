@@ -1,0 +1,163 @@
+"""The Mask2Former criterion in plain PyTorch, for parity: masks as arrays, matching by SciPy.
+
+All points are arguments, so both sides compare the same ones. Layouts are PyTorch's: mask logits
+(b, q, h, w). Points are (x, y) in [0, 1].
+
+Source: CLOUDS `criterion.py` and `matcher.py`; detectron2 `point_features.py`.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+
+
+@dataclasses.dataclass
+class Target:
+    """Target masks of one image.
+
+    Attributes:
+        classes: (m,) class of each mask.
+        masks: (m, H, W) of 0 and 1.
+    """
+
+    classes: torch.Tensor
+    masks: torch.Tensor
+
+
+@dataclasses.dataclass
+class Points:
+    """Points of one image and decoder output; the m slots are those of the image's `Target`.
+
+    Attributes:
+        match: (p, 2) for the matching, shared by all masks.
+        candidates: (m, c, 2); the uncertain points are chosen among these.
+        random: (m, r, 2), used as they are.
+    """
+
+    match: torch.Tensor
+    candidates: torch.Tensor
+    random: torch.Tensor
+
+
+def targets_of(labels: torch.Tensor, classes: int) -> list[Target]:
+    """The masks of each label map (b, H, W): one per class that occurs, in ascending order."""
+    found = []
+    for label in labels:
+        ids = [k for k in range(classes) if bool((label == k).any())]
+        masks = [label == k for k in ids]
+        stacked = torch.stack(masks) if masks else torch.zeros((0, *label.shape))
+        found.append(Target(torch.tensor(ids, dtype=torch.long), stacked))
+    return found
+
+
+def sample(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Values of maps (n, h, w) at points (n, p, 2): (n, p)."""
+    grid = 2 * points[:, :, None] - 1
+    return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+
+
+def pair_costs(
+    class_logits: torch.Tensor,
+    mask_logits: torch.Tensor,
+    target: Target,
+    points: torch.Tensor,
+    weights: tuple[float, float, float] = (2.0, 5.0, 5.0),
+) -> torch.Tensor:
+    """Matching cost (q, m) of one image from class_logits (q, k+1) and mask_logits (q, h, w)."""
+    queries, count = mask_logits.shape[0], target.masks.shape[0]
+    logits = sample(mask_logits, points[None].expand(queries, -1, -1))
+    wanted = sample(target.masks.to(logits.dtype), points[None].expand(count, -1, -1))
+
+    positive = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), reduction="none")
+    negative = F.binary_cross_entropy_with_logits(
+        logits, torch.zeros_like(logits), reduction="none"
+    )
+    mask = (positive @ wanted.T + negative @ (1 - wanted).T) / points.shape[0]
+
+    share = logits.sigmoid()
+    dice = 1 - (2 * share @ wanted.T + 1) / (share.sum(1)[:, None] + wanted.sum(1)[None] + 1)
+    cls = -class_logits.softmax(-1)[:, target.classes]
+    return weights[0] * cls + weights[1] * mask + weights[2] * dice
+
+
+@torch.no_grad()
+def match(class_logits, mask_logits, targets, points, weights=(2.0, 5.0, 5.0)):
+    """Per image two index tensors (queries, masks) of one decoder output."""
+    pairs = []
+    for logits, masks, target, where in zip(
+        class_logits, mask_logits, targets, points, strict=True
+    ):
+        costs = pair_costs(logits, masks, target, where.match, weights)
+        query, mask = linear_sum_assignment(costs.float().cpu().numpy())
+        pairs.append((torch.as_tensor(query), torch.as_tensor(mask)))
+    return pairs
+
+
+def class_loss(class_logits, targets, pairs, no_object: float = 0.1) -> torch.Tensor:
+    """Weighted cross-entropy of all queries (b, q, k+1)."""
+    background = class_logits.shape[-1] - 1
+    wanted = torch.full(class_logits.shape[:2], background)
+    for image, (target, (query, mask)) in enumerate(zip(targets, pairs, strict=True)):
+        wanted[image, query] = target.classes[mask]
+    weight = torch.ones(background + 1, dtype=class_logits.dtype)
+    weight[background] = no_object
+    return F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
+
+
+def mask_losses(mask_logits, targets, pairs, points, uncertain: int):
+    """Sums over the matched masks of binary cross-entropy and dice loss."""
+    maps = torch.cat([m[query] for m, (query, _) in zip(mask_logits, pairs, strict=True)])
+    wanted = torch.cat([t.masks[mask] for t, (_, mask) in zip(targets, pairs, strict=True)])
+    if not len(maps):
+        return mask_logits.sum() * 0, mask_logits.sum() * 0
+    candidates, random = (
+        torch.cat([getattr(p, name)[mask] for p, (_, mask) in zip(points, pairs, strict=True)])
+        for name in ("candidates", "random")
+    )
+    with torch.no_grad():
+        doubt = sample(maps, candidates).abs()
+        chosen = doubt.topk(uncertain, dim=1, largest=False).indices
+        where = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
+        where = torch.cat([where, random], dim=1)
+        wanted = sample(wanted.to(maps.dtype), where)
+    logits = sample(maps, where)
+    mask = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1).sum()
+    share = logits.sigmoid()
+    overlap = (share * wanted).sum(1)
+    dice = (1 - (2 * overlap + 1) / (share.sum(1) + wanted.sum(1) + 1)).sum()
+    return mask, dice
+
+
+def criterion(
+    class_logits: list[torch.Tensor],
+    mask_logits: list[torch.Tensor],
+    targets: list[Target],
+    points: list[list[Points]],
+    *,
+    uncertain: int,
+    weights: tuple[float, float, float] = (2.0, 5.0, 5.0),
+    no_object: float = 0.1,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The total loss and its weighted terms; the lists run over decoder outputs, points[o][b].
+
+    Args:
+        class_logits: (b, q, k+1) each.
+        mask_logits: (b, q, h, w) each.
+        targets: one per image.
+        points: of every output and image.
+        uncertain: number of points kept of the candidates.
+        weights: of class, mask and dice loss.
+        no_object: class weight of unmatched queries.
+    """
+    masks = max(sum(len(t.classes) for t in targets), 1)
+    terms = {}
+    for output, (logits, maps) in enumerate(zip(class_logits, mask_logits, strict=True)):
+        pairs = match(logits, maps, targets, points[output], weights)
+        mask, dice = mask_losses(maps, targets, pairs, points[output], uncertain)
+        suffix = "" if output == len(class_logits) - 1 else f"_{output}"
+        terms["loss_ce" + suffix] = weights[0] * class_loss(logits, targets, pairs, no_object)
+        terms["loss_mask" + suffix] = weights[1] * mask / masks
+        terms["loss_dice" + suffix] = weights[2] * dice / masks
+    return sum(terms.values()), terms
