@@ -1,0 +1,110 @@
+"""The mesh and who lies where on it: the only file that names mesh axes.
+
+One axis, "data": batches are split over it, weights are replicated unless a rule says otherwise.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices of all hosts (or of `devices`), split by data alone."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds all of it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def check_batch(size: int, mesh: Mesh) -> None:
+    """Refuses a batch that the devices cannot share evenly."""
+    if size <= 0 or size % mesh.size:
+        raise ValueError(
+            f"config.data.batch sums to {size} images;"
+            f" {mesh.size} devices need a multiple of {mesh.size}."
+        )
+
+
+def shard(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, str]]) -> Any:
+    """The sharding of every leaf.
+
+    Args:
+        tree: of arrays or shape structs.
+        mesh: as of `make_mesh`.
+        rules: (regular expression, rule); the first expression found in the leaf's path, such as
+            `frozen.encoder.stages.0.blocks.fc1.kernel`, decides. Rules are "replicate" and "fsdp":
+            the largest axis that the devices divide is split over them (none: replicated).
+    """
+
+    def of(path: Sequence[Any], leaf: Any) -> NamedSharding:
+        name = path_name(path)
+        for pattern, rule in rules:
+            if re.search(pattern, name):
+                if rule not in _RULES:
+                    raise ValueError(
+                        f"config.sharding has the rule {rule!r}; known are: {', '.join(_RULES)}."
+                    )
+                return NamedSharding(mesh, _RULES[rule](leaf.shape, mesh.size))
+        raise ValueError(
+            f"no rule of config.sharding matches {name}; end with ('.*', 'replicate')."
+        )
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """The path of a leaf, its parts joined by dots, without the `value` level of NNX variables."""
+    name = jax.tree_util.keystr(tuple(path), simple=True, separator=".")
+    return name.removesuffix(".value")
+
+
+def sum_over_devices(tree: Any) -> Any:
+    """Adds over the mesh; only inside `per_device`."""
+    return jax.lax.psum(tree, DATA)
+
+
+def per_device(
+    function: Callable[..., Any], mesh: Mesh, *, split: Sequence[bool]
+) -> Callable[..., Any]:
+    """`function` run by every device on its part, so that nothing in it communicates by itself.
+
+    Args:
+        function: its results must be the same on all devices (`sum_over_devices`).
+        mesh: as of `make_mesh`.
+        split: for each argument, whether its leading axis is split; otherwise it is whole.
+    """
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(PartitionSpec(DATA) if s else PartitionSpec() for s in split),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+
+
+def _replicate(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    return PartitionSpec()
+
+
+def _fsdp(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    axes = [axis for axis, size in enumerate(shape) if size and size % devices == 0]
+    if not axes:
+        return PartitionSpec()
+    largest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*(DATA if axis == largest else None for axis in range(largest + 1)))
+
+
+_RULES = {"replicate": _replicate, "fsdp": _fsdp}

@@ -1,0 +1,157 @@
+"""The state of a run: what it is, how it is made, and where its weights come from."""
+
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, Key
+
+from clouds_jax import sharding
+
+
+@typing.no_type_check  # JAX also fills a pytree with shardings and shapes
+@flax.struct.dataclass
+class TrainState:
+    """All that a run needs to go on, and nothing else: what a checkpoint holds.
+
+    Attributes:
+        step: number of updates done.
+        key: the run's root key; every step folds its number in, so a resumed run draws what the
+            uninterrupted one would have drawn.
+        params: the trained weights (the head).
+        frozen: weights that get no gradient and no optimizer state (the encoder).
+        opt_state: of `params` alone.
+        teacher: float32 moving average of `params`, or None in the warm-up.
+    """
+
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+    params: nnx.State
+    frozen: nnx.State
+    opt_state: optax.OptState
+    teacher: nnx.State | None
+
+
+def in_head(path: Sequence[Any], value: Any) -> bool:
+    """The filter of what is trained."""
+    return isinstance(value, nnx.Param) and path[0] == "head"
+
+
+def make_state(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    mesh: Mesh,
+    rules: Sequence[tuple[str, str]],
+    weights: Mapping[str, Any] | None = None,
+) -> tuple[nnx.GraphDef, TrainState, TrainState]:
+    """Makes a new state, sharded from the start: no device ever holds more than its share.
+
+    Args:
+        build: makes the model.
+        tx: the optimizer.
+        seed: of the weights and of the run's root key.
+        mesh: the devices.
+        rules: of `sharding.shard`.
+        weights: {"encoder": ..., "head": ...}, either or both; what is there replaces the random
+            initialisation and must be complete.
+
+    Returns:
+        The model's graphdef, the state, and the state's shardings.
+    """
+    graphdef, shape, shardings = abstract_state(build, tx, seed=seed, mesh=mesh, rules=rules)
+    weights = dict(weights or {})
+    given = {
+        part: _fill(getattr(shape, part), weights, getattr(shardings, part))
+        for part in ("params", "frozen")
+    }
+
+    def init() -> TrainState:
+        state = _init(build, tx, seed)[1]
+        params = state.params if given["params"] is None else None
+        frozen = state.frozen if given["frozen"] is None else None
+        return state.replace(params=params, frozen=frozen)
+
+    # What is given is not computed: the compiler drops the random numbers nobody reads.
+    wanted = shardings.replace(**{part: None for part, value in given.items() if value is not None})
+    state = jax.jit(init, out_shardings=wanted)()
+    return graphdef, state.replace(**{k: v for k, v in given.items() if v is not None}), shardings
+
+
+def abstract_state(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    mesh: Mesh,
+    rules: Sequence[tuple[str, str]],
+) -> tuple[nnx.GraphDef, TrainState, TrainState]:
+    """The model's graphdef, the state's shapes (with shardings) and its shardings; no arrays."""
+    made: list[nnx.GraphDef] = []
+
+    def init() -> TrainState:
+        graphdef, state = _init(build, tx, seed)
+        made.append(graphdef)
+        return state
+
+    shape = jax.eval_shape(init)
+    shardings = sharding.shard(shape, mesh, rules)
+    shape = jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shape, shardings
+    )
+    return made[0], shape, shardings
+
+
+def _init(build, tx, seed: int) -> tuple[nnx.GraphDef, TrainState]:
+    root = jax.random.key(seed)
+    model = build(nnx.Rngs(jax.random.fold_in(root, 0)))
+    graphdef, params, frozen = nnx.split(model, in_head, ...)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.fold_in(root, 1),
+        params=params,
+        frozen=frozen,
+        opt_state=tx.init(params),
+        teacher=None,
+    )
+    return graphdef, state
+
+
+def _fill(shape: nnx.State, weights: Mapping[str, Any], shardings: nnx.State) -> nnx.State | None:
+    """`weights` in the form of `shape`, or None where they hold nothing of it."""
+    flat, treedef = jax.tree_util.tree_flatten_with_path(shape)
+    names = [sharding.path_name(path) for path, _ in flat]
+    tops = {name.split(".")[0] for name in names}
+    found = {
+        name: leaf
+        for name, leaf in (
+            (sharding.path_name(path), leaf)
+            for path, leaf in jax.tree_util.tree_flatten_with_path(dict(weights))[0]
+        )
+        if name.split(".")[0] in tops
+    }
+    if not found:
+        return None
+    wrong = [f"{name}: not in the weights" for name in names if name not in found]
+    wrong += [f"{name}: not in the model" for name in found if name not in names]
+    wrong += [
+        f"{name}: {tuple(found[name].shape)} in the weights, {tuple(leaf.shape)} in the model"
+        for name, (_, leaf) in zip(names, flat, strict=True)
+        if name in found and tuple(found[name].shape) != tuple(leaf.shape)
+    ]
+    if wrong:
+        raise ValueError(
+            f"the weights are of another model, {len(wrong)} misfits:\n  " + "\n  ".join(wrong[:20])
+        )
+    leaves = [
+        jax.device_put(found[name].astype(leaf.dtype), where)
+        for name, (_, leaf), where in zip(names, flat, jax.tree.leaves(shardings), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, leaves)

@@ -1,0 +1,93 @@
+"""The training step: pure, compiled once, its state donated."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+
+from clouds_jax import sharding
+from clouds_jax.ops import masks
+from clouds_jax.train_state import TrainState
+from clouds_jax.typing import Batch, Metrics, Targets
+
+
+class Loss(Protocol):
+    """A loss over the examples of one device; see `clouds_jax.losses.segmentation`."""
+
+    def __call__(
+        self, output, targets: Targets, keys: Key[Array, " b"], *, reduce: Callable
+    ) -> tuple[Float[Array, ""], Metrics]: ...
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(
+    graphdef: nnx.GraphDef,
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    *,
+    classes: int,
+    mesh: Mesh,
+    shardings: TrainState,
+    schedule: optax.Schedule,
+) -> Step:
+    """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
+
+    The encoder runs outside the differentiated function: none of its activations are kept. The
+    head's loss and gradient run per device, because matching, gathers and scatters would
+    otherwise be given collectives; the gradient, the metrics and the loss's normalisers are the
+    only things added over the devices.
+
+    Args:
+        graphdef: of the whole model.
+        loss: its parts add up to the loss of the batch; likewise its metrics.
+        tx: acts on `state.params`.
+        classes: target masks are the labels below it.
+        mesh: the devices.
+        shardings: of the state, as `train_state.make_state` returns them.
+        schedule: learning rate by updates done, for the metrics.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        # By position in the whole batch, so that the number of devices changes no draw.
+        keys = jax.random.split(key, batch.image.shape[0])
+        model = nnx.merge(graphdef, state.params, state.frozen)
+        features = model.encode(batch.image)
+        head = nnx.graphdef(model.head)
+
+        def local(params, features, label, keys):
+            targets = Targets(label=label, present=masks.present_classes(label, classes))
+
+            def objective(params):
+                output = nnx.merge(head, params["head"])(features, all_outputs=True)
+                return loss(output, targets, keys, reduce=sharding.sum_over_devices)
+
+            (total, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
+            names = sorted(metrics)
+            scalars = jnp.stack([total, *(metrics[name] for name in names)])
+            grads, scalars = sharding.sum_over_devices((grads, scalars))
+            return grads, dict(zip(["loss", *names], scalars, strict=True))
+
+        run = sharding.per_device(local, mesh, split=(False, True, True, True))
+        grads, metrics = run(state.params, features, batch.label, keys)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["lr"] = jnp.asarray(schedule(state.step), jnp.float32)
+        # A finite sum of squares of the gradient and a finite loss leave nothing to spread.
+        metrics["finite"] = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return jax.jit(
+        step,
+        donate_argnames="state",
+        in_shardings=(shardings, sharding.over_batch(mesh)),
+        out_shardings=(shardings, None),
+    )
