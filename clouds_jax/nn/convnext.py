@@ -1,0 +1,184 @@
+"""ConvNeXt, the image encoder of CLIP's convolutional models, and its visual head.
+
+Source: timm's ConvNeXt (Apache-2.0) as the visual tower of open_clip (MIT). The weights CLOUDS
+uses, convnext_large_d_320, are from LAION (MIT).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from clouds_jax.nn import layers
+from clouds_jax.ops import depthwise
+from clouds_jax.typing import Features
+
+_KERNEL = 7
+_LAYER_SCALE = 1e-6  # initial gamma
+_WEIGHT = jax.nn.initializers.truncated_normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNeXtSize:
+    """Numbers of one ConvNeXt.
+
+    Attributes:
+        depths: blocks per stage.
+        widths: channels per stage.
+        hidden: width between the two linear maps of the visual head; None: a single map.
+        embedding: width of the image embedding; None leaves the visual head out.
+        eps: of every LayerNorm.
+    """
+
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+    hidden: int | None = None
+    embedding: int | None = None
+    eps: float = 1e-6
+
+
+SIZES = {
+    "debug": ConvNeXtSize((1, 1, 2, 1), (8, 16, 24, 32), hidden=24, embedding=12),
+    "tiny": ConvNeXtSize((3, 3, 9, 3), (96, 192, 384, 768)),
+    "base": ConvNeXtSize((3, 3, 27, 3), (128, 256, 512, 1024), embedding=512),
+    "large_d_320": ConvNeXtSize((3, 3, 27, 3), (192, 384, 768, 1536), hidden=1536, embedding=768),
+    "xxlarge": ConvNeXtSize((3, 4, 30, 3), (384, 768, 1536, 3072), embedding=1024, eps=1e-5),
+}
+
+
+class Patchify(nnx.Module):
+    """A convolution whose stride is its size: one matrix product per patch."""
+
+    def __init__(self, inputs: int, outputs: int, *, size: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_WEIGHT(rngs.params(), (size, size, inputs, outputs)))
+        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (outputs,)))
+        self.size = size
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        b, h, w, c = x.shape
+        p = self.size
+        x = x[:, : h // p * p, : w // p * p]  # rows and columns that fill no patch are not read
+        x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, h // p, w // p, p * p * c)
+        kernel = self.kernel[...].reshape(p * p * c, -1).astype(x.dtype)
+        return x @ kernel + self.bias[...].astype(x.dtype)[None, None, None]
+
+
+class DepthwiseConv(nnx.Module):
+    """7x7 depthwise convolution with bias."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_WEIGHT(rngs.params(), (_KERNEL, _KERNEL, channels)))
+        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        half = (_KERNEL // 2, _KERNEL // 2)
+        y = depthwise.depthwise_conv(x, self.kernel[...].astype(x.dtype), padding=(half, half))
+        return y + self.bias[...].astype(x.dtype)[None, None, None]
+
+
+class Block(nnx.Module):
+    """Depthwise 7x7, LayerNorm, two linear maps with exact GELU, scaled residual."""
+
+    def __init__(self, channels: int, *, eps: float, rngs: nnx.Rngs):
+        self.conv_dw = DepthwiseConv(channels, rngs=rngs)
+        self.norm = layers.LayerNorm(channels, eps=eps, rngs=rngs)
+        self.fc1 = layers.Linear(channels, 4 * channels, kernel_init=_WEIGHT, rngs=rngs)
+        self.fc2 = layers.Linear(4 * channels, channels, kernel_init=_WEIGHT, rngs=rngs)
+        self.gamma = nnx.Param(jnp.full((channels,), _LAYER_SCALE))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        y = self.fc1(self.norm(self.conv_dw(x)))
+        y = self.fc2(jax.nn.gelu(y, approximate=False))
+        y = y.astype(jnp.float32) * self.gamma[...].astype(jnp.float32)[None, None, None]
+        return (x.astype(jnp.float32) + y).astype(x.dtype)
+
+
+class Downsample(nnx.Module):
+    """LayerNorm, then a 2x2 patch convolution."""
+
+    def __init__(self, inputs: int, outputs: int, *, eps: float, rngs: nnx.Rngs):
+        self.norm = layers.LayerNorm(inputs, eps=eps, rngs=rngs)
+        self.conv = Patchify(inputs, outputs, size=2, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        return self.conv(self.norm(x))
+
+
+class Stem(nnx.Module):
+    """4x4 patch convolution, then LayerNorm."""
+
+    def __init__(self, outputs: int, *, eps: float, rngs: nnx.Rngs):
+        self.conv = Patchify(3, outputs, size=4, rngs=rngs)
+        self.norm = layers.LayerNorm(outputs, eps=eps, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
+        return self.norm(self.conv(x))
+
+
+class Stage(nnx.Module):
+    """Downsampling, absent in the first stage, and a stack of blocks."""
+
+    def __init__(self, inputs: int, outputs: int, depth: int, *, eps: float, rngs: nnx.Rngs):
+        changes = inputs != outputs
+        self.downsample = Downsample(inputs, outputs, eps=eps, rngs=rngs) if changes else None
+        self.blocks = layers.stack_blocks(
+            lambda rngs: Block(outputs, eps=eps, rngs=rngs), depth, rngs
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return layers.scan_blocks(self.blocks, x)
+
+
+class VisualHead(nnx.Module):
+    """LayerNorm and one or two linear maps from a pooled feature to CLIP's embedding."""
+
+    def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
+        width = size.widths[-1]
+        self.norm = layers.LayerNorm(width, eps=size.eps, rngs=rngs)
+        hidden, v = size.hidden, size.embedding
+        self.fc1 = hidden and layers.Linear(width, hidden, kernel_init=_WEIGHT, rngs=rngs)
+        self.fc2 = layers.Linear(hidden or width, v, kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
+
+    def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n v"]:
+        x = self.norm(pooled)
+        if self.fc1 is not None:
+            x = jax.nn.gelu(self.fc1(x), approximate=False)
+        return self.fc2(x)
+
+
+class ConvNeXt(nnx.Module):
+    """The trunk: four stages whose raw outputs are the features, and the visual head."""
+
+    def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
+        self.stem = Stem(size.widths[0], eps=size.eps, rngs=rngs)
+        inputs = (size.widths[0], *size.widths[:-1])
+        self.stages = nnx.List(
+            [
+                Stage(i, o, depth, eps=size.eps, rngs=rngs)
+                for i, o, depth in zip(inputs, size.widths, size.depths, strict=True)
+            ]
+        )
+        self.visual_head = None if size.embedding is None else VisualHead(size, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+        """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
+
+        Sizes round down as in a strided convolution without padding. No norm is applied to the
+        features.
+        """
+        x = self.stem(images)
+        features = {}
+        for level, stage in enumerate(self.stages, start=2):
+            features[f"res{level}"] = x = stage(x)
+        return features
+
+    def embed(self, features: Features) -> Float[Array, "b v"]:
+        """CLIP's image embedding, not normalised: global mean of res5, then the visual head."""
+        if self.visual_head is None:
+            raise ValueError("This ConvNeXt has no visual head: its size has embedding=None.")
+        return self.visual_head(features["res5"].mean((1, 2)))

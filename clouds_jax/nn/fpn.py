@@ -1,0 +1,62 @@
+"""A plain feature-pyramid head: the baseline that a Mask2Former head must beat."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from clouds_jax.nn import layers
+from clouds_jax.nn.mask2former import MASK_STRIDE
+from clouds_jax.ops import resize
+from clouds_jax.typing import Features
+
+
+@dataclasses.dataclass(frozen=True)
+class FPNSize:
+    """Numbers of the FPN head.
+
+    Attributes:
+        dim: width of the pyramid.
+    """
+
+    dim: int = 128
+
+
+class FPNHead(nnx.Module):
+    """Lateral 1x1 maps, top-down sums, one 3x3 convolution, a linear classifier per pixel.
+
+    Args:
+        widths: channels of res2 to res5.
+        classes: k.
+    """
+
+    def __init__(
+        self, widths: tuple[int, int, int, int], size: FPNSize, classes: int, *, rngs: nnx.Rngs
+    ):
+        dim = size.dim
+        self.lateral = nnx.List([layers.Linear(width, dim, rngs=rngs) for width in widths])
+        self.output = layers.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
+        self.norm = layers.GroupNorm(dim, groups=layers.groups_of(dim), rngs=rngs)
+        self.classifier = layers.Linear(dim, classes, **layers.torch_linear(dim), rngs=rngs)
+
+    def __call__(self, features: Features, *, all_outputs: bool) -> Float[Array, "b h4 w4 k"]:
+        """Class logits at stride 4; there is one output, whatever `all_outputs` says."""
+        maps = [
+            lateral(features[name].astype(jnp.float32))
+            for lateral, name in zip(self.lateral, ("res2", "res3", "res4", "res5"), strict=True)
+        ]
+        x = maps.pop()
+        while maps:
+            finer = maps.pop()
+            x = finer + resize.resize_bilinear(x, finer.shape[1:3])
+        return self.classifier(jax.nn.relu(self.norm(self.output(x))))
+
+    def scores(
+        self, output: Float[Array, "b h4 w4 k"], size: tuple[int, int]
+    ) -> Float[Array, "b h w k"]:
+        """Class probabilities at the size of the images before padding, (h, w)."""
+        h4, w4 = output.shape[1:3]
+        logits = resize.resize_bilinear(output, (h4 * MASK_STRIDE, w4 * MASK_STRIDE))
+        return jax.nn.softmax(logits[:, : size[0], : size[1]])

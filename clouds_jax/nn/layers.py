@@ -1,0 +1,224 @@
+"""Small layers, PyTorch's initialisations, and stacks of identical blocks.
+
+Parameters are float32 unless cast; a layer computes in the dtype of its input. Normalisations
+take their statistics in float32 whatever the input is.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+XAVIER = jax.nn.initializers.glorot_uniform()
+KAIMING = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # +-sqrt(3 / fan_in)
+ZEROS = jax.nn.initializers.zeros
+ONES = jax.nn.initializers.ones
+NORMAL = jax.nn.initializers.normal(1.0)
+
+
+def uniform(bound: float) -> Callable:
+    """Initialiser U(-bound, bound)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def torch_linear(fan_in: int) -> dict[str, Callable]:
+    """The initialisers of torch.nn.Linear: U(+-1 / sqrt(fan_in)) for kernel and bias."""
+    bound = 1 / math.sqrt(fan_in)
+    return dict(kernel_init=uniform(bound), bias_init=uniform(bound))
+
+
+def _channels(param: nnx.Param, x: Array) -> Array:
+    """`param` with axes of length 1 put before it, so that it broadcasts over `x`."""
+    return param[...].reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Linear(nnx.Module):
+    """Affine map of the last axis; also every 1x1 convolution.
+
+    Args:
+        bias_init: None leaves the bias out.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel_init: Callable = XAVIER,
+        bias_init: Callable | None = ZEROS,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
+        has_bias = bias_init is not None
+        self.bias = nnx.Param(bias_init(rngs.params(), (outputs,))) if has_bias else None
+
+    def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + _channels(self.bias, y).astype(x.dtype)
+
+
+class Conv(nnx.Module):
+    """Dense convolution without bias; `padding` is ((top, bottom), (left, right))."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        size: int,
+        stride: int = 1,
+        padding: tuple[tuple[int, int], tuple[int, int]],
+        kernel_init: Callable = KAIMING,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, inputs, outputs)))
+        self.stride = stride
+        self.padding = padding
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        return jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            (self.stride, self.stride),
+            self.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation over the last axis; torch's default eps."""
+
+    def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
+        self.scale = nnx.Param(ONES(rngs.params(), (size,)))
+        self.bias = nnx.Param(ZEROS(rngs.params(), (size,)))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        return (y * _channels(self.scale, y) + _channels(self.bias, y)).astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """Normalisation of each image over its positions and each group of channels."""
+
+    def __init__(self, size: int, *, groups: int = 32, eps: float = 1e-5, rngs: nnx.Rngs):
+        if size % groups:
+            raise ValueError(f"GroupNorm: {size} channels are not divisible by {groups} groups.")
+        self.scale = nnx.Param(ONES(rngs.params(), (size,)))
+        self.bias = nnx.Param(ZEROS(rngs.params(), (size,)))
+        self.groups = groups
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        b, h, w, c = x.shape
+        y = x.astype(jnp.float32).reshape(b, h * w, self.groups, c // self.groups)
+        y = y - y.mean((1, 3), keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean((1, 3), keepdims=True) + self.eps)
+        y = y.reshape(x.shape)
+        return (y * _channels(self.scale, y) + _channels(self.bias, y)).astype(x.dtype)
+
+
+def groups_of(size: int) -> int:
+    """Groups of a GroupNorm: 32 as in the original, fewer in the narrow debug models."""
+    return math.gcd(size, 32)
+
+
+def mlp(sizes: tuple[int, ...], *, rngs: nnx.Rngs) -> nnx.List:
+    """The linear layers of an MLP with torch's initialisation; see `apply_mlp`."""
+    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    return nnx.List([Linear(i, o, **torch_linear(i), rngs=rngs) for i, o in pairs])
+
+
+def apply_mlp(layers: nnx.List, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
+    """The layers in order, with ReLU between them."""
+    for layer in layers[:-1]:
+        x = jax.nn.relu(layer(x))
+    return layers[-1](x)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with separate projections and an additive key position.
+
+    Source: torch.nn.MultiheadAttention; its fused (3d, d) projection is drawn Xavier-uniform as
+        one matrix, hence the bound sqrt(6 / 4d) instead of sqrt(6 / 2d).
+    """
+
+    def __init__(self, dim: int, heads: int, *, rngs: nnx.Rngs):
+        if dim % heads:
+            raise ValueError(f"Attention: width {dim} is not divisible by {heads} heads.")
+        fused = uniform(math.sqrt(6 / (4 * dim)))
+        self.query = Linear(dim, dim, kernel_init=fused, rngs=rngs)
+        self.key = Linear(dim, dim, kernel_init=fused, rngs=rngs)
+        self.value = Linear(dim, dim, kernel_init=fused, rngs=rngs)
+        self.out = Linear(dim, dim, rngs=rngs)
+        self.heads = heads
+
+    def __call__(
+        self,
+        queries: Float[Array, "b q d"],
+        memory: Float[Array, "b s d"],
+        position: Float[Array, "s d"],
+        mask: Bool[Array, "b q s"] | None = None,
+    ) -> Float[Array, "b q d"]:
+        """Attends from `queries` to `memory`.
+
+        Args:
+            queries: content plus position.
+            memory: content; gives the values, and with `position` the keys.
+            position: added to the keys only. It is projected once for the whole batch:
+                (memory + position) K = memory K + position K.
+            mask: True where a query may attend, the same for all heads. A row without any True
+                attends everywhere.
+        """
+        split = (*memory.shape[:2], self.heads, -1)
+        # the kernel alone: the bias is already in the projected memory
+        moved = position @ self.key.kernel[...]
+        query = self.query(queries).reshape(*queries.shape[:2], self.heads, -1)
+        key = (self.key(memory) + moved[None]).reshape(split)
+        value = self.value(memory).reshape(split)
+        return self.out(attend(query, key, value, mask).reshape(queries.shape))
+
+
+def attend(
+    query: Float[Array, "b q n e"],
+    key: Float[Array, "b s n e"],
+    value: Float[Array, "b s n e"],
+    mask: Bool[Array, "b q s"] | None = None,
+) -> Float[Array, "b q n e"]:
+    """Softmax attention in float32; a row of `mask` without any True counts as all True.
+
+    Source: the plain einsum with heads as a middle axis; 1.2 to 2.6 times faster on CPU than
+        jax.nn.dot_product_attention.
+    """
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
+    scores = scores.astype(jnp.float32)
+    if mask is not None:
+        mask = mask | ~mask.any(-1, keepdims=True)
+        scores = jnp.where(mask[:, None], scores, -1e30)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores).astype(value.dtype), value)
+
+
+def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs) -> nnx.Module:
+    """One module whose parameters carry a leading axis of `n` separately drawn blocks."""
+    graphdef, *_ = nnx.split(first := make(rngs))
+    states = [nnx.state(first)] + [nnx.state(make(rngs)) for _ in range(n - 1)]
+    return nnx.merge(graphdef, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+
+def scan_blocks(blocks: nnx.Module, x: Array, *consts) -> Array:
+    """Applies `block(x, *consts)` for each block of a stack, in order."""
+    graphdef, state = nnx.split(blocks)
+
+    def body(x, state):
+        return nnx.merge(graphdef, state)(x, *consts), None
+
+    return jax.lax.scan(body, x, state)[0]
