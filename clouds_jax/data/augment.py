@@ -1,0 +1,191 @@
+"""Augmentation of labelled source images: scale, crop, colour, flip.
+
+numpy, PIL and OpenCV on the host; every draw comes from the `numpy.random.Generator` that is handed
+in, so an augmented example is a function of (example, generator state).
+
+Source: CLOUDS' mapper_train.py, which uses Detectron2's ResizeScale, FixedSizeCrop and
+RandomFlip and Mask2Former's ColorAugSSDTransform.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from clouds_jax.data.classes import IGNORE
+
+CROP_OFFSETS = ("diagonal", "independent")
+
+_BRIGHTNESS = 32.0  # grey levels either way
+_CONTRAST = _SATURATION = (0.5, 1.5)
+_HUE = 18  # OpenCV's half degrees either way; the circle has 180
+
+Picture = UInt8[np.ndarray, "h w 3"]
+Label = UInt8[np.ndarray, "h w"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Settings of the augmentation of one dataset.
+
+    Attributes:
+        crop: (h, w) of what comes out.
+        scale: (lo, hi) of the random factor on the jitter size; (1, 1) keeps the size.
+        jitter_size: (h, w) that factor 1 stands for; None: the image's own size.
+        flip: whether to mirror every second image.
+        colour: whether to jitter colours.
+        crop_offsets: "diagonal" (one random number places the crop along both axes, as the
+            original does) or "independent".
+    """
+
+    crop: tuple[int, int]
+    scale: tuple[float, float] = (0.5, 2.0)
+    jitter_size: tuple[int, int] | None = None
+    flip: bool = True
+    colour: bool = True
+    crop_offsets: str = "diagonal"
+
+    def __post_init__(self):
+        if min(self.crop) < 1:
+            raise ValueError(f"crop {self.crop}: both sides must be at least 1 pixel.")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {self.scale}: it must be (lo, hi) with 0 < lo <= hi.")
+        if self.crop_offsets not in CROP_OFFSETS:
+            raise ValueError(
+                f"crop_offsets {self.crop_offsets!r} is unknown; allowed: "
+                f"{', '.join(CROP_OFFSETS)}."
+            )
+
+
+def augment(
+    image: Picture, label: Label, rng: np.random.Generator, settings: Augmentation
+) -> tuple[Picture, Label]:
+    """One random view of an example, in the order scale, crop and pad, colour, flip.
+
+    Returns:
+        Image and label of size `settings.crop`. Where the scaled image is smaller, the right and
+        the bottom are padded: black, and ignore.
+    """
+    size = image.shape[0], image.shape[1]
+    factor = rng.uniform(*settings.scale)
+    scaled = scaled_size(size, settings.jitter_size or size, factor)
+    u = rng.uniform(size=2)
+    if settings.crop_offsets == "diagonal":
+        u[1] = u[0]
+    offset = crop_offset(scaled, settings.crop, (u[0], u[1]))
+    image, label = resize_crop(image, label, scaled, offset, settings.crop)
+    if settings.colour:
+        image = jitter_colour(image, rng)
+    if settings.flip and rng.random() < 0.5:
+        image, label = image[:, ::-1], label[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+
+def scaled_size(size: tuple[int, int], base: tuple[int, int], factor: float) -> tuple[int, int]:
+    """The size (h, w) of an image scaled, aspect kept, to fit into `factor * base`.
+
+    Source: detectron2.data.transforms.ResizeScale, whose rounding is that of numpy.round.
+    """
+    ratio = min(base[0] * factor / size[0], base[1] * factor / size[1])
+    return max(1, int(np.round(size[0] * ratio))), max(1, int(np.round(size[1] * ratio)))
+
+
+def crop_offset(
+    size: tuple[int, int], crop: tuple[int, int], u: tuple[float, float]
+) -> tuple[int, int]:
+    """Top-left corner (y, x) of the crop, for `u` in [0, 1] per axis.
+
+    Source: detectron2.data.transforms.FixedSizeCrop, which draws one u for both axes.
+    """
+    y, x = (int(np.round(max(n - c, 0) * v)) for n, c, v in zip(size, crop, u, strict=True))
+    return y, x
+
+
+def resize_crop(
+    image: Picture,
+    label: Label,
+    size: tuple[int, int],
+    offset: tuple[int, int],
+    crop: tuple[int, int],
+) -> tuple[Picture, Label]:
+    """Resizes to `size`, crops at `offset`, pads to `crop`, computing only what is kept.
+
+    The image is bilinear with PIL's antialiasing and equals the crop of the whole resized image
+    within one grey level; label pixels are those of PIL's nearest.
+
+    Args:
+        image: RGB.
+        label: train ids.
+        size: (h, w) of the whole resized image.
+        offset: (y, x) of the crop in it.
+        crop: (h, w) of the result.
+    """
+    y_source, y_label, y_box, h = _window(image.shape[0], size[0], offset[0], crop[0])
+    x_source, x_label, x_box, w = _window(image.shape[1], size[1], offset[1], crop[1])
+    out_image = np.zeros((*crop, 3), np.uint8)
+    out_label = np.full(crop, IGNORE, np.uint8)
+    part = np.ascontiguousarray(image[y_source, x_source])
+    box = (x_box[0], y_box[0], x_box[1], y_box[1])
+    out_image[:h, :w] = Image.fromarray(part).resize((w, h), Image.Resampling.BILINEAR, box=box)
+    out_label[:h, :w] = label[y_label[:, None], x_label]
+    return out_image, out_label
+
+
+def _window(
+    source: int, size: int, offset: int, crop: int
+) -> tuple[slice, np.ndarray, tuple[float, float], int]:
+    """Along one axis: source pixels needed, label indices, resize box within them, length."""
+    step = source / size  # source pixels per resized pixel
+    length = min(crop, size - offset)
+    start, stop = offset * step, min((offset + length) * step, source)
+    # The triangle filter reaches one source pixel, or one resized pixel where that is more; the
+    # slice must hold all it reaches, or its weights would be cut off at the slice's border.
+    reach = int(np.ceil(max(step, 1.0))) + 1
+    first = max(int(np.floor(start)) - reach, 0)
+    last = min(int(np.ceil(stop)) + reach, source)
+    centres = (np.arange(offset, offset + length) + 0.5) * step
+    indices = np.minimum(centres.astype(np.int64), source - 1)
+    return slice(first, last), indices, (start - first, stop - first), length
+
+
+def jitter_colour(image: Picture, rng: np.random.Generator) -> Picture:
+    """Random brightness, contrast, saturation and hue, each in every second image.
+
+    Contrast comes before or after the other two, with equal chance. After every step values are
+    clipped and cut to whole numbers, the black padding included: that is the original.
+
+    Source: Mask2Former's ColorAugSSDTransform (SSD's photometric distortion). It swaps RGB to BGR
+    first, which changes nothing here: OpenCV's RGB2HSV of RGB equals its BGR2HSV of BGR.
+    """
+
+    def chance() -> bool:
+        return bool(rng.random() < 0.5)
+
+    if chance():
+        image = _linear(image, 1.0, rng.uniform(-_BRIGHTNESS, _BRIGHTNESS))
+    contrast_first = chance()
+    if contrast_first and chance():
+        image = _linear(image, rng.uniform(*_CONTRAST), 0.0)
+    if chance():
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = _linear(hsv[..., 1], rng.uniform(*_SATURATION), 0.0)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if chance():
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        turn = int(rng.integers(-_HUE, _HUE, endpoint=True))
+        table = ((np.arange(256) + turn) % 180).astype(np.uint8)
+        hsv[..., 0] = table[hsv[..., 0]]
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if not contrast_first and chance():
+        image = _linear(image, rng.uniform(*_CONTRAST), 0.0)
+    return image
+
+
+def _linear(
+    values: UInt8[np.ndarray, "..."], factor: float, shift: float
+) -> UInt8[np.ndarray, "..."]:
+    """values * factor + shift in float32, clipped, truncated: 256 times instead of per pixel."""
+    levels = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(shift)
+    return np.clip(levels, 0, 255).astype(np.uint8)[values]

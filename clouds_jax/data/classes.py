@@ -1,0 +1,174 @@
+"""Label spaces: names and colours of the classes, and how one space reduces to another.
+
+255 is *ignore* in every space. A reduction is a table of 256 entries that is indexed with a label
+map or a prediction.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import UInt8
+
+IGNORE = 255
+
+Colour = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSpace:
+    """The classes that a label map speaks of: train id i is `names[i]`.
+
+    Attributes:
+        name: key in `SPACES`.
+        names: one per train id.
+        colours: RGB, 0..255, one per train id.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def palette(self) -> UInt8[np.ndarray, "256 3"]:
+        """RGB of every value of a label map; values that are no class are black."""
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(self)] = self.colours
+        return palette
+
+
+def _space(name: str, **classes: Colour) -> LabelSpace:
+    names = tuple(key.replace("_", " ") for key in classes)
+    return LabelSpace(name, names, tuple(classes.values()))
+
+
+SPACES: dict[str, LabelSpace] = {
+    space.name: space
+    for space in (
+        # Names, order and colours of the 19 evaluated classes. Source: cityscapesScripts.
+        _space(
+            "cityscapes19",
+            road=(128, 64, 128),
+            sidewalk=(244, 35, 232),
+            building=(70, 70, 70),
+            wall=(102, 102, 156),
+            fence=(190, 153, 153),
+            pole=(153, 153, 153),
+            traffic_light=(250, 170, 30),
+            traffic_sign=(220, 220, 0),
+            vegetation=(107, 142, 35),
+            terrain=(152, 251, 152),
+            sky=(70, 130, 180),
+            person=(220, 20, 60),
+            rider=(255, 0, 0),
+            car=(0, 0, 142),
+            truck=(0, 0, 70),
+            bus=(0, 60, 100),
+            train=(0, 80, 100),
+            motorcycle=(0, 0, 230),
+            bicycle=(119, 11, 32),
+        ),
+        # The 11 classes and their order in SegNet's CamVid.
+        _space(
+            "camvid11",
+            sky=(128, 128, 128),
+            building=(128, 0, 0),
+            pole=(192, 192, 128),
+            road=(128, 64, 128),
+            sidewalk=(60, 40, 222),
+            tree=(128, 128, 0),
+            sign=(192, 128, 128),
+            fence=(64, 64, 128),
+            car=(64, 0, 128),
+            pedestrian=(64, 64, 0),
+            bicyclist=(0, 128, 192),
+        ),
+        # Cityscapes' categories; each takes the colour of its commonest class.
+        _space(
+            "categories7",
+            flat=(128, 64, 128),
+            construction=(70, 70, 70),
+            object=(153, 153, 153),
+            nature=(107, 142, 35),
+            sky=(70, 130, 180),
+            human=(220, 20, 60),
+            vehicle=(0, 0, 142),
+        ),
+    )
+}
+
+# The classes that SYNTHIA shares with Cityscapes: all but terrain, truck and train. The 16-class
+# mIoU is the mean over these of the 19-class IoUs.
+SYNTHIA16: tuple[int, ...] = tuple(i for i in range(19) if i not in (9, 14, 16))
+
+_REDUCTIONS: dict[tuple[str, str], dict[str, str]] = {
+    ("cityscapes19", "camvid11"): {
+        "road": "road",
+        "sidewalk": "sidewalk",
+        "building": "building",
+        "wall": "building",
+        "fence": "fence",
+        "pole": "pole",
+        "traffic light": "sign",
+        "traffic sign": "sign",
+        "vegetation": "tree",
+        "terrain": "tree",
+        "sky": "sky",
+        "person": "pedestrian",
+        "rider": "bicyclist",
+        "car": "car",
+        "truck": "car",
+        "bus": "car",
+        "train": "car",
+        "motorcycle": "bicyclist",
+        "bicycle": "bicyclist",
+    },
+    ("cityscapes19", "categories7"): {
+        "road": "flat",
+        "sidewalk": "flat",
+        "building": "construction",
+        "wall": "construction",
+        "fence": "construction",
+        "pole": "object",
+        "traffic light": "object",
+        "traffic sign": "object",
+        "vegetation": "nature",
+        "terrain": "nature",
+        "sky": "sky",
+        "person": "human",
+        "rider": "human",
+        "car": "vehicle",
+        "truck": "vehicle",
+        "bus": "vehicle",
+        "train": "vehicle",
+        "motorcycle": "vehicle",
+        "bicycle": "vehicle",
+    },
+}
+
+
+def get_space(name: str) -> LabelSpace:
+    """The label space of that name."""
+    if name not in SPACES:
+        raise KeyError(f"SPACES has no {name!r}; it has: {', '.join(SPACES)}.")
+    return SPACES[name]
+
+
+def reduction(source: str, target: str) -> UInt8[np.ndarray, "256"]:
+    """The table that turns train ids of `source` into those of `target`.
+
+    Returns:
+        `table[id]`; whatever is no class of `source` becomes ignore.
+    """
+    source_names, target_names = get_space(source).names, get_space(target).names
+    table = np.full(256, IGNORE, np.uint8)
+    if source == target:
+        table[: len(source_names)] = np.arange(len(source_names))
+        return table
+    if (source, target) not in _REDUCTIONS:
+        known = ", ".join(f"{a} -> {b}" for a, b in _REDUCTIONS)
+        raise KeyError(f"labels of {source!r} do not reduce to {target!r}; known: {known}.")
+    for name, to in _REDUCTIONS[source, target].items():
+        table[source_names.index(name)] = target_names.index(to)
+    return table

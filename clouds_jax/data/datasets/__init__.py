@@ -1,0 +1,38 @@
+"""The datasets this code can turn into shards and read."""
+
+from clouds_jax.data.datasets import (
+    acdc,
+    bdd100k,
+    camvid,
+    carla,
+    cityscapes,
+    fake,
+    folder,
+    gta5,
+    mapillary,
+    synthia,
+)
+from clouds_jax.data.spec import DatasetSpec
+
+DATASETS: dict[str, DatasetSpec] = {
+    module.SPEC.name: module.SPEC
+    for module in (
+        gta5,
+        synthia,
+        cityscapes,
+        bdd100k,
+        mapillary,
+        acdc,
+        camvid,
+        carla,
+        folder,
+        fake,
+    )
+}
+
+
+def get_dataset(name: str) -> DatasetSpec:
+    """The dataset of that name."""
+    if name not in DATASETS:
+        raise KeyError(f"DATASETS has no {name!r}; it has: {', '.join(DATASETS)}.")
+    return DATASETS[name]
