@@ -1,0 +1,79 @@
+"""How one PyTorch tensor becomes one or several of ours, and the exact way back.
+
+Every layout is a pair of functions that only move numbers: no arithmetic, so that a conversion and
+its inverse are bit-equal. Kernels of ours are (..., in, out): a dense kernel is torch's transposed,
+a convolution is HWIO.
+
+The outputs of the deformable attention's two projections keep torch's order on their last axis
+(head, level, point, xy and head, level, point), so `linear` serves them too.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One way of storing a weight.
+
+    Attributes:
+        name: what error messages and reports call it.
+        rank: number of axes of the source tensor, or None where any will do.
+        parts: how many targets one source tensor fills.
+        forward: source tensor -> one array per target.
+        backward: the arrays of the targets -> source tensor.
+    """
+
+    name: str
+    rank: int | None
+    parts: int
+    forward: Callable[[np.ndarray], Sequence[np.ndarray]]
+    backward: Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def _moved(name: str, rank: int | None, there: Callable, back: Callable) -> Layout:
+    """A layout with a single target."""
+    return Layout(name, rank, 1, lambda x: (there(x),), lambda parts: back(parts[0]))
+
+
+identity = _moved("identity", None, lambda x: x, lambda y: y)
+
+# (out, in) <-> (in, out)
+linear = _moved("linear", 2, lambda x: x.T, lambda y: y.T)
+
+# (out, in, kh, kw) <-> (kh, kw, in, out)
+conv2d = _moved("conv2d", 4, lambda x: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1))
+
+# (out, in, 1, 1) <-> (in, out): a 1x1 convolution is a dense layer over channels
+pointwise = _moved(
+    "pointwise", 4, lambda x: _squeezed(x, (2, 3)).T, lambda y: y.T[:, :, None, None]
+)
+
+# (c, 1, kh, kw) <-> (kh, kw, c)
+depthwise = _moved(
+    "depthwise",
+    4,
+    lambda x: _squeezed(x, (1,)).transpose(1, 2, 0),
+    lambda y: y.transpose(2, 0, 1)[:, None],
+)
+
+# Query, key and value of torch.nn.MultiheadAttention lie one after the other in the rows of one
+# matrix (3d, d) or vector (3d).
+fused_qkv = Layout(
+    "fused_qkv",
+    2,
+    3,
+    lambda x: [part.T for part in np.split(x, 3)],
+    lambda parts: np.concatenate([part.T for part in parts]),
+)
+fused_qkv_bias = Layout("fused_qkv_bias", 1, 3, lambda x: np.split(x, 3), np.concatenate)
+
+
+def _squeezed(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """`x` without `axes`; says which axis is longer than 1."""
+    for axis in axes:
+        if x.shape[axis] != 1:
+            raise ValueError(f"axis {axis} has length {x.shape[axis]}, not 1")
+    return x.squeeze(axes)

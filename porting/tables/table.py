@@ -1,0 +1,26 @@
+"""What a rule table says about itself."""
+
+import dataclasses
+
+from porting.rules import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rules of one family of checkpoints.
+
+    Attributes:
+        name: of the family, as in `python -m porting convert <name>`.
+        rules: see `porting.rules`; the targets begin with `encoder.` or `head.`.
+        source: whose files these are.
+        licence: of the weights, as far as their makers say.
+        encoders: the encoders of ours that such files may hold; empty for heads alone.
+        version: raised whenever the same file would convert to other numbers.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    source: str
+    licence: str
+    encoders: tuple[str, ...] = ()
+    version: int = 1
