@@ -1,0 +1,266 @@
+"""What a run tells: metrics.jsonl, TensorBoard, W&B, the progress line, the parameter table."""
+
+import importlib
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import PyTree
+
+from clouds_jax import sharding
+
+_PACKAGES = ("clouds-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class MetricsWriter:
+    """Writes scalars by step to `{workdir}/metrics.jsonl`, and to TensorBoard and W&B on wish.
+
+    Only the first host writes. Lines are appended whole and flushed, one per call.
+
+    Args:
+        workdir: the run's folder.
+        step: updates done; lines of later steps, left by a run that was killed after its last
+            checkpoint, are dropped.
+        config: for W&B.
+        tensorboard: write event files to `{workdir}/tensorboard`.
+        wandb: {"project": ..., "name": ...}; an empty project means no W&B.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        step: int,
+        config: Mapping[str, Any],
+        tensorboard: bool = False,
+        wandb: Mapping[str, str] | None = None,
+    ):
+        self._file = self._board = self._wandb = None
+        if jax.process_index() != 0:
+            return
+        path = pathlib.Path(workdir) / "metrics.jsonl"
+        truncate(path, step)
+        self._file = path.open("a")
+        if tensorboard:
+            board = importlib.import_module("tensorboardX")
+            self._board = board.SummaryWriter(
+                str(path.parent / "tensorboard"), purge_step=step + 1 if step else None
+            )
+        if wandb and wandb["project"]:
+            self._wandb = _start_wandb(path.parent, config, **wandb)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds the scalars of one step."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(scalars), step=step)
+
+    def close(self) -> None:
+        for sink in (self._file, self._board):
+            if sink is not None:
+                sink.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def truncate(path: pathlib.Path, step: int) -> None:
+    """Keeps the whole lines of `path` up to `step`; a line cut short by a kill goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
+def _start_wandb(workdir: pathlib.Path, config: Mapping[str, Any], project: str, name: str):
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError:
+        raise ImportError(
+            f"config.wandb.project is {project!r} but wandb is not installed;"
+            " pip install clouds-jax[wandb], or leave the project empty."
+        ) from None
+    # One identity per workdir, so that a resumed run goes on with its curves.
+    identity = workdir / "wandb_id"
+    if not identity.exists():
+        identity.write_text(wandb.util.generate_id())
+    return wandb.init(
+        project=project,
+        name=name or workdir.name,
+        config=dict(config),
+        dir=str(workdir),
+        id=identity.read_text(),
+        resume="allow",
+    )
+
+
+class Window:
+    """The metrics of the steps since the last line, summed on the host.
+
+    Its `state` goes into the checkpoint: a resumed run then writes the very lines that the
+    uninterrupted one would have written.
+    """
+
+    def __init__(self, state: Mapping[str, Any] | None = None):
+        state = state or {"steps": 0, "sums": {}}
+        self._steps: int = state["steps"]
+        self._sums: dict[str, float] = dict(state["sums"])
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        self._steps += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+
+    def mean(self) -> dict[str, float]:
+        return {name: value / self._steps for name, value in self._sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": self._steps, "sums": dict(self._sums)}
+
+
+class Progress:
+    """Times the loop: images per second, time left, share of the time spent waiting for data.
+
+    Args:
+        steps: of the whole run.
+        images: per step.
+    """
+
+    def __init__(self, *, steps: int, images: int):
+        self._steps, self._images = steps, images
+        self._since = self._begin = time.perf_counter()
+        self._step_since = self._first = 0
+        self._waited = self._paused = 0.0
+
+    def start(self, step: int) -> None:
+        """The loop is at `step` and about to go on; compilation is not behind it yet."""
+        self._since = self._begin = time.perf_counter()
+        self._step_since = self._first = step
+        self._waited = self._paused = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """The devices had nothing to do for up to `seconds` because the batch came late."""
+        self._waited += seconds
+
+    def pause(self, seconds: float) -> None:
+        """`seconds` went to something that is no training (evaluation)."""
+        self._paused += seconds
+
+    def read(self, step: int) -> dict[str, float]:
+        """Numbers of the steps since the last call."""
+        now = time.perf_counter()
+        seconds = max(now - self._since - self._paused, 1e-9)
+        done = max(step - self._step_since, 1)
+        out = {
+            "images_per_s": done * self._images / seconds,
+            "seconds_left": (self._steps - step) * seconds / done,
+            "waiting_for_data": min(self._waited / seconds, 1.0),
+            "memory_gib": memory_gib(),
+        }
+        self._since, self._step_since, self._waited, self._paused = now, step, 0.0, 0.0
+        return out
+
+    def line(self, step: int, metrics: Mapping[str, float], timing: Mapping[str, float]) -> str:
+        """One line for a person."""
+        return (
+            f"step {step:,}/{self._steps:,}  loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}"
+            f"  {timing['images_per_s']:.1f} images/s  ETA {clock(timing['seconds_left'])}"
+            f"  waiting for data {timing['waiting_for_data']:.0%}"
+            f"  memory {timing['memory_gib']:.1f} GiB"
+        )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def memory_gib() -> float:
+    """Peak memory in GiB: of the first device where it counts it, else of the process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    peak = stats.get("peak_bytes_in_use", 0)
+    return (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30
+
+
+def parameter_table(parts: Mapping[str, PyTree]) -> str:
+    """Name, shape, mean, standard deviation, layout and part of every array, as text.
+
+    Args:
+        parts: "trained" or "frozen" -> its tree of arrays.
+    """
+    rows: list[Sequence[str]] = [("name", "shape", "mean", "std", "layout", "")]
+    totals = []
+    for part, tree in parts.items():
+        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+        totals.append(f"{sum(leaf.size for _, leaf in flat):,} {part}")
+        for path, leaf in flat:
+            mean, std = (
+                ("", "")
+                if not leaf.is_fully_addressable
+                else (f"{np.mean(leaf):+.3g}", f"{np.std(leaf):.3g}")
+            )
+            name = sharding.path_name(path)
+            rows.append((name, str(leaf.shape), mean, std, str(leaf.sharding.spec), part))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(["parameters: " + ", ".join(totals), *(line.rstrip() for line in lines)])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on."""
+    out = {}
+    for package in _PACKAGES:
+        try:
+            out[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            out[package] = "not installed"
+    return out
+
+
+def commit() -> str:
+    """The git commit of the code, "-dirty" appended where files differ; "unknown" without git."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        name = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return name.stdout.strip()
+
+
+def banner() -> str:
+    """One line: commit, versions, devices."""
+    devices = jax.devices()
+    packages = " ".join(f"{k} {v}" for k, v in versions().items())
+    return f"commit {commit()}  {packages}  {len(devices)} x {devices[0].device_kind}"
+
+
+def log(text: str) -> None:
+    """Logs on the first host."""
+    if jax.process_index() == 0:
+        logging.info(text)
