@@ -1,0 +1,185 @@
+"""How an image is prepared and where its prediction is scored, by name.
+
+    clouds   short side 1024, long side as it falls; the label is resized too and scored there
+    native   the image as it is; scored at the label's own size
+    slide    overlapping windows whose scores are averaged; scored at the label's own size
+
+Padding to a multiple of 32 is the model's own affair and never scored.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from clouds_jax.ops.resize import resize_bilinear
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """One way to predict and score. Sizes are (h, w) in pixels.
+
+    Attributes:
+        name: for reports.
+        short_side: the image is resized so that its short side has this length.
+        size: the image is resized to this size; not together with `short_side`.
+        scored: "input" scores at the resized image's size with a label resized likewise,
+            "native" brings the scores back to the size of the label (or of the image file).
+        window: size of the sliding window; None predicts the whole image at once.
+        stride: (down, right) between windows.
+    """
+
+    name: str
+    short_side: int | None = None
+    size: Size | None = None
+    scored: Literal["input", "native"] = "native"
+    window: Size | None = None
+    stride: Size | None = None
+
+    def __post_init__(self):
+        if self.short_side and self.size:
+            raise ValueError(
+                f"protocol {self.name}: short_side {self.short_side} and size {self.size} exclude "
+                "each other; set one."
+            )
+        if bool(self.window) != bool(self.stride):
+            raise ValueError(
+                f"protocol {self.name}: window {self.window} and stride {self.stride} belong "
+                "together; set both or none."
+            )
+        if self.window and any(s > w for s, w in zip(self.stride, self.window, strict=True)):
+            raise ValueError(
+                f"protocol {self.name}: stride {self.stride} is larger than window {self.window}; "
+                "pixels between the windows would have no prediction."
+            )
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        # Source: CLOUDS, mapper_test.py: ResizeShortestEdge(1024) without a maximum; the output
+        # size asked for is the resized one.
+        Protocol("clouds", short_side=1024, scored="input"),
+        Protocol("native"),
+        # Source: the sliding test of mmsegmentation's Cityscapes configs for crops of 512.
+        Protocol("slide", window=(512, 512), stride=(341, 341)),
+    )
+}
+
+
+def get_protocol(name: str, **changes) -> Protocol:
+    """The protocol of that name, with some of its attributes replaced."""
+    if name not in PROTOCOLS:
+        raise KeyError(f"PROTOCOLS has no {name!r}; it has: {', '.join(PROTOCOLS)}.")
+    return dataclasses.replace(PROTOCOLS[name], **changes)
+
+
+def input_size(size: Size, protocol: Protocol) -> Size:
+    """The size at which an image of `size` is given to the model."""
+    if protocol.size:
+        return protocol.size
+    if not protocol.short_side:
+        return size
+    h, w = size
+    scale = protocol.short_side / min(h, w)
+    # Source: detectron2's ResizeShortestEdge: the short side exact, the long one rounded half up.
+    if h <= w:
+        return protocol.short_side, int(w * scale + 0.5)
+    return int(h * scale + 0.5), protocol.short_side
+
+
+def prepare_image(
+    image: UInt8[np.ndarray, "h w 3"], protocol: Protocol
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The image at its input size: PIL's bilinear filter, which averages when it shrinks."""
+    size = input_size(image.shape[:2], protocol)
+    if size == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def prepare_label(
+    label: UInt8[np.ndarray, "h w"], protocol: Protocol
+) -> UInt8[np.ndarray, "h2 w2"]:
+    """The label at the size where it is scored: nearest pixels, ids stay ids."""
+    size = label.shape if protocol.scored == "native" else input_size(label.shape, protocol)
+    if size == label.shape:
+        return label
+    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def windows(size: Size, protocol: Protocol) -> tuple[Size, tuple[tuple[int, int], ...]]:
+    """The size of the windows over an image of `size`, and their top left corners (y, x).
+
+    The last window of a row or column is moved back to end at the border; a window larger than
+    the image shrinks to it. Source: mmsegmentation's slide_inference.
+    """
+    if protocol.window is None or protocol.stride is None:
+        return size, ((0, 0),)
+    window = min(protocol.window[0], size[0]), min(protocol.window[1], size[1])
+
+    def starts(length: int, part: int, stride: int) -> list[int]:
+        count = -(-(length - part) // stride) + 1
+        return [min(i * stride, length - part) for i in range(count)]
+
+    down = starts(size[0], window[0], protocol.stride[0])
+    right = starts(size[1], window[1], protocol.stride[1])
+    return window, tuple((y, x) for y in down for x in right)
+
+
+def class_scores(
+    model: nnx.Module, images: UInt8[Array, "b h w 3"], protocol: Protocol, size: Size
+) -> Float[Array, "b h2 w2 k"]:
+    """Scores of every class at `size`, for images at their input size. Pure; for use under jit."""
+
+    def whole(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
+        output = model.head(model.encode(images), all_outputs=False)
+        return model.head.scores(output, images.shape[1:3])
+
+    part, corners = windows(images.shape[1:3], protocol)
+    if len(corners) == 1:
+        return resize_bilinear(whole(images), size)
+
+    b, h, w, _ = images.shape
+    often = np.zeros((h, w, 1), np.float32)  # how many windows see each pixel
+    for y, x in corners:
+        often[y : y + part[0], x : x + part[1]] += 1
+
+    def add(total: Float[Array, "b h w k"], corner: Array) -> tuple[Array, None]:
+        at = (0, corner[0], corner[1], 0)
+        scores = whole(jax.lax.dynamic_slice(images, at, (b, *part, 3))).astype(jnp.float32)
+        scores += jax.lax.dynamic_slice(total, at, scores.shape)
+        return jax.lax.dynamic_update_slice(total, scores, at), None
+
+    classes = jax.eval_shape(whole, images).shape[-1]
+    total = jnp.zeros((b, h, w, classes), jnp.float32)
+    total, _ = jax.lax.scan(add, total, np.asarray(corners, np.int32))
+    return resize_bilinear(total / often[None], size)
+
+
+def compiled_per_shape(function: Callable, keep: int = 16) -> Callable:
+    """`function(states, *arrays)`, compiled for each set of shapes of `arrays`.
+
+    A data set whose images all differ in size would otherwise keep every compiled program until
+    the memory is full: only the `keep` latest stay.
+    """
+
+    @functools.lru_cache(maxsize=keep)
+    def program(*shapes: tuple[int, ...]) -> Callable:
+        del shapes
+        # A new function object each time: jit's own cache would outlive this one.
+        return jax.jit(lambda *arguments: function(*arguments))
+
+    def call(states, *arrays: Array):
+        return program(*(array.shape for array in arrays))(states, *arrays)
+
+    return call
