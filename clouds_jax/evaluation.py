@@ -6,9 +6,9 @@ share of the batch; with several hosts each takes every n-th image and the sums 
 end.
 """
 
-import collections
 import dataclasses
-import itertools
+import os
+import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -22,28 +22,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt8
 from tqdm import tqdm
 
-from clouds_jax import metrics, protocols, scores, sharding
-from clouds_jax.data.classes import IGNORE, LabelSpace, get_space, reduction
+from clouds_jax import eval_batches, metrics, protocols, scores, sharding
+from clouds_jax.data import records
+from clouds_jax.data.classes import LabelSpace, get_space, reduction
+from clouds_jax.data.datasets import get_dataset
+from clouds_jax.data.records import Example
 from clouds_jax.protocols import Protocol
 from clouds_jax.scores import Score
 
 PANELS = 6
 
 Step = Callable[..., tuple[UInt8[Array, "b h w"], Int[Array, "b k j"]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One example, prepared by a protocol: a label may be of another size than its image."""
-
-    key: str
-    image: UInt8[np.ndarray, "h w 3"]
-    label: UInt8[np.ndarray, "h2 w2"]
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What must agree within a batch."""
-        return self.image.shape, self.label.shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,29 +91,27 @@ class Result:
 def evaluate(
     graphdef: nnx.GraphDef,
     states: Sequence[Any],
-    examples: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    examples: Sequence[Example],
     *,
     dataset: str,
     label_space: str,
     model_space: str,
     protocol: Protocol,
-    count: int,
     batch_per_device: int = 1,
     panels: int = PANELS,
     progress: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> Result:
-    """Scores a model on examples (key, image [h w 3], label [h w]), read once.
+    """Scores a model on labelled examples, each read once.
 
     Args:
         graphdef: of the model.
         states: its variables, as `nnx.split` returned them, on any devices.
-        examples: RGB 0..255 and train ids of `label_space`.
+        examples: with images and labels.
         dataset: name for reports; decides how absent classes count.
         label_space: of the labels.
         model_space: of the model's classes.
         protocol: see `clouds_jax.protocols`.
-        count: number of examples to score; the rest is left.
         batch_per_device: images predicted at once.
         panels: how many evenly spaced examples to keep for looking at.
         progress: draws a progress bar with the remaining time.
@@ -134,47 +121,38 @@ def evaluate(
     absent = scores.absent_of(dataset)
     finest = scores.common_spaces(label_space, model_space)[0]
     rows, columns = len(get_space(label_space)), len(get_space(model_space))
-    mine = range(jax.process_index(), count, jax.process_count())
+    mine = range(jax.process_index(), len(examples), jax.process_count())
     shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
+    if not mine:
+        raise ValueError(f"{dataset} has no examples to score.")
     total = np.zeros((rows, columns), np.int64)
     per_image: dict[str, float] = {}
     kept: dict[str, Panel] = {}
     began = time.perf_counter()
 
-    def items() -> Iterator[Item]:
-        for index, (key, image, label) in enumerate(itertools.islice(examples, count)):
-            if index in mine:
-                check_label(key, image, label, rows)
-                if index in shown:
-                    wanted.add(key)
-                yield Item(
-                    key,
-                    protocols.prepare_image(image, protocol),
-                    protocols.prepare_label(label, protocol),
-                )
+    def items() -> Iterator[eval_batches.Item]:
+        for index in mine:
+            yield eval_batches.make_item(examples[index], protocol, rows, shown=index in shown)
 
-    wanted: set[str] = set()
-    pace = _Pace()
+    pace = eval_batches.Pace()
     with jax.set_mesh(mesh):
         states = jax.device_put(_whole(states), sharding.replicated(mesh))
         step = make_step(graphdef, protocol, mesh=mesh, rows=rows, columns=columns)
         size = batch_per_device * mesh.size
-        batches = same_shape(items(), size)
+        batches = eval_batches.same_shape(items(), size)
         with tqdm(total=len(mine), desc=dataset, unit="image", disable=not progress) as bar:
             for batch, predicted, counts, steady in _run(step, states, batches, size, mesh):
                 for i, item in enumerate(batch):
                     total += counts[i]
                     miou = scores.score(counts[i], label_space, model_space)[0].miou
                     per_image[item.key] = miou
-                    if item.key in wanted:
+                    if item.shown:
                         label = reduction(label_space, finest)[item.label]
                         guess = reduction(model_space, finest)[jax.device_get(predicted[i])]
                         kept[item.key] = Panel(item.key, item.image, label, guess, miou)
                 bar.update(len(batch))
                 pace.lap(len(batch), steady=steady)
 
-    if not per_image:
-        raise ValueError(f"{dataset} has no examples to score.")
     if jax.process_count() > 1:
         total = np.asarray(multihost_utils.process_allgather(total)).sum(0)
     return Result(
@@ -189,6 +167,59 @@ def evaluate(
         seconds=time.perf_counter() - began,
         images_per_second=pace.rate() * jax.process_count(),
     )
+
+
+def evaluate_dataset(
+    graphdef: nnx.GraphDef,
+    states: Sequence[Any],
+    ref: str,
+    *,
+    shards: str | os.PathLike,
+    model_space: str,
+    protocol: Protocol,
+    limit: int = 0,
+    **options: Any,
+) -> Result:
+    """Scores a model on the shards of a dataset.
+
+    Args:
+        graphdef: of the model.
+        states: its variables, as `nnx.split` returned them, on any devices.
+        ref: "name/split".
+        shards: the folder of all shards.
+        model_space: of the model's classes.
+        protocol: see `clouds_jax.protocols`.
+        limit: score the first so many examples; 0: all.
+        options: of `evaluate`.
+    """
+    name, split = records.parse_ref(ref)
+    space = get_dataset(name).label_space
+    if space is None:
+        raise ValueError(f"{name} has no labels, so nothing can be scored on it; predict instead.")
+    examples = records.open_ref(ref, pathlib.Path(shards))
+    return evaluate(
+        graphdef,
+        states,
+        First(examples, limit) if limit else examples,
+        dataset=f"{name}/{split}",
+        label_space=space,
+        model_space=model_space,
+        protocol=protocol,
+        **options,
+    )
+
+
+class First(Sequence[Example]):
+    """The first `count` of some examples."""
+
+    def __init__(self, examples: Sequence[Example], count: int):
+        self._examples, self._count = examples, min(count, len(examples))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[range(self._count)[index]]
 
 
 def make_step(
@@ -217,54 +248,14 @@ def make_step(
     )
 
 
-def check_label(key: str, image: np.ndarray, label: np.ndarray, classes: int) -> None:
-    """Refuses a label that is not of its image or not of the classes."""
-    if image.shape[:2] != label.shape:
-        raise ValueError(f"{key}: the image is {image.shape[:2]}, its label {label.shape}.")
-    wrong = (label >= classes) & (label != IGNORE)
-    if wrong.any():
-        raise ValueError(
-            f"{key}: label has class id {label[wrong].max()}, outside 0..{classes - 1} and "
-            f"{IGNORE}; was it written with label ids instead of train ids?"
-        )
-
-
 def evenly_spaced(count: int, n: int) -> list[int]:
     """At most `n` of `count` indices, evenly spaced, the same every time."""
     return sorted({round((i + 0.5) * count / n - 0.5) for i in range(n)}) if count else []
 
 
-def same_shape(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Batches of `size` items of equal shapes; at the end what is left of each shape."""
-    waiting: dict[Any, list[Item]] = collections.defaultdict(list)
-    for item in items:
-        batch = waiting[item.shapes]
-        batch.append(item)
-        if len(batch) == size:
-            yield waiting.pop(item.shapes)
-    yield from waiting.values()
-
-
-class _Pace:
-    """Images per second, leaving out the batches that waited for a compilation."""
-
-    def __init__(self):
-        self._since = time.perf_counter()
-        self._all = self._steady = (0, 0.0)  # images, seconds
-
-    def lap(self, images: int, *, steady: bool) -> None:
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        self._all = self._all[0] + images, self._all[1] + seconds
-        if steady:
-            self._steady = self._steady[0] + images, self._steady[1] + seconds
-
-    def rate(self) -> float:
-        images, seconds = self._steady if self._steady[0] else self._all
-        return images / max(seconds, 1e-9)
-
-
-def _run(step: Step, states: Any, batches: Iterable[list[Item]], size: int, mesh: Mesh):
+def _run(
+    step: Step, states: Any, batches: Iterable[list[eval_batches.Item]], size: int, mesh: Mesh
+):
     """Yields (batch, predicted on the device, counts, whether it was compiled for).
 
     The next batch is read while the devices work on the last one.
@@ -273,22 +264,13 @@ def _run(step: Step, states: Any, batches: Iterable[list[Item]], size: int, mesh
     for batch in batches:
         steady = batch[0].shapes in seen
         seen.add(batch[0].shapes)
-        images, labels = stack(batch, size, mesh)
+        images, labels = eval_batches.stack(batch, size, mesh)
         predicted, counts = step(states, images, labels)
         if running is not None:
             yield running[0], running[1], jax.device_get(running[2]), running[3]
         running = batch, predicted, counts, steady
     if running is not None:
         yield running[0], running[1], jax.device_get(running[2]), running[3]
-
-
-def stack(batch: Sequence[Item], size: int, mesh: Mesh) -> tuple[Array, Array]:
-    """Images and labels on the devices; a short batch is filled up with ignored pixels."""
-    missing = size - len(batch)
-    image = np.stack([item.image for item in batch] + [batch[0].image] * missing)
-    nothing = np.full_like(batch[0].label, IGNORE)
-    label = np.stack([item.label for item in batch] + [nothing] * missing)
-    return jax.device_put((image, label), sharding.over_batch(mesh))
 
 
 def _whole(states: Any) -> Any:
