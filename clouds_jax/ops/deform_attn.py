@@ -2,20 +2,20 @@
 
 The gradient is written out: the residuals are the inputs alone, and pixel indices and bilinear
 weights are computed again in the backward pass. How to gather and scatter depends on the platform;
-`deform_forms` holds the ways.
+`deform_forms` holds the two ways.
 
 Source: MSDeformAttn (Deformable DETR), as used by Mask2Former's pixel decoder.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 from jax import lax
 from jaxtyping import Array, Float
 
 from clouds_jax.ops import deform_forms
-
-Sizes = tuple[tuple[int, int], ...]
+from clouds_jax.ops.deform_forms import Sizes
 
 
 def deform_attn(
@@ -34,8 +34,7 @@ def deform_attn(
         points: (x, y) in [0, 1] of the level's map, zero outside (as `sampling.grid_sample`).
             Best kept in float32: bfloat16 cannot tell neighbouring pixels of a large map apart.
         weights: attention weights, as a rule a softmax over (level, point).
-        form: "planar", "rows" or "packed" (see `deform_forms`), or None for the one that suits
-            the platform.
+        form: "rows" or "packed" (see `deform_forms`), or None for the one that suits the platform.
 
     Returns:
         One vector per query and head in the dtype of `values`; sums are float32.
@@ -53,18 +52,20 @@ def deform_attn(
     return _attend(tuple(sizes), form, values, points, weights)
 
 
-def _dispatch(form: str | None, part: str, sizes: Sizes, *args):
+def _dispatch(form: str | None, part: Callable, sizes: Sizes, *args):
     def of(name):
-        return functools.partial(getattr(deform_forms.FORMS[name], part), sizes)
+        return functools.partial(part, deform_forms.FORMS[name], sizes)
 
     if form is not None:
         return of(form)(*args)
-    return lax.platform_dependent(*args, cpu=of("planar"), tpu=of("packed"), default=of("rows"))
+    return lax.platform_dependent(*args, tpu=of("packed"), default=of("rows"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attend(sizes, form, values, points, weights):
-    return _dispatch(form, "forward", sizes, values, points, weights).astype(values.dtype)
+    return _dispatch(form, deform_forms.forward, sizes, values, points, weights).astype(
+        values.dtype
+    )
 
 
 def _attend_forward(sizes, form, values, points, weights):
@@ -72,7 +73,7 @@ def _attend_forward(sizes, form, values, points, weights):
 
 
 def _attend_backward(sizes, form, residuals, cotangent):
-    grads = _dispatch(form, "backward", sizes, *residuals, cotangent)
+    grads = _dispatch(form, deform_forms.backward, sizes, *residuals, cotangent)
     return tuple(g.astype(x.dtype) for g, x in zip(grads, residuals, strict=True))
 
 

@@ -30,16 +30,18 @@ def corners_of(
     x = points[..., 0] * w - 0.5
     y = points[..., 1] * h - 0.5
     x0, y0 = jnp.floor(x), jnp.floor(y)
+    # Weights from the fraction, not from distances: on a pixel's centre, where new models sample,
+    # the derivative is then that of the cell to the right and below, as in torch.
+    part_x, part_y = x - x0, y - y0
     corners = []
-    for dy in (0, 1):
-        for dx in (0, 1):
+    for dy, weight_y in ((0, 1 - part_y), (1, part_y)):
+        for dx, weight_x in ((0, 1 - part_x), (1, part_x)):
             cx, cy = x0 + dx, y0 + dy
-            weight = (1 - jnp.abs(x - cx)) * (1 - jnp.abs(y - cy))
             inside = (cx >= 0) & (cx < w) & (cy >= 0) & (cy < h)
             # Clipped as floats: a far or infinite coordinate does not fit an integer.
             ix = jnp.clip(cx, 0, w - 1).astype(jnp.int32)
             iy = jnp.clip(cy, 0, h - 1).astype(jnp.int32)
-            corners.append((iy * w + ix, jnp.where(inside, weight, 0)))
+            corners.append((iy * w + ix, jnp.where(inside, weight_x * weight_y, 0)))
     return corners
 
 

@@ -1,0 +1,174 @@
+"""Deformable attention against a slow loop in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clouds_jax.ops.deform_attn import deform_attn
+from clouds_jax.ops.deform_forms import FORMS
+
+RTOL = 1e-5  # of the largest value; float32
+RTOL_BFLOAT16 = 2e-2
+SIZES = ((2, 3), (5, 4), (1, 7))
+
+
+def bilinear(level, x, y):
+    """Value (e,) of a map (h, w, e) at pixel coordinates, and its slopes in x and y."""
+    h, w, e = level.shape
+
+    def pixel(j, i):
+        return level[j, i] if 0 <= j < h and 0 <= i < w else np.zeros(e)
+
+    i, j = int(np.floor(x)), int(np.floor(y))
+    right, down = x - i, y - j
+    top = (1 - right) * pixel(j, i) + right * pixel(j, i + 1)
+    bottom = (1 - right) * pixel(j + 1, i) + right * pixel(j + 1, i + 1)
+    slope_x = (1 - down) * (pixel(j, i + 1) - pixel(j, i))
+    slope_x = slope_x + down * (pixel(j + 1, i + 1) - pixel(j + 1, i))
+    return (1 - down) * top + down * bottom, slope_x, bottom - top
+
+
+def slow(values, points, weights, cotangent):
+    """Output and the gradients of <output, cotangent>, sample by sample."""
+    b, q, n, levels, p, _ = points.shape
+    out = np.zeros((b, q, n, values.shape[-1]))
+    to_values, to_points, to_weights = map(np.zeros_like, (values, points, weights))
+    starts = np.cumsum([0] + [h * w for h, w in SIZES])
+    for bi, qi, ni, li, pi in np.ndindex(b, q, n, levels, p):
+        h, w = SIZES[li]
+        at = (bi, qi, ni, li, pi)
+        inside = slice(starts[li], starts[li] + h * w)
+        level = values[bi, inside, ni].reshape(h, w, -1)
+        x, y = points[at][0] * w - 0.5, points[at][1] * h - 0.5
+        value, slope_x, slope_y = bilinear(level, x, y)
+        g = cotangent[bi, qi, ni]
+        out[bi, qi, ni] += weights[at] * value
+        to_weights[at] = value @ g
+        to_points[at] = weights[at] * np.array([slope_x @ g * w, slope_y @ g * h])
+        for j in range(h):
+            for i in range(w):
+                share = max(0, 1 - abs(x - i)) * max(0, 1 - abs(y - j)) * weights[at]
+                to_values[bi, starts[li] + j * w + i, ni] += share * g
+    return out, (to_values, to_points, to_weights)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Inputs with points inside, outside and across the border, none near a cell's edge."""
+    random = np.random.default_rng(0)
+    b, q, n, p, e = 2, 5, 3, 2, 4
+    size = np.array([(w, h) for h, w in SIZES])[:, None, :]
+    cell = random.integers(-3, 9, size=(b, q, n, len(SIZES), p, 2))
+    points = (cell + random.uniform(0.1, 0.9, size=cell.shape) + 0.5) / size
+    values = random.normal(size=(b, sum(h * w for h, w in SIZES), n, e))
+    weights = random.normal(size=points.shape[:-1])
+    return values, points, weights, random.normal(size=(b, q, n, e))
+
+
+def attend(form, dtype, case):
+    values, points, weights, cotangent = (jnp.asarray(x, jnp.float32) for x in case)
+
+    @jax.jit
+    def run(values, points, weights):
+        out, pull = jax.vjp(
+            lambda *args: deform_attn(args[0], SIZES, args[1], args[2], form=form),
+            values,
+            points,
+            weights,
+        )
+        return out, pull(cotangent.astype(out.dtype))
+
+    return run(values.astype(dtype), points, weights)
+
+
+def assert_close(found, expected, rtol):
+    limit = rtol * np.abs(expected).max()
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_the_output_equals_the_slow_loop(case, form):
+    out, _ = attend(form, jnp.float32, case)
+    assert_close(out, slow(*case)[0], RTOL)
+
+
+@pytest.mark.parametrize("argument", range(3), ids=["values", "points", "weights"])
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_the_gradient_equals_the_slow_loop(case, form, argument):
+    _, gradients = attend(form, jnp.float32, case)
+    assert_close(gradients[argument], slow(*case)[1][argument], RTOL)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_values_lose_no_more_than_their_own_rounding(case, form):
+    out, gradients = attend(form, jnp.bfloat16, case)
+    expected, to_inputs = slow(*case)
+    assert out.dtype == gradients[0].dtype == jnp.bfloat16
+    assert gradients[1].dtype == gradients[2].dtype == jnp.float32
+    assert_close(out, expected, RTOL_BFLOAT16)
+    for found, wanted in zip(gradients, to_inputs, strict=True):
+        assert_close(found, wanted, RTOL_BFLOAT16)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_slope_at_a_pixel_centre_is_that_of_the_cell_to_the_right(form):
+    values = jnp.asarray([0.0, 1.0, 5.0]).reshape(1, 3, 1, 1)
+
+    def at(x):
+        points = jnp.stack([x, jnp.full_like(x, 0.5)], axis=-1).reshape(1, 1, 1, 1, 1, 2)
+        return deform_attn(values, ((1, 3),), points, jnp.ones((1, 1, 1, 1, 1)), form=form).sum()
+
+    np.testing.assert_allclose(jax.grad(at)(jnp.asarray(0.5)), (5.0 - 1.0) * 3, rtol=RTOL)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_points_far_outside_give_zero(form):
+    points = jnp.asarray([[-1e30, 0.5], [0.5, 1e30], [jnp.inf, 0.5]]).reshape(1, 3, 1, 1, 1, 2)
+    values = jnp.ones((1, 6, 1, 2))
+    out = deform_attn(values, ((2, 3),), points, jnp.ones((1, 3, 1, 1, 1)), form=form)
+    np.testing.assert_array_equal(out, np.zeros((1, 3, 1, 2)))
+
+
+def test_no_queries_give_no_output():
+    out = deform_attn(
+        jnp.ones((1, 6, 1, 2)), ((2, 3),), jnp.ones((1, 0, 1, 1, 1, 2)), jnp.ones((1, 0, 1, 1, 1))
+    )
+    assert out.shape == (1, 0, 1, 2)
+
+
+def test_the_backward_pass_keeps_only_its_inputs():
+    """Between the passes nothing may live that is as large as the gathered rows."""
+    sizes = ((8, 8), (16, 16))
+    values = jax.ShapeDtypeStruct((1, 320, 4, 32), jnp.float32)
+    points = jax.ShapeDtypeStruct((1, 320, 4, 2, 4, 2), jnp.float32)
+    weights = jax.ShapeDtypeStruct((1, 320, 4, 2, 4), jnp.float32)
+
+    def loss(values, points, weights):
+        return deform_attn(values, sizes, points, weights).sum()
+
+    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(values, points, weights).compile()
+    gathered = 320 * 4 * 2 * 4 * 4 * 32 * 4  # queries, heads, levels, points, corners, e, bytes
+    assert compiled.memory_analysis().temp_size_in_bytes < gathered / 2
+
+
+def test_an_unknown_form_is_refused_with_the_list_of_forms():
+    args = (
+        jnp.ones((1, 6, 1, 2)),
+        ((2, 3),),
+        jnp.ones((1, 1, 1, 1, 1, 2)),
+        jnp.ones((1, 1, 1, 1, 1)),
+    )
+    with pytest.raises(ValueError, match="no form 'cuda'; it has: rows, packed"):
+        deform_attn(*args, form="cuda")
+
+
+def test_sizes_that_do_not_fit_the_values_are_refused():
+    args = (
+        jnp.ones((1, 7, 1, 2)),
+        ((2, 3),),
+        jnp.ones((1, 1, 1, 1, 1, 2)),
+        jnp.ones((1, 1, 1, 1, 1)),
+    )
+    with pytest.raises(ValueError, match="6 positions.*values 7 positions"):
+        deform_attn(*args)
