@@ -7,6 +7,7 @@ end.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -27,6 +28,7 @@ from clouds_jax.data import records
 from clouds_jax.data.classes import LabelSpace, get_space, reduction
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.records import Example
+from clouds_jax.eval_batches import Item
 from clouds_jax.protocols import Protocol
 from clouds_jax.scores import Score
 
@@ -123,14 +125,14 @@ def evaluate(
     rows, columns = len(get_space(label_space)), len(get_space(model_space))
     mine = range(jax.process_index(), len(examples), jax.process_count())
     shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
-    if not mine:
+    if not len(examples):
         raise ValueError(f"{dataset} has no examples to score.")
     total = np.zeros((rows, columns), np.int64)
     per_image: dict[str, float] = {}
     kept: dict[str, Panel] = {}
     began = time.perf_counter()
 
-    def items() -> Iterator[eval_batches.Item]:
+    def items() -> Iterator[Item]:
         for index in mine:
             yield eval_batches.make_item(examples[index], protocol, rows, shown=index in shown)
 
@@ -222,6 +224,7 @@ class First(Sequence[Example]):
         return self._examples[range(self._count)[index]]
 
 
+@functools.lru_cache(maxsize=4)  # a training run scores again and again, with the same programs
 def make_step(
     graphdef: nnx.GraphDef, protocol: Protocol, *, mesh: Mesh, rows: int, columns: int
 ) -> Step:
@@ -253,9 +256,7 @@ def evenly_spaced(count: int, n: int) -> list[int]:
     return sorted({round((i + 0.5) * count / n - 0.5) for i in range(n)}) if count else []
 
 
-def _run(
-    step: Step, states: Any, batches: Iterable[list[eval_batches.Item]], size: int, mesh: Mesh
-):
+def _run(step: Step, states: Any, batches: Iterable[list[Item]], size: int, mesh: Mesh):
     """Yields (batch, predicted on the device, counts, whether it was compiled for).
 
     The next batch is read while the devices work on the last one.

@@ -1,0 +1,162 @@
+"""Figures with axes: confusion matrices and learning curves.
+
+They are drawn with matplotlib's objects, not its global state, so drawing has no side effects.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+from matplotlib.figure import Figure
+
+# Told apart by colour-blind readers too (Okabe and Ito).
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6e6e6e"
+
+
+def save(figure: Figure, path: pathlib.Path, dpi: int = 130) -> None:
+    """Writes the figure in the format that the name's ending says; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix[1:] or "png"
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def confusion_matrix(
+    matrix: Int[np.ndarray, "k j"], rows: Sequence[str], columns: Sequence[str], *, title: str = ""
+) -> Figure:
+    """Where the pixels of each labelled class went, in per cent of that class.
+
+    Classes that no label shows are left out of the rows. The number at a row's end is the
+    class's share of all pixels.
+    """
+    total = max(int(matrix.sum()), 1)
+    kept = [i for i in range(len(matrix)) if matrix[i].sum() > 0]
+    shares = np.asarray([100 * matrix[i] / matrix[i].sum() for i in kept]).reshape(len(kept), -1)
+    wide, high = 0.46 * len(columns) + 3.1, 0.40 * max(len(kept), 1) + 2.1
+    figure = Figure(figsize=(wide, high), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=55, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(kept)), [rows[i] for i in kept])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    for y, row in enumerate(shares):
+        for x, value in enumerate(row):
+            if value >= 0.5:
+                ink = "white" if value > 55 else "#303030"
+                axes.text(x, y, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=8)
+        share = 100 * matrix[kept[y]].sum() / total
+        axes.text(len(columns) - 0.35, y, f"{share:.1f} %", va="center", color=GREY, fontsize=8)
+    axes.text(len(columns) - 0.35, -0.85, "of pixels", color=GREY, fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left", fontsize=11, pad=16)
+    return figure
+
+
+def read_metrics(run: pathlib.Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of each number in a run's `metrics.jsonl`, in order of steps.
+
+    A resumed run repeats steps; the later line holds.
+    """
+    path = run / "metrics.jsonl" if run.is_dir() else run
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; name run directories, as given to train's --workdir."
+        )
+    found: dict[str, dict[int, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a run that was killed while writing
+        for name, value in entry.items():
+            if name != "step" and isinstance(value, (int, float)) and "step" in entry:
+                found.setdefault(name, {})[int(entry["step"])] = float(value)
+    return {
+        name: (sorted(values), [values[step] for step in sorted(values)])
+        for name, values in found.items()
+    }
+
+
+def smooth(values: Sequence[float], weight: float) -> np.ndarray:
+    """Running mean that forgets exponentially and starts without a lag."""
+    out, mean, norm = [], 0.0, 0.0
+    for value in values:
+        mean, norm = weight * mean + (1 - weight) * value, weight * norm + (1 - weight)
+        out.append(mean / norm)
+    return np.asarray(out)
+
+
+def curves(runs: Sequence[pathlib.Path], names: Mapping[str, str] | None = None) -> Figure:
+    """Loss and scores over the steps of one or several runs.
+
+    Args:
+        runs: run directories; each is one colour.
+        names: what to call them; their directories' names by default.
+    """
+    logs = {}
+    for run in runs:
+        name = (names or {}).get(str(run), run.resolve().name)
+        while name in logs:
+            name += "'"
+        logs[name] = read_metrics(run)
+    scores = sorted({key for log in logs.values() for key in log if is_score(key)})
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for colour, (name, log) in zip(_cycle(LINES, len(logs)), logs.items(), strict=True):
+        if "loss" in log:
+            steps, values = log["loss"]
+            weight = 0.9 if len(values) > 60 else 0.6
+            left.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
+            left.plot(steps, smooth(values, weight), color=colour, linewidth=1.8, label=name)
+        for style, score in zip(_cycle(("-", "--", ":", "-."), len(scores)), scores, strict=True):
+            if score in log:
+                steps, values = log[score]
+                label = name if len(scores) == 1 else f"{name}: {score_name(score)}"
+                percent = [100 * v if math.isfinite(v) else math.nan for v in values]
+                right.plot(
+                    steps, percent, style, color=colour, marker="o", ms=4, lw=1.8, label=label
+                )
+    left.set_title("training loss", loc="left", fontsize=11)
+    what = score_name(scores[0]) if len(scores) == 1 else "all evaluated datasets"
+    right.set_title(f"mIoU, {what}" if scores else "mIoU", loc="left", fontsize=11)
+    right.set_ylabel("%")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.02)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+        else:
+            axes.text(0.5, 0.5, "nothing logged", ha="center", color=GREY, transform=axes.transAxes)
+    finite = [v for log in logs.values() for v in log.get("loss", ((), ()))[1] if v > 0]
+    if finite and max(finite) > 20 * min(finite):
+        left.set_yscale("log")
+    return figure
+
+
+def is_score(key: str) -> bool:
+    """Whether a logged number is the mIoU of an evaluation."""
+    return key.rsplit("/", 1)[-1] == "miou"
+
+
+def score_name(key: str) -> str:
+    """The dataset's name in the key of a logged mIoU."""
+    return key.removeprefix("eval/").removesuffix("/miou")
+
+
+def _cycle(items: Sequence[str], count: int) -> list[str]:
+    return [items[i % len(items)] for i in range(count)]
