@@ -131,7 +131,7 @@ class TransformerDecoder(nnx.Module):
         """Level j as tokens, with its embedding, and the position codes of its keys."""
         b, h, w, d = level.shape
         tokens = level.reshape(b, h * w, d) + self.level_embed[...][j][None, None]
-        return tokens, position.sine_position((h, w), d).reshape(h * w, d)
+        return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
 
     def shrink(
         self, mask_features: Float[Array, "b h4 w4 d"], size: tuple[int, int]
