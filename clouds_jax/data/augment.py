@@ -34,7 +34,7 @@ class Augmentation:
         crop: (h, w) of what comes out.
         scale: (lo, hi) of the random factor on the jitter size; (1, 1) keeps the size.
         jitter_size: (h, w) that factor 1 stands for; None: the image's own size.
-        flip: whether to mirror every second image.
+        flip: probability of mirroring.
         colour: whether to jitter colours.
         crop_offsets: "diagonal" (one random number places the crop along both axes, as the
             original does) or "independent".
@@ -43,7 +43,7 @@ class Augmentation:
     crop: tuple[int, int]
     scale: tuple[float, float] = (0.5, 2.0)
     jitter_size: tuple[int, int] | None = None
-    flip: bool = True
+    flip: float = 0.5
     colour: bool = True
     crop_offsets: str = "diagonal"
 
@@ -52,6 +52,8 @@ class Augmentation:
             raise ValueError(f"crop {self.crop}: both sides must be at least 1 pixel.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {self.scale}: it must be (lo, hi) with 0 < lo <= hi.")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip {self.flip}: it is a probability, 0 to 1.")
         if self.crop_offsets not in CROP_OFFSETS:
             raise ValueError(
                 f"crop_offsets {self.crop_offsets!r} is unknown; allowed: "
@@ -78,7 +80,7 @@ def augment(
     image, label = resize_crop(image, label, scaled, offset, settings.crop)
     if settings.colour:
         image = jitter_colour(image, rng)
-    if settings.flip and rng.random() < 0.5:
+    if rng.random() < settings.flip:
         image, label = image[:, ::-1], label[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
