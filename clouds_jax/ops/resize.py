@@ -4,29 +4,65 @@ Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False, an
     jax.image.resize differs: it averages over all covered pixels when it shrinks.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 
 def resize_bilinear(
     x: Float[Array, "b h w c"], size: tuple[int, int]
 ) -> Float[Array, "b {size[0]} {size[1]} c"]:
-    """Resizes maps to `size` = (h, w), in the dtype of `x`."""
+    """Resizes maps to `size` = (h, w), up or down; the result has the dtype of `x`.
+
+    Rows are gathered and blended, first along h, then along w. The written-out gradient does the
+    same with the transposed weights, since the scatter that JAX would derive is slow on CPU.
+    """
     out = x.astype(jnp.float32)
-    for axis, n in ((1, size[0]), (2, size[1])):
-        out = _resize_axis(out, axis, n)
+    for axis, new in ((1, size[0]), (2, size[1])):
+        if out.shape[axis] != new:
+            out = _resize_axis(axis, out.shape[axis], new, out)
     return out.astype(x.dtype)
 
 
-def _resize_axis(x: Array, axis: int, n: int) -> Array:
-    old = x.shape[axis]
-    if old == n:
-        return x
-    at = np.clip((np.arange(n) + 0.5) * (old / n) - 0.5, 0, None)
-    low = np.minimum(np.floor(at).astype(np.int32), old - 1)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _resize_axis(axis: int, old: int, new: int, x: Array) -> Array:
+    return _blend(_weights(old, new), axis, x)
+
+
+def _resize_axis_forward(axis, old, new, x):
+    return _resize_axis(axis, old, new, x), None
+
+
+def _resize_axis_backward(axis, old, new, _, cotangent):
+    return (_blend(_weights(old, new).T, axis, cotangent),)
+
+
+_resize_axis.defvjp(_resize_axis_forward, _resize_axis_backward)
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
+    """The matrix of a resize: at most two pixels count for each new one."""
+    at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
+    low = np.minimum(np.floor(at).astype(int), old - 1)
     high = np.minimum(low + 1, old - 1)
-    shape = [1] * x.ndim
-    shape[axis] = n
-    part = (at - low).astype(np.float32).reshape(shape)
-    return jnp.take(x, low, axis) * (1 - part) + jnp.take(x, high, axis) * part
+    matrix = np.zeros((new, old))
+    np.add.at(matrix, (np.arange(new), low), 1 - (at - low))
+    np.add.at(matrix, (np.arange(new), high), at - low)
+    return matrix
+
+
+def _blend(matrix: np.ndarray, axis: int, x: Array) -> Array:
+    """`matrix` @ x along `axis`, as a sum of gathers of the few pixels with a weight."""
+    taps = np.argsort(matrix == 0, axis=1, kind="stable")  # the pixels with a weight come first
+    taps = taps[:, : np.count_nonzero(matrix, axis=1).max()]
+    weights = np.take_along_axis(matrix, taps, axis=1).astype(np.float32)
+    out = 0.0
+    for tap, weight in zip(taps.T, weights.T, strict=True):
+        pixels = jnp.take(x, tap.astype(np.int32), axis, mode="clip")
+        out = out + pixels * lax.expand_dims(weight, [d for d in range(x.ndim) if d != axis])
+    return out
