@@ -1,6 +1,7 @@
 """The models that weights are converted for: their trees of shapes, without any array."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,7 @@ class Target:
         return {key: value for key, value in fields.items() if key != "want" and value is not None}
 
 
+@functools.cache  # the shapes of a large encoder take seconds
 def encoder_want(name: str) -> Tree:
     """Shapes of an encoder's weights."""
     spec = get_encoder(name)

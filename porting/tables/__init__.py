@@ -1,9 +1,27 @@
 """One rule table per family of checkpoints, by name."""
 
-from porting.tables import efficientnet_lite0
+from porting.tables import (
+    clouds,
+    efficientnet_lite0,
+    mask2former_d2,
+    mask2former_hf,
+    open_clip_convnext,
+    timm_convnext,
+)
 from porting.tables.table import Table
 
-TABLES: dict[str, Table] = {table.name: table for table in (efficientnet_lite0.TABLE,)}
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        open_clip_convnext.TABLE,
+        timm_convnext.TABLE,
+        timm_convnext.CLIP_TABLE,
+        efficientnet_lite0.TABLE,
+        mask2former_d2.TABLE,
+        clouds.TABLE,
+        mask2former_hf.TABLE,
+    )
+}
 
 
 def get_table(name: str) -> Table:

@@ -1,0 +1,156 @@
+"""The Mask2Former head in PyTorch: the classes of Hugging Face, for any encoder's widths.
+
+Only its parts are used, not Mask2FormerForUniversalSegmentation, so that features of any encoder
+can be fed in. The names of the state dict are those of the whole model.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from clouds_jax.nn.sizes import HeadSize
+from porting import _torchvision
+
+_PIXEL = "model.pixel_level_module.decoder."
+_TRANSFORMER = "model.transformer_module."
+
+
+class Head(nn.Module):
+    """Pixel decoder, transformer decoder and linear class head.
+
+    Args:
+        widths: channels of res2 to res5.
+        classes: k, without no-object.
+    """
+
+    def __init__(self, widths: tuple[int, ...], size: HeadSize, classes: int):
+        super().__init__()
+        _torchvision.prepare()  # transformers imports torchvision
+        from transformers import Mask2FormerConfig
+        from transformers.models.mask2former import modeling_mask2former as hf
+
+        config = Mask2FormerConfig(
+            feature_size=size.dim,
+            mask_feature_size=size.dim,
+            hidden_dim=size.dim,
+            num_attention_heads=size.num_heads,
+            encoder_layers=size.pixel_layers,
+            encoder_feedforward_dim=size.pixel_ffn,
+            decoder_layers=size.decoder_layers + 1,
+            dim_feedforward=size.decoder_ffn,
+            num_queries=size.num_queries,
+            dropout=0.0,
+        )
+        if size.num_points != 4:
+            raise ValueError(f"Hugging Face samples 4 points per head and level, not {size}.")
+        self.model = nn.Module()
+        self.model.pixel_level_module = nn.Module()
+        self.model.pixel_level_module.decoder = hf.Mask2FormerPixelDecoder(config, list(widths))
+        self.model.transformer_module = hf.Mask2FormerTransformerModule(size.dim, config)
+        self.class_predictor = nn.Linear(size.dim, classes + 1)
+        self.heads = size.num_heads
+        self.eval()
+
+    @property
+    def pixel_decoder(self) -> nn.Module:
+        return self.model.pixel_level_module.decoder
+
+    @property
+    def transformer(self) -> nn.Module:
+        return self.model.transformer_module
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class logits (o, b, q, k+1) and mask logits (o, b, q, h4, w4) of features res2..res5."""
+        pixel = self.pixel_decoder(features, return_dict=True)
+        output = self.transformer(
+            multi_scale_features=pixel.multi_scale_features, mask_features=pixel.mask_features
+        )
+        # intermediate queries are (q, b, d)
+        classes = [
+            self.class_predictor(x.transpose(0, 1)) for x in output.intermediate_hidden_states
+        ]
+        return torch.stack(classes), torch.stack(output.masks_queries_logits)
+
+
+# Names of Hugging Face -> names of the original (Detectron2's zoo, CLOUDS), spec 8.5. Written
+# apart from `porting.tables`, so that a slip in one of the two shows.
+_D = "sem_seg_head.pixel_decoder."
+_P = "sem_seg_head.predictor."
+_E = _D + r"transformer.encoder.layers.\1."
+_PIXEL_LAYER = _PIXEL + r"encoder.layers.(\d+)."
+_LAYER = _TRANSFORMER + r"decoder.layers.(\d+)."
+_ORIGINAL = (
+    (_PIXEL + r"input_projections.(\d.\d.\w+)", _D + r"input_proj.\1"),
+    (_PIXEL + "level_embed", _D + "transformer.level_embed"),
+    (_PIXEL_LAYER + r"self_attn_layer_norm.(\w+)", _E + r"norm1.\2"),
+    (_PIXEL_LAYER + r"final_layer_norm.(\w+)", _E + r"norm2.\2"),
+    (_PIXEL_LAYER + r"fc(\d.\w+)", _E + r"linear\2"),
+    (_PIXEL_LAYER + r"(self_attn.*)", _E + r"\2"),
+    (_PIXEL + r"(adapter_1|layer_1).0.weight", _D + r"\1.weight"),
+    (_PIXEL + r"(adapter_1|layer_1).1.(\w+)", _D + r"\1.norm.\2"),
+    (_PIXEL + r"mask_projection.(\w+)", _D + r"mask_features.\1"),
+    (_LAYER + r"self_attn_layer_norm.(\w+)", _P + r"transformer_self_attention_layers.\1.norm.\2"),
+    (_LAYER + r"(self_attn.*)", _P + r"transformer_self_attention_layers.\1.\2"),
+    (
+        _LAYER + r"cross_attn_layer_norm.(\w+)",
+        _P + r"transformer_cross_attention_layers.\1.norm.\2",
+    ),
+    (
+        _LAYER + r"cross_attn.(.*)",
+        _P + r"transformer_cross_attention_layers.\1.multihead_attn.\2",
+    ),
+    (_LAYER + r"final_layer_norm.(\w+)", _P + r"transformer_ffn_layers.\1.norm.\2"),
+    (_LAYER + r"fc(\d.\w+)", _P + r"transformer_ffn_layers.\1.linear\2"),
+    (_TRANSFORMER + r"decoder.layernorm.(\w+)", _P + r"decoder_norm.\1"),
+    (
+        _TRANSFORMER + r"decoder.mask_predictor.mask_embedder.(\d).0.(\w+)",
+        _P + r"mask_embed.layers.\1.\2",
+    ),
+    (_TRANSFORMER + "queries_embedder.weight", _P + "query_embed.weight"),
+    (_TRANSFORMER + "queries_features.weight", _P + "query_feat.weight"),
+    (_TRANSFORMER + "level_embed.weight", _P + "level_embed.weight"),
+    (r"class_predictor.(\w+)", _P + r"class_embed.\1"),
+)
+_THIRD = re.compile(r"(.*self_attn)\.([qkv])_proj\.(weight|bias)")
+
+
+def original_name(name: str) -> str:
+    """The original's name of a tensor of `Head`."""
+    for pattern, template in _ORIGINAL:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(template)
+    raise KeyError(f"{name} has no name in the original")
+
+
+def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict of `Head` as the original would save it, with its fused self-attention."""
+    renamed: dict[str, torch.Tensor] = {}
+    thirds: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in state.items():
+        new = original_name(name)
+        third = _THIRD.fullmatch(new)
+        if third and new.startswith(_P):
+            fused = f"{third[1]}.in_proj_{third[3]}"
+            thirds.setdefault(fused, {})[third[2]] = tensor
+        else:
+            renamed[new] = tensor
+    fused = {name: torch.cat([parts[k] for k in "qkv"]) for name, parts in thirds.items()}
+    return renamed | fused
+
+
+def from_original(head: Head, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The original's tensors under the names of `head`; others are left out."""
+    found = {}
+    for name in head.state_dict():
+        new = original_name(name)
+        third = _THIRD.fullmatch(new)
+        if third and new.startswith(_P):
+            fused = state[f"{third[1]}.in_proj_{third[3]}"]
+            found[name] = fused.chunk(3)["qkv".index(third[2])]
+        else:
+            old = new.replace("query_feat", "static_query")
+            found[name] = state[old if old in state else new]
+    return found

@@ -1,0 +1,44 @@
+"""Random weights that show errors: nothing stays at 0, at 1, or too small to matter."""
+
+import math
+
+import torch
+from torch import nn
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+_SPREAD = 0.25  # of norm weights around 1, and of biases around 0
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int) -> nn.Module:
+    """Draws every parameter and running statistic of `module` anew.
+
+    Matrices and kernels keep the size of their inputs (standard deviation 1 / sqrt(fan in));
+    norms, biases and ConvNeXt's gamma get values of order 1, where a fresh model has 1, 0 and
+    1e-6 and would hide that they are swapped or left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor: torch.Tensor, mean: float, std: float) -> None:
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * std + mean)
+
+    norms = {id(m.weight) for m in module.modules() if isinstance(m, _NORMS)}
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    for name, parameter in module.named_parameters():
+        if id(parameter) in norms:
+            normal(parameter, 1.0, _SPREAD)
+        elif id(parameter) in embeddings or name.endswith("level_embed"):
+            normal(parameter, 0.0, 1.0)
+        elif parameter.ndim > 1:
+            normal(parameter, 0.0, 1 / math.sqrt(parameter[0].numel()))
+        elif name.endswith("sampling_offsets.bias"):
+            normal(parameter, 0.0, 2.0)  # pixels; some points fall outside the map
+        elif name.endswith("gamma"):
+            normal(parameter, 0.5, _SPREAD)
+        else:
+            normal(parameter, 0.0, _SPREAD)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            normal(norm.running_mean, 0.0, _SPREAD)
+            norm.running_var.copy_(torch.rand(norm.running_var.shape, generator=generator) + 0.5)
+    return module.eval()

@@ -1,0 +1,116 @@
+"""Mask2Former heads as the original code names them: Detectron2's model zoo and CLOUDS.
+
+The nine layers of the transformer decoder read three feature levels in turn. Ours are stacked by
+level: layer L is member L // 3 of stack L % 3.
+"""
+
+import re
+from collections.abc import Callable
+
+from porting.layouts import conv2d, fused_qkv, fused_qkv_bias, linear, pointwise
+from porting.rules import Rule, prefixed
+from porting.tables.parts import dense, norm
+from porting.tables.table import Table
+
+LEVELS = 3
+
+_PIXEL = r"pixel_decoder\."
+_ENCODER = _PIXEL + r"transformer\.encoder\.layers\.(\d+)\."
+_PREDICTOR = r"predictor\."
+_CROSS = _PREDICTOR + r"transformer_cross_attention_layers\.(\d+)\."
+_SELF = _PREDICTOR + r"transformer_self_attention_layers\.(\d+)\."
+_FFN = _PREDICTOR + r"transformer_ffn_layers\.(\d+)\."
+
+
+def in_stack(rest: str) -> Callable[[re.Match], str]:
+    """Target of layer L, the first group of the pattern: `rest` in our stacks."""
+
+    def target(match: re.Match) -> str:
+        layer = int(match[1])
+        return f"transformer_decoder.layers.{layer % LEVELS}.{rest}[{layer // LEVELS}]"
+
+    return target
+
+
+def stacked_norm(source: str, ours: str) -> tuple[Rule, ...]:
+    """LayerNorm of a decoder layer."""
+    return (
+        Rule(source + r"\.weight", in_stack(ours + ".scale")),
+        Rule(source + r"\.bias", in_stack(ours + ".bias")),
+    )
+
+
+def stacked_dense(source: str, ours: str) -> tuple[Rule, ...]:
+    """Linear map of a decoder layer."""
+    return (
+        Rule(source + r"\.weight", in_stack(ours + ".kernel"), linear),
+        Rule(source + r"\.bias", in_stack(ours + ".bias")),
+    )
+
+
+def fused_attention(source: str, ours: str) -> tuple[Rule, ...]:
+    """torch.nn.MultiheadAttention, whose query, key and value are rows of one matrix."""
+    parts = ours + ".{query,key,value}"
+    return (
+        Rule(source + r"\.in_proj_weight", in_stack(parts + ".kernel"), fused_qkv),
+        Rule(source + r"\.in_proj_bias", in_stack(parts + ".bias"), fused_qkv_bias),
+        *stacked_dense(source + r"\.out_proj", ours + ".out"),
+    )
+
+
+PIXEL_DECODER = (
+    *dense(_PIXEL + r"input_proj\.(\d)\.0", r"pixel_decoder.input_proj.\1.conv", pointwise),
+    *norm(_PIXEL + r"input_proj\.(\d)\.1", r"pixel_decoder.input_proj.\1.norm"),
+    Rule(_PIXEL + r"transformer\.level_embed", "pixel_decoder.level_embed"),
+    *(
+        rule
+        for theirs, ours in (
+            (r"self_attn\.sampling_offsets", "sampling_offsets"),
+            (r"self_attn\.attention_weights", "attention_weights"),
+            (r"self_attn\.value_proj", "value_proj"),
+            (r"self_attn\.output_proj", "output_proj"),
+            ("linear1", "fc1"),
+            ("linear2", "fc2"),
+        )
+        for rule in dense(_ENCODER + theirs, "pixel_decoder.layers." + ours, at=r"[\1]")
+    ),
+    *norm(_ENCODER + "norm1", "pixel_decoder.layers.norm1", at=r"[\1]"),
+    *norm(_ENCODER + "norm2", "pixel_decoder.layers.norm2", at=r"[\1]"),
+    Rule(_PIXEL + r"adapter_1\.weight", "pixel_decoder.lateral.conv.kernel", pointwise),
+    *norm(_PIXEL + r"adapter_1\.norm", "pixel_decoder.lateral.norm"),
+    Rule(_PIXEL + r"layer_1\.weight", "pixel_decoder.output.conv.kernel", conv2d),
+    *norm(_PIXEL + r"layer_1\.norm", "pixel_decoder.output.norm"),
+    *dense(_PIXEL + "mask_features", "pixel_decoder.mask_features", pointwise),
+)
+PREDICTOR = (
+    *fused_attention(_CROSS + "multihead_attn", "cross_attention"),
+    *stacked_norm(_CROSS + "norm", "cross_norm"),
+    *fused_attention(_SELF + "self_attn", "self_attention"),
+    *stacked_norm(_SELF + "norm", "self_norm"),
+    *stacked_dense(_FFN + "linear1", "fc1"),
+    *stacked_dense(_FFN + "linear2", "fc2"),
+    *stacked_norm(_FFN + "norm", "ffn_norm"),
+    *norm(_PREDICTOR + "decoder_norm", "transformer_decoder.norm"),
+    # `static_query` is what the first releases called `query_feat`
+    Rule(_PREDICTOR + r"(?:query_feat|static_query)\.weight", "transformer_decoder.query_feat"),
+    Rule(_PREDICTOR + r"query_embed\.weight", "transformer_decoder.query_embed"),
+    Rule(_PREDICTOR + r"level_embed\.weight", "transformer_decoder.level_embed"),
+    *dense(_PREDICTOR + "class_embed", "transformer_decoder.class_embed"),
+    *dense(_PREDICTOR + r"mask_embed\.layers\.(\d)", r"transformer_decoder.mask_embed.\1"),
+)
+# Relative to the model's `head.`
+HEAD = prefixed((*PIXEL_DECODER, *PREDICTOR), r"sem_seg_head\.", "head.")
+CRITERION = Rule(
+    r"criterion\.empty_weight", None, why="the class weights of the loss come from the config"
+)
+
+TABLE = Table(
+    name="mask2former_d2",
+    rules=(
+        *HEAD,
+        CRITERION,
+        Rule(r"backbone\..*", None, why="the trunks of Detectron2 are no encoders of ours"),
+    ),
+    source="Mask2Former model zoo, .pkl or .pth, MSDeformAttn pixel decoder and linear classes",
+    licence="see the model zoo (CC-BY-NC 4.0)",
+)

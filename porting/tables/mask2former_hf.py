@@ -1,0 +1,79 @@
+"""Mask2Former heads in the names of Hugging Face's Mask2FormerForUniversalSegmentation."""
+
+from porting.layouts import conv2d, pointwise
+from porting.rules import Rule, prefixed
+from porting.tables.mask2former_d2 import (
+    CRITERION,
+    fused_attention,
+    stacked_dense,
+    stacked_norm,
+)
+from porting.tables.parts import dense, norm
+from porting.tables.table import Table
+
+_PIXEL = r"model\.pixel_level_module\.decoder\."
+_ENCODER = _PIXEL + r"encoder\.layers\.(\d+)\."
+_DECODER = r"model\.transformer_module\.decoder\."
+_LAYER = _DECODER + r"layers\.(\d+)\."
+
+PIXEL_DECODER = (
+    *dense(_PIXEL + r"input_projections\.(\d)\.0", r"pixel_decoder.input_proj.\1.conv", pointwise),
+    *norm(_PIXEL + r"input_projections\.(\d)\.1", r"pixel_decoder.input_proj.\1.norm"),
+    Rule(_PIXEL + "level_embed", "pixel_decoder.level_embed"),
+    *(
+        rule
+        for theirs, ours in (
+            (r"self_attn\.sampling_offsets", "sampling_offsets"),
+            (r"self_attn\.attention_weights", "attention_weights"),
+            (r"self_attn\.value_proj", "value_proj"),
+            (r"self_attn\.output_proj", "output_proj"),
+            ("fc1", "fc1"),
+            ("fc2", "fc2"),
+        )
+        for rule in dense(_ENCODER + theirs, "pixel_decoder.layers." + ours, at=r"[\1]")
+    ),
+    *norm(_ENCODER + "self_attn_layer_norm", "pixel_decoder.layers.norm1", at=r"[\1]"),
+    *norm(_ENCODER + "final_layer_norm", "pixel_decoder.layers.norm2", at=r"[\1]"),
+    Rule(_PIXEL + r"adapter_1\.0\.weight", "pixel_decoder.lateral.conv.kernel", pointwise),
+    *norm(_PIXEL + r"adapter_1\.1", "pixel_decoder.lateral.norm"),
+    Rule(_PIXEL + r"layer_1\.0\.weight", "pixel_decoder.output.conv.kernel", conv2d),
+    *norm(_PIXEL + r"layer_1\.1", "pixel_decoder.output.norm"),
+    *dense(_PIXEL + "mask_projection", "pixel_decoder.mask_features", pointwise),
+)
+DECODER = (
+    # the cross-attention is torch's and fused, the self-attention is their own
+    *fused_attention(_LAYER + "cross_attn", "cross_attention"),
+    *stacked_norm(_LAYER + "cross_attn_layer_norm", "cross_norm"),
+    *(
+        rule
+        for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out"))
+        for rule in stacked_dense(_LAYER + rf"self_attn\.{theirs}_proj", f"self_attention.{ours}")
+    ),
+    *stacked_norm(_LAYER + "self_attn_layer_norm", "self_norm"),
+    *stacked_dense(_LAYER + "fc1", "fc1"),
+    *stacked_dense(_LAYER + "fc2", "fc2"),
+    *stacked_norm(_LAYER + "final_layer_norm", "ffn_norm"),
+    *norm(_DECODER + "layernorm", "transformer_decoder.norm"),
+    Rule(r"model\.transformer_module\.queries_features\.weight", "transformer_decoder.query_feat"),
+    Rule(r"model\.transformer_module\.queries_embedder\.weight", "transformer_decoder.query_embed"),
+    Rule(r"model\.transformer_module\.level_embed\.weight", "transformer_decoder.level_embed"),
+    *dense("class_predictor", "transformer_decoder.class_embed"),
+    *dense(
+        _DECODER + r"mask_predictor\.mask_embedder\.(\d)\.0", r"transformer_decoder.mask_embed.\1"
+    ),
+)
+
+TABLE = Table(
+    name="mask2former_hf",
+    rules=(
+        *prefixed((*PIXEL_DECODER, *DECODER), "", "head."),
+        CRITERION,
+        Rule(
+            r"model\.pixel_level_module\.encoder\..*",
+            None,
+            why="the trunks of Hugging Face's files are no encoders of ours",
+        ),
+    ),
+    source="Hugging Face Mask2FormerForUniversalSegmentation: model.safetensors or a folder",
+    licence="see the model card of the file",
+)

@@ -1,0 +1,38 @@
+"""timm's ConvNeXt models, in two families because the last layer means two things.
+
+Of ImageNet models the classifier is left out. Of CLIP models (`convnext_*.clip_laion*` without
+fine-tuning) `head` is the visual head, and timm has given its last map a bias of zeros.
+"""
+
+from porting.layouts import linear
+from porting.rules import Rule, prefixed
+from porting.tables.convnext import CLIP_ENCODERS, TRUNK
+from porting.tables.parts import dense, norm
+from porting.tables.table import Table
+
+_CLASSIFIER = "the norm and classifier of ImageNet come after the last feature"
+
+RULES = (*TRUNK, Rule(r"(head|norm_pre)\..*", None, why=_CLASSIFIER))
+
+CLIP_RULES = (
+    *TRUNK,
+    *norm(r"head\.norm", "visual_head.norm"),
+    *dense(r"head\.pre_logits\.fc", "visual_head.fc1"),
+    Rule(r"head\.fc\.weight", "visual_head.fc2.kernel", linear),
+    Rule(r"head\.fc\.bias", None, why="CLIP's projection has no bias", value=0.0),
+)
+
+TABLE = Table(
+    name="timm_convnext",
+    rules=prefixed(RULES, "", "encoder."),
+    encoders=("convnext_tiny",),
+    source="timm convnext_* with an ImageNet classifier: model.safetensors",
+    licence="see the model card of the file (Apache-2.0 or CC-BY-NC 4.0)",
+)
+CLIP_TABLE = Table(
+    name="timm_clip_convnext",
+    rules=prefixed(CLIP_RULES, "", "encoder."),
+    encoders=CLIP_ENCODERS,
+    source="timm convnext_*.clip_laion*: model.safetensors",
+    licence="MIT for LAION's weights; see the model card of the file",
+)
