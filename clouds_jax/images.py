@@ -1,10 +1,13 @@
 """Image files as people have them, read as RGB and written whole or not at all."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import ArrayLike
 from PIL import Image, UnidentifiedImageError
 
 from clouds_jax.data import convert
@@ -43,26 +46,34 @@ def read_label(path: pathlib.Path) -> UInt8[np.ndarray, "h w"]:
         raise ValueError(f"{path} is no label map that can be read ({error}).") from None
 
 
-def write_png(path: pathlib.Path, picture: np.ndarray) -> None:
-    """Writes a picture ("h w 3") or a label map ("h w"); whole or not at all."""
+@contextlib.contextmanager
+def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary file that takes the name `path` when all of it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "h w *c"]) -> None:
+    """Writes a picture ("h w 3") or a label map ("h w")."""
+    with written_whole(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def write_npz(path: pathlib.Path, **arrays: ArrayLike) -> None:
+    """Writes named arrays, compressed."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Writes a text file."""
+    with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def find_images(folder: pathlib.Path) -> list[pathlib.Path]:

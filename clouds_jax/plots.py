@@ -5,13 +5,14 @@ They are drawn with matplotlib's objects, not its global state, so drawing has n
 
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
 from matplotlib.figure import Figure
+
+from clouds_jax import images
 
 # Told apart by colour-blind readers too (Okabe and Ito).
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -20,14 +21,8 @@ GREY = "#6e6e6e"
 
 def save(figure: Figure, path: pathlib.Path, dpi: int = 130) -> None:
     """Writes the figure in the format that the name's ending says; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix[1:] or "png"
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with images.written_whole(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=dpi, facecolor="white")
 
 
 def confusion_matrix(

@@ -9,8 +9,8 @@ Padding to a multiple of 32 is the model's own affair and never scored.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Hashable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -167,19 +167,39 @@ def class_scores(
 
 
 def compiled_per_shape(function: Callable, keep: int = 16) -> Callable:
-    """`function(states, *arrays)`, compiled for each set of shapes of `arrays`.
+    """`function(states, *arrays, **static)`, compiled for each set of shapes and of `static`.
 
     A data set whose images all differ in size would otherwise keep every compiled program until
     the memory is full: only the `keep` latest stay.
     """
 
     @functools.lru_cache(maxsize=keep)
-    def program(*shapes: tuple[int, ...]) -> Callable:
+    def program(*shapes: tuple[int, ...], **static: Hashable) -> Callable:
         del shapes
         # A new function object each time: jit's own cache would outlive this one.
-        return jax.jit(lambda *arguments: function(*arguments))
+        return jax.jit(functools.partial(function, **static))
 
-    def call(states, *arrays: Array):
-        return program(*(array.shape for array in arrays))(states, *arrays)
+    def call(states, *arrays: Array, **static: Hashable):
+        return program(*(array.shape for array in arrays), **static)(states, *arrays)
 
     return call
+
+
+def parse(name: str, *, size: str = "", window: str = "", stride: str = "") -> Protocol:
+    """The protocol that a command line asks for: sizes are texts such as "360x480", or ""."""
+    changes: dict[str, Any] = {
+        flag: parse_size(text, flag)
+        for flag, text in (("size", size), ("window", window), ("stride", stride))
+        if text
+    }
+    if "size" in changes:
+        changes |= {"short_side": None, "scored": "native"}
+    return get_protocol(name, **changes)
+
+
+def parse_size(text: str, flag: str) -> Size:
+    """(h, w) of "360x480"."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise ValueError(f"--{flag}={text} is no size; write height x width, as in 360x480.")
+    return int(sides[0]), int(sides[1])

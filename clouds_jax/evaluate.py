@@ -1,0 +1,91 @@
+r"""Scores a trained model: the program.
+
+    python -m clouds_jax.evaluate --workdir runs/camvid
+    python -m clouds_jax.evaluate --config configs/warmup_camvid.py --workdir runs/camvid \
+        --datasets camvid/test,cityscapes/val --protocol native --output runs/camvid/test
+
+Writes results.json, results.md and, for each dataset, panels and the confusion matrix as PNG.
+"""
+
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from clouds_jax import evaluation, parts, protocols, restore, results
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The command line."""
+    config_flags.DEFINE_config_file(
+        "config", None, "experiment; by default the one the run was trained with"
+    )
+    flags.DEFINE_string("workdir", "", "run to score")
+    flags.DEFINE_string("weights", "", "weights folder to score instead of a run")
+    flags.DEFINE_integer("step", None, "checkpoint of the run; the newest by default")
+    flags.DEFINE_list("datasets", [], "name/split, ...; by default those of config.evals")
+    flags.DEFINE_string("shards", "", "folder of all shards; by default config.data.shards")
+    flags.DEFINE_enum(
+        "protocol", None, list(protocols.PROTOCOLS), "by default config.eval.protocol"
+    )
+    flags.DEFINE_string("size", "", "HxW to which images are resized for the model")
+    flags.DEFINE_string("window", "", "HxW of the windows of the protocol slide")
+    flags.DEFINE_string("stride", "", "HxW between the windows of the protocol slide")
+    flags.DEFINE_integer("batch", 1, "images per device at once", lower_bound=1)
+    flags.DEFINE_integer("limit", 0, "score the first so many images only; 0: all", lower_bound=0)
+    flags.DEFINE_integer("panels", evaluation.PANELS, "images to draw", lower_bound=0)
+    flags.DEFINE_string("output", "", "folder to write; by default evaluation/ in the run's")
+
+
+def run(config: ConfigDict | None) -> None:
+    """Scores what the flags name."""
+    (graphdef, state), config, about = restore.restore(
+        config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
+    )
+    protocol = protocols.parse(
+        FLAGS.protocol or config.eval.protocol,
+        size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride,
+    )  # fmt: skip
+    folder = pathlib.Path(FLAGS.workdir or FLAGS.weights)
+    output = pathlib.Path(FLAGS.output or folder / "evaluation")
+    datasets = FLAGS.datasets or list(config.evals)
+    if not datasets:
+        raise ValueError("config.evals names no dataset; say which with --datasets.")
+    shards = FLAGS.shards or parts.shards_root(config, folder)
+    device = jax.devices()[0]
+    about["devices"] = f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+    scored = []
+    for ref in datasets:
+        result = evaluation.evaluate_dataset(
+            graphdef, (state,), ref, shards=shards, model_space=config.label_space,
+            protocol=protocol, limit=FLAGS.limit, batch_per_device=FLAGS.batch,
+            panels=FLAGS.panels, progress=sys.stderr.isatty(),
+        )  # fmt: skip
+        scored.append(result)
+        logging.info(
+            "%s: mIoU %s %%, %d images, %.2f images/s",
+            result.dataset, results.percent(result.miou), len(result.images),
+            result.images_per_second,
+        )  # fmt: skip
+    if jax.process_index() == 0:
+        results.write(scored, output, about)
+        print(results.table(scored, about))
+        print(f"written to {output}")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
+    try:
+        run(FLAGS.config)
+    except (ValueError, KeyError, OSError) as error:
+        sys.exit(f"evaluate: {error.args[0] if isinstance(error, KeyError) else error}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,197 @@
+r"""Predicts class maps of images, folders of images or shards: the program.
+
+    python -m clouds_jax.predict --workdir runs/camvid --output out street.jpg
+    python -m clouds_jax.predict --workdir runs/camvid --output out --scores photos/
+    python -m clouds_jax.predict --workdir runs/joint --output pseudo \
+        shards/generated/train-*.array_record
+
+An image NAME.jpg gives NAME_trainids.png (class ids), NAME_overlay.png (colours over the image,
+with a legend) and, with --scores, NAME_scores.npz ("scores": float16 [h, w, classes], "classes":
+their names), all at the image's own size. A shard gives a shard of the same name with the keys and
+pseudo-labels of its records in the same order; one that is already there is not made again.
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from flax import nnx
+from jaxtyping import Float16, UInt8
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+from clouds_jax import images, protocols, restore, visualise
+from clouds_jax.data import records
+from clouds_jax.data.classes import LabelSpace, get_space
+from clouds_jax.protocols import Protocol
+
+FLAGS = flags.FLAGS
+SHARD = ".array_record"
+
+Image = UInt8[np.ndarray, "h w 3"]
+Label = UInt8[np.ndarray, "h w"]
+Scores = Float16[np.ndarray, "h w k"]
+Predict = Callable[[Image], tuple[Label, Scores | None]]
+
+
+def make_predict(
+    graphdef: nnx.GraphDef, state: nnx.State, protocol: Protocol, *, scores: bool = False
+) -> Predict:
+    """Returns `predict(image) -> (train ids, scores or None)`, both at the image's own size."""
+
+    def function(state, image, *, size: tuple[int, int]):
+        values = protocols.class_scores(nnx.merge(graphdef, state), image, protocol, size)
+        label = jnp.argmax(values, axis=-1).astype(jnp.uint8)
+        return label[0], values[0].astype(jnp.float16) if scores else None
+
+    program = protocols.compiled_per_shape(function)
+
+    def predict(image: Image) -> tuple[Label, Scores | None]:
+        prepared = protocols.prepare_image(image, protocol)
+        return jax.device_get(program(state, jnp.asarray(prepared[None]), size=image.shape[:2]))
+
+    return predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One image to predict: its file, and what its results are called without ending."""
+
+    source: pathlib.Path
+    stem: pathlib.Path
+
+
+def image_jobs(sources: Sequence[pathlib.Path], output: pathlib.Path) -> list[Job]:
+    """The images among the sources; those of a folder keep their place below it."""
+    jobs = []
+    for source in sources:
+        if source.is_dir():
+            jobs += [Job(p, output / p.relative_to(source)) for p in images.find_images(source)]
+        elif source.suffix != SHARD:
+            jobs.append(Job(source, output / source.name))
+    taken: dict[pathlib.Path, pathlib.Path] = {}
+    for i, job in enumerate(jobs):
+        job = jobs[i] = dataclasses.replace(job, stem=job.stem.with_suffix(""))
+        if job.stem in taken:
+            raise ValueError(
+                f"{taken[job.stem]} and {job.source} would both be written to {job.stem}_*.png; "
+                "predict them to different --output folders."
+            )
+        taken[job.stem] = job.source
+    return jobs
+
+
+def predict_images(
+    jobs: Sequence[Job], predict: Predict, space: LabelSpace, *, progress: bool = False
+) -> list[str]:
+    """Predicts images and writes their files; returns what is wrong with those left out."""
+    problems = []
+    for job in tqdm(jobs, unit="image", disable=not progress):
+        try:
+            image = images.read_image(job.source)
+        except (ValueError, FileNotFoundError) as error:
+            problems.append(str(error))
+            continue
+        label, scores = predict(image)
+        name = job.stem.name
+        images.write_png(job.stem.with_name(f"{name}_trainids.png"), label)
+        picture = visualise.with_legend(visualise.overlay(image, label, space), label, space)
+        images.write_png(job.stem.with_name(f"{name}_overlay.png"), picture)
+        if scores is not None:
+            images.write_npz(
+                job.stem.with_name(f"{name}_scores.npz"), scores=scores, classes=space.names
+            )
+    return problems
+
+
+def predict_shard(
+    source: pathlib.Path, output: pathlib.Path, predict: Predict, origin: dict, *, progress: bool
+) -> bool:
+    """Writes the pseudo-labels of a shard; returns False if they are already there."""
+    path = output / source.name
+    if path.exists():
+        return False
+    examples = records.Shards([source])
+
+    def encoded() -> Iterator[bytes]:
+        for i in tqdm(range(len(examples)), desc=source.name, disable=not progress):
+            example = examples[i]
+            if example.image is None:
+                raise ValueError(f"{source}: {example.key} has no image to predict.")
+            label, _ = predict(example.image)
+            yield records.encode(records.Example(example.key, pseudo=label, origin=origin))
+
+    output.mkdir(parents=True, exist_ok=True)
+    with records.shard_writer(path) as writer:
+        for record in encoded():
+            writer.write(record)
+    return True
+
+
+def define_flags() -> None:
+    """The command line."""
+    config_flags.DEFINE_config_file(
+        "config", None, "experiment; by default the one the run was trained with"
+    )
+    flags.DEFINE_string("workdir", "", "run that was trained")
+    flags.DEFINE_string("weights", "", "weights folder instead of a run")
+    flags.DEFINE_integer("step", None, "checkpoint of the run; the newest by default")
+    flags.DEFINE_string("output", None, "folder to write", required=True)
+    flags.DEFINE_bool("scores", False, "also write the scores of all classes")
+    flags.DEFINE_enum("protocol", "native", list(protocols.PROTOCOLS), "how images are prepared")
+    flags.DEFINE_string("size", "", "HxW to which images are resized for the model")
+    flags.DEFINE_string("window", "", "HxW of the windows of the protocol slide")
+    flags.DEFINE_string("stride", "", "HxW between the windows of the protocol slide")
+
+
+def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]:
+    """Predicts the sources as the flags say; returns what is wrong with those left out."""
+    if not sources:
+        raise ValueError("name at least one image, folder of images or shard.")
+    missing = [str(source) for source in sources if not source.exists()]
+    if missing:
+        raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}.")
+    output = pathlib.Path(FLAGS.output)
+    jobs = image_jobs(sources, output)
+    shards = [source for source in sources if source.suffix == SHARD]
+    if shards and FLAGS.scores:
+        raise ValueError("--scores is for images; a shard keeps class ids only.")
+    (graphdef, state), config, about = restore.restore(
+        config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
+    )
+    protocol = protocols.parse(
+        FLAGS.protocol, size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride
+    )
+    predict = make_predict(graphdef, state, protocol, scores=FLAGS.scores)
+    progress = sys.stderr.isatty()
+    problems = predict_images(jobs, predict, get_space(config.label_space), progress=progress)
+    origin = {
+        "stage": "predict", "model": os.path.basename(FLAGS.workdir or FLAGS.weights),
+        "step": about.get("step", 0), "protocol": protocol.name, "space": config.label_space,
+    }  # fmt: skip
+    for source in shards:
+        new = predict_shard(source, output, predict, origin, progress=progress)
+        print(f"{output / source.name}{'' if new else ' is already there'}")
+    if len(jobs) > len(problems):
+        print(f"{len(jobs) - len(problems)} images written to {output}")
+    return problems
+
+
+def main(argv: list[str]) -> None:
+    try:
+        problems = run(FLAGS.config, [pathlib.Path(source) for source in argv[1:]])
+    except (ValueError, KeyError, OSError) as error:
+        sys.exit(f"predict: {error.args[0] if isinstance(error, KeyError) else error}")
+    if problems:
+        sys.exit("predict: left out:\n  " + "\n  ".join(problems))
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
