@@ -142,8 +142,8 @@ def _augment(
     image, label = example.image, example.label
     if image is None or label is None:
         raise ValueError(f"{example.key}: training needs an image and a label.")
-    image, label = augment(image, table[label], rng, settings)
-    return {"image": image, "label": label}
+    image, label = augment(image, label, rng, settings)
+    return {"image": image, "label": table[label]}
 
 
 def _join(parts: Sequence[Arrays]) -> Arrays:

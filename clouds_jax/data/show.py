@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from clouds_jax.data.classes import LabelSpace
 
@@ -83,9 +83,10 @@ def save_panel(
 def legend_image(space: LabelSpace) -> Image.Image:
     """A column of colour patches with the classes' names."""
     entries = [*zip(space.names, space.colours, strict=True), ("(ignored)", (0, 0, 0))]
-    legend = Image.new("RGB", (150, _ROW * len(entries)), "white")
+    legend = Image.new("RGB", (170, _ROW * len(entries)), "white")
     draw = ImageDraw.Draw(legend)
+    font = ImageFont.load_default(14)
     for i, (name, colour) in enumerate(entries):
         draw.rectangle((0, i * _ROW + 2, 24, i * _ROW + _ROW - 3), fill=colour, outline="black")
-        draw.text((32, i * _ROW + 3), name, fill="black")
+        draw.text((32, i * _ROW + 1), name, fill="black", font=font)
     return legend
