@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging as python_logging
 import os
 import pathlib
 import resource
@@ -18,6 +19,7 @@ from jaxtyping import PyTree
 
 from clouds_jax import sharding
 
+_PACKAGE = pathlib.Path(__file__).parent
 _PACKAGES = ("clouds-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -44,31 +46,47 @@ class MetricsWriter:
         tensorboard: bool = False,
         wandb: Mapping[str, str] | None = None,
     ):
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        self._lines = [line for line in read_metrics(self._path) if line["step"] <= step]
         self._file = self._board = self._wandb = None
         if jax.process_index() != 0:
             return
-        path = pathlib.Path(workdir) / "metrics.jsonl"
-        truncate(path, step)
-        self._file = path.open("a")
+        _write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        self._file = self._path.open("a")
         if tensorboard:
             board = importlib.import_module("tensorboardX")
             self._board = board.SummaryWriter(
-                str(path.parent / "tensorboard"), purge_step=step + 1 if step else None
+                str(self._path.parent / "tensorboard"), purge_step=step + 1 if step else None
             )
         if wandb and wandb["project"]:
-            self._wandb = _start_wandb(path.parent, config, **wandb)
+            self._wandb = _start_wandb(self._path.parent, config, **wandb)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds the scalars of one step."""
-        if self._file is None:
-            return
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
+        line = {"step": step, **scalars}
+        self._lines.append(line)
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(dict(scalars), step=step)
+
+    def has(self, step: int, name: str) -> bool:
+        """Whether the scalar of that step is written already."""
+        return any(line["step"] == step and name in line for line in self._lines)
+
+    def best(self, name: str) -> dict[str, float]:
+        """The largest value of a scalar so far and its step; all of them go to `best.json`."""
+        path = self._path.with_name("best.json")
+        value, step = max((line[name], -line["step"]) for line in self._lines if name in line)
+        best = {"step": -step, "value": value}
+        if self._file is not None:
+            known = json.loads(path.read_text()) if path.exists() else {}
+            _write_atomically(path, json.dumps(known | {name: best}, indent=2) + "\n")
+        return best
 
     def close(self) -> None:
         for sink in (self._file, self._board):
@@ -78,19 +96,21 @@ class MetricsWriter:
             self._wandb.finish()
 
 
-def truncate(path: pathlib.Path, step: int) -> None:
-    """Keeps the whole lines of `path` up to `step`; a line cut short by a kill goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; one cut short by a kill is left out."""
+    path = pathlib.Path(path)
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+            lines.append(json.loads(line))
         except json.JSONDecodeError:
             continue
+    return lines
+
+
+def _write_atomically(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept))
+    temporary.write_text(text)
     os.replace(temporary, path)
 
 
@@ -242,11 +262,10 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The git commit of the code, "-dirty" appended where files differ; "unknown" without git."""
-    folder = pathlib.Path(__file__).parent
     try:
         name = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=20, check=True,
+            cwd=_PACKAGE, capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return "unknown"
@@ -258,6 +277,19 @@ def banner() -> str:
     devices = jax.devices()
     packages = " ".join(f"{k} {v}" for k, v in versions().items())
     return f"commit {commit()}  {packages}  {len(devices)} x {devices[0].device_kind}"
+
+
+def setup() -> None:
+    """Makes the program's log one line per event of ours, and warnings of everyone."""
+
+    def ours(record: python_logging.LogRecord) -> bool:
+        own = pathlib.Path(record.pathname).is_relative_to(_PACKAGE)
+        return own or record.levelno >= python_logging.WARNING
+
+    logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.addFilter(ours)
+    handler.setFormatter(python_logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
 
 
 def log(text: str) -> None:

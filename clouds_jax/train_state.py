@@ -124,7 +124,7 @@ def _init(build, tx, seed: int) -> tuple[nnx.GraphDef, TrainState]:
     return graphdef, state
 
 
-def _fill(shape: nnx.State, weights: Mapping[str, Any], shardings: nnx.State) -> nnx.State | None:
+def _fill(shape: Any, weights: Mapping[str, Any], shardings: Any) -> Any:
     """`weights` in the form of `shape`, or None where they hold nothing of it."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(shape)
     names = [sharding.path_name(path) for path, _ in flat]

@@ -1,29 +1,22 @@
 """The training step: pure, compiled once, its state donated."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array
 
 from clouds_jax import sharding
 from clouds_jax.ops import masks
 from clouds_jax.train_state import TrainState
 from clouds_jax.typing import Batch, Metrics, Targets
 
-
-class Loss(Protocol):
-    """A loss over the examples of one device; see `clouds_jax.losses.segmentation`."""
-
-    def __call__(
-        self, output, targets: Targets, keys: Key[Array, " b"], *, reduce: Callable
-    ) -> tuple[Float[Array, ""], Metrics]: ...
-
-
+# loss(output of the head, targets, keys: Key["b"], reduce=...) -> (loss, metrics), each the part of
+# one device; see clouds_jax.losses.segmentation.
+Loss = Callable[..., tuple[Array, Metrics]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -79,7 +72,7 @@ def make_step(
         grads, metrics = run(state.params, features, batch.label, keys)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["lr"] = jnp.asarray(schedule(state.step), jnp.float32)
         # A finite sum of squares of the gradient and a finite loss leave nothing to spread.
         metrics["finite"] = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])

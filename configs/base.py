@@ -75,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
         lr_warmup_steps=0,
     )
 
-    config.evals = dict()  # dataset or dataset/split -> every n steps, and at the end
+    config.evals = dict()  # dataset/split -> scored every n steps, and at the end
     config.eval = dict(
         protocol="clouds",  # how images are resized and scored; see clouds_jax.evaluation
         limit=0,  # score the first n images only; 0: all
@@ -127,7 +127,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.batch = dict(fake=2)
     config.data.update(crop=(64, 64), initial_size=None, threads=2, buffer=1, split="train")
     config.loss.num_points = 64
-    config.evals = dict(fake=2)
+    config.evals = {"fake/train": 2}
     config.eval.update(protocol="native", limit=2)
     config.checkpoint_every = 2
     config.log_every = 1

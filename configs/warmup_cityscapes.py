@@ -16,8 +16,9 @@ def get_config(mode: str = ""):
     config.data.batch = dict(cityscapes=8)
     config.data.initial_size = (1024, 2048)  # (paper)
     config.optimizer.lr = 1e-4
-    config.evals = dict(
-        acdc_fog=500, acdc_night=500, acdc_rain=500, acdc_snow=500, cityscapes=500
-    )  # fmt: skip
+    config.evals = {
+        "acdc/fog_val": 500, "acdc/night_val": 500, "acdc/rain_val": 500, "acdc/snow_val": 500,
+        "cityscapes/val": 500,
+    }  # fmt: skip
     config.checkpoint_every = 500
     return base.finish(config, mode)

@@ -16,6 +16,6 @@ def get_config(mode: str = ""):
     config.data.batch = dict(gta5=8)
     config.data.initial_size = (1052, 1914)  # (paper)
     config.optimizer.lr = 1e-5
-    config.evals = dict(cityscapes=4_000, bdd100k=4_000, mapillary=4_000)
+    config.evals = {"cityscapes/val": 4_000, "bdd100k/val": 4_000, "mapillary/val": 4_000}
     config.checkpoint_every = 4_000
     return base.finish(config, mode)

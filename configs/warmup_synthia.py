@@ -16,6 +16,6 @@ def get_config(mode: str = ""):
     config.data.batch = dict(synthia=8)
     config.data.initial_size = (760, 1280)  # (paper)
     config.optimizer.update(lr=1e-5, schedule="poly", power=0.9)
-    config.evals = dict(cityscapes=1_500, bdd100k=1_500, mapillary=1_500)
+    config.evals = {"cityscapes/val": 1_500, "bdd100k/val": 1_500, "mapillary/val": 1_500}
     config.checkpoint_every = 1_500
     return base.finish(config, mode)

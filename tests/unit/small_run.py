@@ -61,3 +61,10 @@ def batch(mesh, *, size=8, seed=0):
     label = (image[..., 0] // 52).astype(np.uint8)
     label[:, : SIZE[0] // 4] = 255
     return jax.device_put(Batch(image=image, label=label), sharding.over_batch(mesh))
+
+
+def counter():
+    """A data iterator that yields 0, 1, 2, ..."""
+    import grain
+
+    return iter(grain.MapDataset.range(100).to_iter_dataset())

@@ -1,0 +1,165 @@
+"""From a config to the parts of a run: the last place that reads ConfigDicts.
+
+Everything returned here takes, or took, plain numbers.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from clouds_jax import checkpoint, optim, sharding, train_step
+from clouds_jax.data import build, loader, records
+from clouds_jax.data.classes import get_space
+from clouds_jax.encoders import get_encoder
+from clouds_jax.losses import segmentation
+from clouds_jax.losses.matching import LossWeights
+from clouds_jax.nn.clouds import STRIDE, Clouds, FPNSize, HeadSize, build_model
+from clouds_jax.protocols import Protocol, get_protocol
+from clouds_jax.typing import Batch
+
+_ON_DEVICES = 2  # batches that wait on the devices
+_HEADS = {"mask2former": HeadSize, "fpn": FPNSize}
+
+
+def check(config: ConfigDict, mesh: Mesh) -> None:
+    """Refuses what could only fail later, or train something else than was meant."""
+    get_encoder(config.encoder.name)
+    classes = len(get_space(config.label_space))
+    if config.head.name not in _HEADS:
+        raise ValueError(
+            f"config.head.name is {config.head.name!r}; it must be one of: {', '.join(_HEADS)}."
+        )
+    if config.head.name == "mask2former" and config.head.num_queries < classes:
+        raise ValueError(
+            f"config.head.num_queries is {config.head.num_queries};"
+            f" {classes} classes need at least {classes}."
+        )
+    sharding.check_batch(sum(config.data.batch.values()), mesh)
+    if any(side <= 0 or side % STRIDE for side in config.data.crop):
+        raise ValueError(
+            f"config.data.crop is {tuple(config.data.crop)}; both sides must be multiples of"
+            f" {STRIDE}, the encoder's largest stride."
+        )
+    for key in ("steps", "log_every", "checkpoint_every", "keep"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key} is {config[key]}; it must be at least 1.")
+    for ref, every in config.evals.items():
+        if every < 1:
+            raise ValueError(f"config.evals[{ref!r}] is {every}; it must be at least 1.")
+
+
+def shards_root(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+    """Where the shards are; in debug mode fake ones are made in the run's folder."""
+    if not config.debug.enabled:
+        return pathlib.Path(config.data.shards)
+    root = workdir / "shards"
+    for ref in {*config.data.batch, *config.evals}:
+        name, split = records.parse_ref(ref, config.data.split)
+        build.build(name, raw=None, output=root, split=split, shards=1)
+    return root
+
+
+def batches(config: ConfigDict, shards: pathlib.Path, mesh: Mesh) -> Iterator[Batch]:
+    """Endless training batches on the devices, made ahead; its position can be saved."""
+    data = config.data
+    dataset = loader.train_batches(
+        data.batch.to_dict(), shards_root=shards, crop=tuple(data.crop), scale=tuple(data.scale),
+        flip=data.flip, colour=data.colour, crop_offsets=data.crop_offsets,
+        jitter_size=data.initial_size and tuple(data.initial_size),
+        label_space=config.label_space, split=data.split, seed=config.seed,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+        threads=data.threads, prefetch=data.buffer,
+    )  # fmt: skip
+    split = sharding.over_batch(mesh)
+
+    def to_devices(arrays: Mapping[str, np.ndarray]) -> Batch:
+        return Batch(
+            **{k: jax.make_array_from_process_local_data(split, v) for k, v in arrays.items()}
+        )
+
+    # One thread copies ahead, so that the copy hides behind the step before.
+    ahead = grain.experimental.ThreadPrefetchIterDataset(
+        dataset.map(to_devices), prefetch_buffer_size=_ON_DEVICES
+    )
+    return iter(ahead)
+
+
+def model_builder(config: Mapping[str, Any]) -> Callable[[nnx.Rngs], Clouds]:
+    """`build(rngs)` of the model that a config (or its JSON) describes."""
+    head = dict(config["head"])
+    size = _HEADS[head.pop("name")](**head)
+    classes = len(get_space(config["label_space"]))
+
+    def build_it(rngs: nnx.Rngs) -> Clouds:
+        return build_model(
+            config["encoder"]["name"], size, classes, encoder_dtype=config["encoder"]["dtype"],
+            rngs=rngs,
+        )  # fmt: skip
+
+    return build_it
+
+
+def loss(config: ConfigDict) -> train_step.Loss:
+    """The loss that belongs to the head."""
+    if config.head.name == "fpn":
+        return segmentation.pixel_loss
+    c = config.loss
+    weights = LossWeights(cls=c.cls, mask=c.mask, dice=c.dice, no_object=c.no_object)
+    return functools.partial(
+        segmentation.set_loss, weights=weights, num_points=c.num_points, oversample=c.oversample,
+        importance=c.importance,
+    )  # fmt: skip
+
+
+def optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer and its learning rate by updates done."""
+    numbers = config.optimizer.to_dict() | {"steps": config.steps}
+    rate = {k: v for k, v in numbers.items() if k not in ("weight_decay", "clip_norm")}
+    return optim.make_optimizer(**numbers), optim.make_schedule(**rate)
+
+
+def protocol(config: ConfigDict) -> Protocol:
+    """How the evaluations of the run score."""
+    return get_protocol(config.eval.protocol)
+
+
+def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
+    """What a run without checkpoints starts from; None: random weights, in debug mode only.
+
+    The encoder is the converted one of `config.encoder.weights`; `config.init_from`, a run or a
+    weights folder, replaces what it holds.
+    """
+    weights: dict[str, Any] = {}
+    if config.encoder.weights:
+        tree, _ = checkpoint.load_weights(config.encoder.weights)
+        weights["encoder"] = tree["encoder"]
+    if config.init_from:
+        weights |= _weights_of(pathlib.Path(config.init_from))
+    if not weights.get("encoder") and not config.debug.enabled:
+        raise ValueError(
+            "config.encoder.weights is empty, and a frozen encoder with random weights teaches"
+            " nothing; make a folder with `python -m porting convert <family> <file> --output"
+            " <folder>` (see `python -m porting convert --help`) and give that folder."
+        )
+    return weights or None
+
+
+def _weights_of(path: pathlib.Path) -> dict[str, Any]:
+    if (path / "checkpoints").is_dir():
+        return checkpoint.load_run(path)[0]
+    return checkpoint.load_weights(path)[0]
+
+
+def jsonable(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))

@@ -1,0 +1,161 @@
+"""Trains the head on a frozen encoder: the program.
+
+    python -m clouds_jax.train --config configs/warmup_camvid.py --workdir runs/camvid
+
+The run's folder gets `config.json`, `run.txt` (commit, versions, parameters), `metrics.jsonl`,
+`best.json`, `checkpoints/` and, on wish, `tensorboard/` and `profile/`. The same command goes on
+from the last checkpoint, bit for bit.
+"""
+
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import optax
+from absl import app, flags
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from clouds_jax import (
+    checkpoint,
+    debug,
+    evaluation,
+    logs,
+    loop,
+    parts,
+    sharding,
+    train_state,
+    train_step,
+)
+from clouds_jax.data.classes import get_space
+from clouds_jax.train_state import TrainState
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
+    """Runs the experiment in `workdir`, from its last checkpoint where there is one.
+
+    Args:
+        config: as `configs/base.py` describes it.
+        workdir: the run's folder.
+
+    Returns:
+        The last state.
+    """
+    workdir = pathlib.Path(workdir)
+    mesh = sharding.make_mesh()
+    parts.check(config, mesh)
+    plain = parts.jsonable(config)
+    shards = parts.shards_root(config, workdir)
+    tx, schedule = parts.optimizer(config)
+    about = dict(config=plain, commit=logs.commit(), versions=logs.versions())
+    checkpoints = checkpoint.RunCheckpoints(workdir, keep=config.keep, metadata=about)
+    batches = parts.batches(config, shards, mesh)
+    graphdef, state, shardings, saved = start(config, tx, mesh, checkpoints, batches)
+    done = int(jax.device_get(state.step))
+    _describe(workdir, plain, state)
+    writer = logs.MetricsWriter(
+        workdir, step=done, config=plain, tensorboard=config.tensorboard, wandb=plain["wandb"]
+    )
+    step = train_step.make_step(
+        graphdef, parts.loss(config), tx, classes=len(get_space(config.label_space)), mesh=mesh,
+        shardings=shardings, schedule=schedule,
+    )  # fmt: skip
+    plan = loop.Plan(
+        steps=config.steps, images=sum(plain["data"]["batch"].values()),
+        log_every=config.log_every, checkpoint_every=config.checkpoint_every, evals=plain["evals"],
+    )  # fmt: skip
+    with loop.stop_on_signal() as stop:
+        state = loop.run(
+            step, state, batches, plan=plan, writer=writer, checkpoints=checkpoints, stop=stop,
+            window=logs.Window(saved.get("window")),
+            evaluate=functools.partial(score, config, graphdef, shards, writer),
+            profile=debug.ProfileWindow(workdir, **plain["profile"]),
+        )  # fmt: skip
+    checkpoints.close()
+    writer.close()
+    return state
+
+
+def start(
+    config: ConfigDict,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    checkpoints: checkpoint.RunCheckpoints,
+    batches: Iterator[Any],
+) -> tuple[nnx.GraphDef, TrainState, TrainState, Mapping[str, Any]]:
+    """The state to go on from: of the run's own checkpoint, else of other weights, else random.
+
+    Returns:
+        The model's graphdef, the state, its shardings, and what the checkpoint noted beside it.
+    """
+    how = dict(seed=config.seed, mesh=mesh, rules=parts.jsonable(config)["sharding"])
+    build = parts.model_builder(config)
+    if checkpoints.latest is None:
+        weights = parts.initial_weights(config)
+        return *train_state.make_state(build, tx, weights=weights, **how), {}
+    graphdef, shape, shardings = train_state.abstract_state(build, tx, **how)
+    state, saved = checkpoints.restore(shape, batches)
+    logs.log(f"goes on from step {checkpoints.latest:,}")
+    return graphdef, state, shardings, saved
+
+
+def score(
+    config: ConfigDict,
+    graphdef: nnx.GraphDef,
+    shards: pathlib.Path,
+    writer: logs.MetricsWriter,
+    ref: str,
+    step: int,
+    state: TrainState,
+) -> None:
+    """Scores the state on the dataset `ref` and writes it, unless that is already written."""
+    if writer.has(step, f"eval/{ref}/miou"):
+        return
+    result = evaluation.evaluate_dataset(
+        graphdef, (state.params, state.frozen), ref, shards=shards, model_space=config.label_space,
+        protocol=parts.protocol(config), limit=config.eval.limit, panels=0,
+    )  # fmt: skip
+    writer.write(step, {f"eval/{ref}/{name}": v for name, v in result.numbers().items()})
+    best = writer.best(f"eval/{ref}/miou")
+    logs.log(
+        f"step {step:,}  {ref}: mIoU {100 * result.miou:.2f} (best {100 * best['value']:.2f} at"
+        f" step {best['step']:,}), {result.images_per_second:.1f} images/s"
+    )
+
+
+def _describe(workdir: pathlib.Path, config: Mapping[str, Any], state: TrainState) -> None:
+    """Writes and logs, once per start, what runs here."""
+    table = logs.parameter_table({"trained": state.params, "frozen": state.frozen})
+    banner = logs.banner()
+    logs.log(f"{banner}\n{table}")
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (workdir / "run.txt").write_text(f"{banner}\n{table}\n")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    config = flags.FLAGS.config
+    logs.setup()
+    debug.setup(
+        compile_cache=config.compile_cache, nans=config.debug.nans, compiles=config.debug.compiles
+    )
+    train(config, flags.FLAGS.workdir)
+
+
+def program() -> None:
+    """What `python -m clouds_jax.train` runs."""
+    config_flags.DEFINE_config_file("config", None, "Path of the config, `:debug` appended or not.")
+    flags.DEFINE_string("workdir", None, "The run's folder.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    program()
