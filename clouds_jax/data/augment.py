@@ -25,6 +25,7 @@ _HUE = 18  # OpenCV's half degrees either way; the circle has 180
 
 Picture = UInt8[np.ndarray, "h w 3"]
 Label = UInt8[np.ndarray, "h w"]
+View = tuple[UInt8[np.ndarray, "h2 w2 3"], UInt8[np.ndarray, "h2 w2"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Augmentation:
 
 def augment(
     image: Picture, label: Label, rng: np.random.Generator, settings: Augmentation
-) -> tuple[Picture, Label]:
+) -> View:
     """One random view of an example, in the order scale, crop and pad, colour, flip.
 
     Returns:
@@ -112,7 +113,7 @@ def resize_crop(
     size: tuple[int, int],
     offset: tuple[int, int],
     crop: tuple[int, int],
-) -> tuple[Picture, Label]:
+) -> View:
     """Resizes to `size`, crops at `offset`, pads to `crop`, computing only what is kept.
 
     The image is bilinear with PIL's antialiasing: its `box` uses the pixels around the crop as the

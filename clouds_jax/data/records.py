@@ -170,10 +170,11 @@ def write_shards(
     return paths
 
 
-class Shards(Sequence[Example]):
+class Shards:
     """Examples of some shards, by index, in the order in which they were dealt out.
 
-    Safe to read from several threads.
+    A source for Grain; safe to read from several threads. No `Sequence`, as a type checker at run
+    time would read records to check it.
     """
 
     def __init__(self, paths: Sequence[Path]):
@@ -200,6 +201,9 @@ class Shards(Sequence[Example]):
                 "it again or remove it and build it again."
             ) from error
         return decode(data, str(path))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
         return f"Shards({len(self)} examples in {len(self._paths)} files)"
