@@ -10,6 +10,7 @@ from clouds_jax.data.datasets import (
     folder,
     gta5,
     mapillary,
+    streets,
     synthia,
 )
 from clouds_jax.data.spec import DatasetSpec
@@ -28,7 +29,7 @@ DATASETS: dict[str, DatasetSpec] = {
         folder,
         fake,
     )
-}
+} | {spec.name: spec for spec in streets.SPECS}
 
 
 def get_dataset(name: str) -> DatasetSpec:

@@ -1,0 +1,98 @@
+"""Buildings along the street: a front to the road, and a side wall where a gap shows it."""
+
+import dataclasses
+
+import numpy as np
+
+from clouds_jax.data.streets import labels
+from clouds_jax.data.streets.dice import Dice
+from clouds_jax.data.streets.domains import City
+from clouds_jax.data.streets.facades import Look, draw_facade
+from clouds_jax.data.streets.scene import Scene
+from clouds_jax.data.streets.walls import across, along
+
+
+@dataclasses.dataclass(frozen=True)
+class Building:
+    """A building: its front at `x`, from depth `z0` to `z1`; `side` is -1 left and 1 right."""
+
+    look: Look
+    x: float
+    side: int
+    z0: float
+    z1: float
+    deep: float
+    open_end: bool
+    seed: int
+
+    @property
+    def height(self) -> float:
+        """Of the roof, metres."""
+        return self.look.height + self.look.roof_height
+
+
+def sample_look(city: City, dice: Dice) -> Look:
+    """Draws the look of one building of the city."""
+    style = dice.weighted(city.styles)
+    wall = dice.pick(city.walls)
+    if style == "timber":
+        wall = (226, 214, 190)
+    elif style == "brick":
+        wall = dice.pick(((164, 82, 62), (148, 74, 58), (176, 106, 74), (136, 92, 78)))
+    tone = dice.between(0.88, 1.08)
+    pitched = style in ("plaster", "brick", "timber", "house")
+    return Look(
+        style=style,
+        wall=tuple(min(c * tone, 250) for c in wall),
+        trim=dice.pick(((232, 228, 218), (214, 206, 190), (196, 196, 194), (238, 236, 232))),
+        roof=dice.pick(city.roofs),
+        floors=dice.integer(*city.floors),
+        floor=dice.between(2.9, 3.5),
+        shop=dice.chance(0.55) and style != "house",
+        roof_height=dice.between(1.6, 3.2) if pitched else dice.between(0.3, 0.6),
+    )
+
+
+def draw_building(scene: Scene, building: Building) -> None:
+    """Draws the side wall towards the camera, then the front."""
+    camera = scene.camera
+    seen = camera.y + (camera.cy + 2) / camera.focal * building.z1
+    seen += abs(camera.slope) * building.z1 * building.z1 + 1
+    look, lamps, snow = building.look, scene.condition.lamps, scene.condition.snow
+    z_near = max(building.z0, 6.0)
+    if building.open_end and building.z0 > 2:
+        gain = scene.light.on((0.0, 0.0, -1.0))
+        dice = Dice(building.seed, "end")
+        scale = min(max(camera.scale(z_near), 5), 36)
+        end_look = dataclasses.replace(look, shop=False)
+        texture, height = draw_facade(end_look, building.deep, seen, scale, gain, lamps, snow, dice)
+        x0, x1 = sorted((building.x, building.x + building.side * building.deep))
+        if look.style == "house" and look.roof_height > 1:
+            _gable(scene, building, x0, x1, gain)
+        across(scene, texture, building.z0, x0, x1, 0.0, height)
+    gain = scene.light.on((-float(building.side), 0.0, 0.0))
+    width = building.z1 - building.z0
+    # The front is seen at a slant, so its columns need less than its rows.
+    scale = min(max(camera.scale(z_near) * 0.8, 5), 36)
+    texture, height = draw_facade(
+        look, width, seen, scale, gain, lamps, snow, Dice(building.seed, "front")
+    )
+    along(scene, texture, building.x, building.z0, building.z1, 0.0, height)
+
+
+def _gable(scene: Scene, building: Building, x0: float, x1: float, gain) -> None:
+    """Draws the triangle of wall under a pitched roof."""
+    top = building.look.height
+    points = np.array(
+        [
+            (x0 - 0.3, top - 0.1, building.z0),
+            ((x0 + x1) / 2, top + building.look.roof_height + 0.6, building.z0),
+            (x1 + 0.3, top - 0.1, building.z0),
+        ]
+    )
+    roof = (228, 232, 238) if scene.condition.snow else building.look.roof
+    colour = scene.seen(roof, building.z0, gain)
+    scene.canvas.polygon(scene.camera.project(points), colour, labels.BUILDING)
+    points[:, 1] -= 0.35
+    colour = scene.seen(building.look.wall, building.z0, gain)
+    scene.canvas.polygon(scene.camera.project(points), colour, labels.BUILDING)

@@ -1,0 +1,93 @@
+"""What all drawing functions share: the picture, the camera and the light."""
+
+import dataclasses
+
+import numpy as np
+
+from clouds_jax.data.streets.camera import Camera
+from clouds_jax.data.streets.canvas import Canvas, Colour
+from clouds_jax.data.streets.domains import City, Condition
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+    """The light of one picture.
+
+    Attributes:
+        sun: direction towards the sun, unit length (x, y, z); below the road's frame.
+        direct, ambient: strength per channel.
+    """
+
+    sun: tuple[float, float, float]
+    direct: Colour
+    ambient: Colour
+
+    def on(self, normal: tuple[float, float, float], shade: float = 1.0) -> Colour:
+        """Returns the gain per channel of a surface; `shade` 0 keeps the direct light away."""
+        facing = max(sum(n * s for n, s in zip(normal, self.sun, strict=True)), 0.0) * shade
+        sky = 0.82 + 0.18 * normal[1]
+        return tuple(a * sky + d * facing for a, d in zip(self.ambient, self.direct, strict=True))
+
+
+@dataclasses.dataclass
+class Glow:
+    """A light that shines into the lens: position and radius in pixels."""
+
+    x: float
+    y: float
+    radius: float
+    colour: Colour
+
+
+@dataclasses.dataclass
+class Scene:
+    """One picture in the making.
+
+    Attributes:
+        shade: [h, w] uint8, 255 where the sun reaches the ground.
+        pools: [h, w] uint8, lamp light on the ground.
+        lane_end: distance from the middle line beyond which vehicles are parked.
+        glows: lights to be added over the finished picture.
+    """
+
+    canvas: Canvas
+    camera: Camera
+    light: Light
+    city: City
+    condition: Condition
+    shade: np.ndarray
+    pools: np.ndarray
+    lane_end: float
+    glows: list[Glow] = dataclasses.field(default_factory=list)
+
+    def clear(self, z: float) -> float:
+        """Returns the share of light that comes through the haze from depth `z`."""
+        q = z / self.condition.visibility
+        return 1.0 / (1.0 + q + 0.5 * q * q)
+
+    def seen(self, colour: Colour, z: float, gain: Colour = (1.0, 1.0, 1.0)) -> Colour:
+        """Returns how `colour` under `gain` looks from the camera."""
+        t = self.clear(z)
+        return tuple(
+            min(c * g, 255.0) * t + h * (1 - t)
+            for c, g, h in zip(colour, gain, self.condition.haze, strict=True)
+        )
+
+    def gain_at(self, x: float, z: float, normal: tuple[float, float, float] = (0, 0.3, -0.95)):
+        """Returns the gain of an upright thing that stands at (x, z): sun or shade, and lamps."""
+        camera = self.camera
+        u, v = camera.ground(np.array([x, max(z, 1.0)]))
+        column = min(max(int(u), 0), camera.width - 1)
+        row = min(max(int(v), 0), camera.height - 1)
+        gain = self.light.on(normal, 0.25 + 0.75 * float(self.shade[row, column]) / 255)
+        lamp = float(self.pools[row, column]) / 255
+        return (gain[0] + 0.62 * lamp, gain[1] + 0.52 * lamp, gain[2] + 0.36 * lamp)
+
+    def glow(self, point: tuple[float, float, float], size: float, colour: Colour) -> None:
+        """Lets a lamp at `point` shine; `size` in metres."""
+        if point[2] < 1.0:
+            return
+        u, v = self.camera.project(np.array(point))
+        radius = size * self.camera.scale(point[2])
+        t = self.clear(point[2] * 0.5)  # a lamp shows further than what it lights
+        self.glows.append(Glow(float(u), float(v), radius, tuple(c * t for c in colour)))

@@ -1,0 +1,94 @@
+"""Vehicles in a scene: their colours, lamps and what they throw on the road."""
+
+from clouds_jax.data.streets import labels, people
+from clouds_jax.data.streets.dice import Dice
+from clouds_jax.data.streets.heavy import bus, tram, truck
+from clouds_jax.data.streets.layout import Thing
+from clouds_jax.data.streets.mesh import Mesh, draw_mesh
+from clouds_jax.data.streets.scene import Scene
+from clouds_jax.data.streets.vehicles import PAINTS, car
+
+_BASE = {
+    "glass": (34, 42, 50), "sheen": (84, 100, 114), "tyre": (28, 28, 30), "arch": (16, 16, 18),
+    "rim": (168, 170, 174), "spoke": (92, 94, 98), "trim": (44, 46, 50), "gap": (24, 26, 28),
+    "plate": (230, 230, 218), "reverse": (226, 226, 226), "roof": (206, 208, 210),
+    "white": (228, 228, 226), "cargo": (140, 104, 66), "crate": (96, 112, 92),
+    "display": (66, 56, 20),
+}  # fmt: skip
+_LIVERIES = (
+    ((196, 36, 40), (228, 224, 214)), ((232, 184, 36), (60, 60, 66)), ((34, 92, 160), (230, 230, 230)),
+    ((44, 130, 84), (236, 232, 220)), ((226, 226, 222), (196, 40, 44)), ((228, 120, 36), (70, 70, 74)),
+)  # fmt: skip
+_HEADINGS = {1: (1.0, 0.0), -1: (-1.0, 0.0), 2: (0.0, 1.0), -2: (0.0, -1.0)}
+
+
+def draw_vehicle(scene: Scene, thing: Thing) -> None:
+    """Draws a car, van, truck, bus or tram."""
+    dice = Dice(thing.seed, thing.kind)
+    night = scene.condition.lamps > 0.25
+    colours = dict(_BASE)
+    colours["paint"] = dice.pick(PAINTS)
+    mesh, label = _model(thing.kind, dice, colours)
+    # Parked vehicles stand at the kerb without light.
+    lit = night and (thing.kind in ("bus", "tram") or abs(thing.x) < scene.lane_end)
+    colours["head"] = (255, 250, 232) if lit else (196, 206, 212)
+    colours["tail"] = (255, 52, 44) if lit else (150, 22, 26)
+    shining = {"head", "tail", "display"} if lit else set()
+    if lit:
+        colours["display"] = (255, 176, 40)
+        if scene.condition.lamps > 0.8 and thing.kind in ("bus", "tram"):
+            colours["sheen"], colours["glass"] = (248, 226, 176), (196, 172, 128)
+            shining |= {"sheen", "glass"}
+    heading = _HEADINGS[int(thing.turn)]
+    draw_mesh(scene, mesh, (thing.x, 0.0, thing.z), heading, colours, label, frozenset(shining))
+    if lit and thing.turn in (1, -1):
+        _lamps(scene, thing)
+
+
+def _model(kind: str, dice: Dice, colours) -> tuple[Mesh, int]:
+    if kind == "car":
+        return car(dice.weighted({"sedan": 3, "hatch": 3, "estate": 2, "suv": 2.5})), labels.CAR
+    if kind == "van":
+        return car("van"), labels.CAR
+    colours["stripe"], colours["white"] = dice.pick(_LIVERIES)
+    if kind == "truck":
+        colours["load"] = dice.pick(((226, 226, 222), (206, 196, 176), (176, 184, 192), (48, 92, 148),
+                                     (196, 66, 50), (70, 120, 88)))  # fmt: skip
+        colours["sign"] = dice.pick(_LIVERIES)[0]
+        return truck(dice.weighted({"box": 3, "flat": 1, "tipper": 1.5})), labels.TRUCK
+    colours["paint"] = dice.pick(_LIVERIES)[0]
+    if kind == "bus":
+        if dice.chance(0.4):
+            colours["paint"] = (230, 228, 222)
+        return bus(dice.weighted({"city": 3, "coach": 1})), labels.BUS
+    colours["paint"] = colours["stripe"] if dice.chance(0.5) else colours["paint"]
+    return tram(2), labels.TRAIN
+
+
+def _lamps(scene: Scene, thing: Thing) -> None:
+    """Lets head or tail lamps shine, and headlights fall on the road."""
+    long, wide, high = thing.size
+    strength = scene.condition.lamps
+    z = thing.z - long / 2 - 0.05
+    if z < 1.5:
+        return
+    height = 0.72 if high < 2.5 else 0.8
+    single = thing.kind == "motorcycle"
+    for x in (0.0,) if single else (-wide * 0.36, wide * 0.36):
+        if thing.turn < 0:
+            k = strength
+            scene.glow((thing.x + x, height, z), 0.42, (255 * k, 240 * k, 204 * k))
+        else:
+            k = strength * 0.6
+            scene.glow((thing.x + x, height, z), 0.26, (255 * k, 36 * k, 24 * k))
+
+
+def draw_two_wheeler(scene: Scene, thing: Thing) -> None:
+    """Draws a bicycle or motorcycle that is ridden."""
+    if thing.kind == "bicycle":
+        turn = {2: 1.0, -2: -1.0}.get(int(thing.turn), 0.0)
+        people.draw_cyclist(scene, thing.x, thing.z, turn, thing.seed)
+    else:
+        people.draw_motorcyclist(scene, thing.x, thing.z, thing.turn < 0, thing.seed)
+        if scene.condition.lamps > 0.25:
+            _lamps(scene, thing)
