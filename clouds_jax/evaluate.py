@@ -66,11 +66,12 @@ def run(config: ConfigDict | None) -> None:
             panels=FLAGS.panels, progress=sys.stderr.isatty(),
         )  # fmt: skip
         scored.append(result)
-        logging.info(
-            "%s: mIoU %s %%, %d images, %.2f images/s",
-            result.dataset, results.percent(result.miou), len(result.images),
-            result.images_per_second,
-        )  # fmt: skip
+        if jax.process_index() == 0:
+            print(
+                f"{result.dataset}: mIoU {results.percent(result.miou)} %, {len(result.images)} "
+                f"images, {result.images_per_second:.2f} images/s",
+                flush=True,
+            )
     if jax.process_index() == 0:
         results.write(scored, output, about)
         print(results.table(scored, about))
@@ -80,6 +81,7 @@ def run(config: ConfigDict | None) -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of reading a checkpoint
     try:
         run(FLAGS.config)
     except (ValueError, KeyError, OSError) as error:

@@ -6,10 +6,10 @@ They are drawn with matplotlib's objects, not its global state, so drawing has n
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from clouds_jax import images
@@ -84,25 +84,24 @@ def read_metrics(run: pathlib.Path) -> dict[str, tuple[list[int], list[float]]]:
     }
 
 
-def smooth(values: Sequence[float], weight: float) -> np.ndarray:
-    """Running mean that forgets exponentially and starts without a lag."""
-    out, mean, norm = [], 0.0, 0.0
-    for value in values:
-        mean, norm = weight * mean + (1 - weight) * value, weight * norm + (1 - weight)
-        out.append(mean / norm)
-    return np.asarray(out)
+def smooth(values: Sequence[float], width: int) -> Float[np.ndarray, " n"]:
+    """Running mean over `width` values centred on each, fewer at the ends: it does not lag."""
+    finite = np.asarray(values, np.float64)
+    window = np.hanning(width + 2)[1:-1]
+    middle = slice(len(window) // 2, len(window) // 2 + len(finite))
+    total = np.convolve(finite, window)[middle]
+    return total / np.convolve(np.ones(len(finite)), window)[middle]
 
 
-def curves(runs: Sequence[pathlib.Path], names: Mapping[str, str] | None = None) -> Figure:
+def curves(runs: Sequence[pathlib.Path]) -> Figure:
     """Loss and scores over the steps of one or several runs.
 
     Args:
-        runs: run directories; each is one colour.
-        names: what to call them; their directories' names by default.
+        runs: run directories; each is one colour, its name the directory's.
     """
     logs = {}
     for run in runs:
-        name = (names or {}).get(str(run), run.resolve().name)
+        name = run.resolve().name
         while name in logs:
             name += "'"
         logs[name] = read_metrics(run)
@@ -112,9 +111,9 @@ def curves(runs: Sequence[pathlib.Path], names: Mapping[str, str] | None = None)
     for colour, (name, log) in zip(_cycle(LINES, len(logs)), logs.items(), strict=True):
         if "loss" in log:
             steps, values = log["loss"]
-            weight = 0.9 if len(values) > 60 else 0.6
             left.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
-            left.plot(steps, smooth(values, weight), color=colour, linewidth=1.8, label=name)
+            mean = smooth(values, max(3, len(values) // 12))
+            left.plot(steps, mean, color=colour, linewidth=1.8, label=name)
         for style, score in zip(_cycle(("-", "--", ":", "-."), len(scores)), scores, strict=True):
             if score in log:
                 steps, values = log[score]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from flax import nnx
 from jaxtyping import Float16, UInt8
 from ml_collections import ConfigDict, config_flags
@@ -184,6 +184,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
 
 
 def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of reading a checkpoint
     try:
         problems = run(FLAGS.config, [pathlib.Path(source) for source in argv[1:]])
     except (ValueError, KeyError, OSError) as error:

@@ -39,14 +39,11 @@ def colourise(label: Label, space: LabelSpace) -> Picture:
 
 
 def boundaries(label: Label, thickness: int = 1) -> Bool[np.ndarray, "h w"]:
-    """Pixels within `thickness` of another class, on both sides of the edge."""
+    """Pixels with another class at most `thickness` pixels to the right or below."""
     out = np.zeros(label.shape, bool)
     for d in range(1, thickness + 1):
-        across, down = label[:, d:] != label[:, :-d], label[d:] != label[:-d]
-        out[:, d:] |= across
-        out[:, :-d] |= across
-        out[d:] |= down
-        out[:-d] |= down
+        out[:, :-d] |= label[:, d:] != label[:, :-d]
+        out[:-d] |= label[d:] != label[:-d]
     return out
 
 
@@ -57,7 +54,7 @@ def overlay(image: Picture, label: Label, space: LabelSpace, alpha: float = 0.55
     """
     mixed = (1 - alpha) * image + alpha * colourise(label, space)
     mixed = np.where((label == IGNORE)[..., None], image, mixed)
-    thickness = max(1, round(min(label.shape) / 500))
+    thickness = max(1, round(min(label.shape) / 360))
     edge = boundaries(label, thickness)[..., None]
     mixed = np.where(edge, 0.35 * mixed + 0.65 * 255, mixed)
     return np.round(mixed).astype(np.uint8)
