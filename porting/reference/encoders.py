@@ -5,6 +5,7 @@ steps that lead from images to the features.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -125,6 +126,7 @@ def _convnext_steps(trunk: nn.Module) -> tuple[tuple[Step, ...], dict[str, str]]
     return tuple(steps), taps
 
 
+@functools.cache  # timm warns when a name is registered twice
 def _register(size: ConvNeXtSize) -> None:
     """Tells timm a small ConvNeXt by name, which is how open_clip asks for its trunk."""
     from timm.models import register_model

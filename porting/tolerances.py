@@ -1,0 +1,39 @@
+"""How far ours may be from PyTorch: one table for all parity checks.
+
+Errors are divided by the standard deviation of the reference's tensor, so that one number serves
+features of any size. Float32 on a GPU or TPU means full precision of the matrix products
+(`jax.default_matmul_precision("highest")`, and TF32 off in PyTorch).
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """Bounds of one dtype on one kind of device.
+
+    Attributes:
+        op: largest absolute error of one operation on numbers of order 1.
+        block: largest error over standard deviation of one block, on the reference's own input.
+        model: the same after the whole chain.
+        agreement: smallest share of positions whose argmax over the last axis is the same.
+    """
+
+    op: float
+    block: float
+    model: float
+    agreement: float
+
+
+TOLERANCES: dict[tuple[str, str], Tolerance] = {
+    ("float32", "cpu"): Tolerance(op=1e-5, block=5e-5, model=1e-4, agreement=0.9999),
+    ("float32", "gpu"): Tolerance(op=1e-5, block=1e-4, model=5e-4, agreement=0.9999),
+}
+
+
+def get_tolerance(dtype: str, device: str) -> Tolerance:
+    """The row of a dtype and device; an unknown one is answered with the known ones."""
+    if (dtype, device) not in TOLERANCES:
+        known = ", ".join(f"{d} on {where}" for d, where in TOLERANCES)
+        raise KeyError(f"TOLERANCES has no row for {dtype} on {device}; it has: {known}.")
+    return TOLERANCES[dtype, device]
