@@ -43,8 +43,14 @@ class Counts:
     @classmethod
     def of(cls, num_points: int, *, oversample: float, importance: float) -> "Counts":
         """Counts for `num_points` in all, rounded as the original rounds them."""
-        uncertain = int(importance * num_points)
-        return cls(int(num_points * oversample), uncertain, num_points - uncertain)
+        candidates, uncertain = int(num_points * oversample), int(importance * num_points)
+        if not 0 <= uncertain <= min(candidates, num_points):
+            raise ValueError(
+                f"oversample={oversample} gives {candidates} candidates for {num_points} points, "
+                f"of which importance={importance} makes {uncertain} uncertain ones; importance "
+                "must lie in 0..1 and not exceed oversample."
+            )
+        return cls(candidates, uncertain, num_points - uncertain)
 
 
 def match_points(
