@@ -63,9 +63,7 @@ class Augmentation:
             )
 
 
-def augment(
-    image: Picture, label: Label, rng: np.random.Generator, settings: Augmentation
-) -> View:
+def augment(image: Picture, label: Label, rng: np.random.Generator, settings: Augmentation) -> View:
     """One random view of an example, in the order scale, crop and pad, colour, flip.
 
     Returns:
@@ -148,7 +146,7 @@ def _window(
     centres = (np.arange(offset, offset + length) + 0.5) * step
     indices = np.minimum(centres.astype(np.int64), source - 1)
     # Rounding may carry the end beyond the image, which PIL refuses.
-    return indices, (offset * step, min((offset + length) * step, source)), length
+    return indices, (offset * step, min((offset + length) * step, float(source))), length
 
 
 def jitter_colour(image: Picture, rng: np.random.Generator) -> Picture:

@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,15 @@ _progress: Any = None  # in a worker process: the shared count of examples done
 def _start_worker(progress: Any) -> None:
     global _progress
     _progress = progress
+    # A pool's workers outlive a parent that was killed, and would write beside its successor.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(job: ShardJob) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class DatasetSpec:
         name: folder of its shards, first part of a ref ("gta5/train").
         label_space: key of `classes.SPACES`, or None for images without labels.
         splits: name -> number of examples of the complete download (None: unknown). Empty where
-            the user names the splits (generated datasets, plain folders).
+            the user names the splits (plain folders).
         examples: `examples(raw, split)` lists the split. A generated dataset takes
             `examples(None, split, domain=, seed=, count=)` and returns sources that render.
         tables: ending of a label file -> its id table; the first ending that fits is used.
