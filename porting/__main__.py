@@ -10,7 +10,10 @@ examples:
   python -m porting inspect open_clip_model.safetensors
   python -m porting convert efficientnet_lite0 package:efficientnet_lite0 --output weights/lite0
   python -m porting convert open_clip_convnext open_clip_model.safetensors --output weights/clip
-  python -m porting convert clouds model_final.pth --output weights/clouds --dry-run
+  python -m porting convert clouds model_final.pth --dry-run
+  python -m porting parity open_clip_convnext --size tiny --seeds 3
+  python -m porting parity efficientnet_lite0 --weights package:efficientnet_lite0 \\
+      --images street.jpg --output reports/lite0
 """
 
 
@@ -50,6 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--force", action="store_true", help="replace an existing folder")
     convert.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     convert.set_defaults(run=_convert)
+
+    parity = commands.add_parser("parity", help="compare PyTorch and ours, tap by tap")
+    parity.add_argument("family", choices=TABLES, metavar="family", help=", ".join(TABLES))
+    parity.add_argument("--weights", metavar="FILE", help=f"{file_help} (default: random weights)")
+    parity.add_argument("--size", choices=("tiny", "full"), default="tiny", help="of random models")
+    parity.add_argument(
+        "--seeds", type=int, default=2, help="random models or batches (default: 2)"
+    )
+    parity.add_argument("--images", type=Path, nargs="+", default=(), help="photos to run on")
+    parity.add_argument("--heads", type=int, default=8, help="attention heads (default: 8)")
+    parity.add_argument("--output", type=Path, help="folder for report.json and report.md")
+    parity.set_defaults(run=_parity)
     return parser
 
 
@@ -90,6 +105,26 @@ def _convert(args: argparse.Namespace) -> int:
     same = convert.save(made, args.output, force=args.force)
     print(f"{same} tensors come back bit for bit; wrote {args.output}")
     return 0
+
+
+def _parity(args: argparse.Namespace) -> int:
+    from porting import parity, report
+
+    sides, cases, tolerance = parity.run(
+        args.family,
+        weights=args.weights,
+        size=args.size,
+        seeds=args.seeds,
+        images=args.images,
+        heads=args.heads,
+    )
+    found = report.to_json(sides, cases, tolerance)
+    markdown = report.to_markdown(found, cases)
+    print(markdown)
+    if args.output:
+        report.write(found, markdown, args.output)
+        print(f"wrote {args.output}/report.json and report.md")
+    return 0 if report.good(cases) else 1
 
 
 if __name__ == "__main__":

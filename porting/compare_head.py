@@ -203,9 +203,10 @@ class _Decoder:
     """Parts of the transformer decoder as compiled functions; layers by their original number."""
 
     def __init__(self, decoder: TransformerDecoder):
+        # one compilation per level: the number of the group is an argument
         self.layer_of = [
-            pure(decoder, lambda m, *args, i=i: m.layer(i % _LEVELS, i // _LEVELS, *args))
-            for i in range(_LEVELS * decoder.layers[0].fc1.kernel.shape[0])
+            pure(decoder, lambda m, group, *args, j=j: m.layer(j, group, *args))
+            for j in range(_LEVELS)
         ]
         self.mask_of = pure(
             decoder,
@@ -220,7 +221,7 @@ class _Decoder:
         return np.broadcast_to(self.query_feat[None], (batch, *self.query_feat.shape))
 
     def layer(self, i: int, queries: Any, level: Any, mask: np.ndarray) -> np.ndarray:
-        return np.asarray(self.layer_of[i](queries, level, mask))
+        return np.asarray(self.layer_of[i % _LEVELS](i // _LEVELS, queries, level, mask))
 
     def mask(self, queries: Any, mask_features: Any, level: Any) -> np.ndarray:
         return np.asarray(self.mask_of(queries, mask_features, level))

@@ -1,0 +1,164 @@
+"""Writes what a parity run found, as report.json and report.md."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from porting.compare import Tap
+from porting.parity import Case
+from porting.sides import Sides
+from porting.tolerances import Tolerance
+
+_PACKAGES = (
+    "clouds-jax",
+    "jax",
+    "flax",
+    "numpy",
+    "torch",
+    "transformers",
+    "open_clip_torch",
+    "timm",
+    "efficientnet-lite-pytorch",
+)
+
+
+def good(cases: Sequence[Case]) -> bool:
+    """Whether every judged tap of every case is within its bounds."""
+    return all(tap.good for case in cases for tap in case.taps if tap.judged)
+
+
+def first_bad(case: Case) -> Tap | None:
+    """The first judged tap that is out of bounds, in the model's order."""
+    return next((tap for tap in case.taps if tap.judged and not tap.good), None)
+
+
+def to_json(sides: Sides, cases: Sequence[Case], tolerance: Tolerance) -> dict[str, Any]:
+    """The whole report."""
+    dropped: dict[str, list[str]] = {}
+    for name, rule in sides.plan.dropped.items():
+        dropped.setdefault(rule.why, []).append(name)
+    filled = [str(a) for _, addresses in sides.plan.used.values() for a in addresses]
+    return {
+        "family": sides.table.name,
+        "table_version": sides.table.version,
+        "target": sides.target.to_json(),
+        "tensors": {
+            "used": len(sides.plan.used),
+            "filled": len(filled),
+            "dropped": dropped,
+        },
+        "rules": _rules(sides),
+        "tolerance": vars(tolerance),
+        "dtype": "float32",
+        "device": jax.default_backend(),
+        "versions": _versions(),
+        "cases": [
+            {
+                "name": case.name,
+                "checkpoint": case.checkpoint,
+                "taps": [tap.to_json() for tap in case.taps],
+                "first_out_of_bounds": getattr(first_bad(case), "name", None),
+            }
+            for case in cases
+        ],
+        "verdict": "equal within tolerance" if good(cases) else "out of bounds",
+    }
+
+
+def to_markdown(report: dict[str, Any], cases: Sequence[Case]) -> str:
+    """The report for people: the verdict, what was converted, one table per case."""
+    lines = [
+        f"# Parity of {report['family']}: {report['verdict']}",
+        "",
+        f"{report['dtype']} on {report['device']}. Bounds on the largest error over the standard"
+        f" deviation of the reference: {report['tolerance']['model']:g} after a chain,"
+        f" {report['tolerance']['block']:g} for one block on the reference's input; at least"
+        f" {report['tolerance']['agreement']:.2%} of the argmax over the last axis equal.",
+        "",
+        f"Target: `{json.dumps(report['target'])}`.",
+        "",
+        f"{report['tensors']['used']} tensors used, {report['tensors']['filled']} targets filled.",
+    ]
+    lines += [
+        f"- {len(names)} tensors left out: {why}."
+        for why, names in report["tensors"]["dropped"].items()
+    ]
+    lines += ["", "Versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()) + "."]
+    for case in cases:
+        lines += ["", f"## {case.name}", "", *_worst(case), "", *_table(case)]
+    return "\n".join(lines) + "\n"
+
+
+def write(report: dict[str, Any], markdown: str, output: Path) -> None:
+    """Writes both files, each under its final name only when complete."""
+    output.mkdir(parents=True, exist_ok=True)
+    texts = {"report.json": json.dumps(report, indent=1) + "\n", "report.md": markdown}
+    for name, text in texts.items():
+        temporary = output / f".{name}.tmp"
+        temporary.write_text(text)
+        os.replace(temporary, output / name)
+
+
+def _worst(case: Case) -> list[str]:
+    """What a reader wants first: file, verdict, the largest error of every view."""
+    checkpoint = case.checkpoint
+    lines = [f"{checkpoint['file']}, sha256 `{str(checkpoint['sha256'])[:16]}`.", ""]
+    bad = first_bad(case)
+    if bad:
+        lines += [f"**First out of bounds: `{bad.name}` ({bad.view}), {bad.ratio:.1e}.**", ""]
+    for view in ("block", "chain", "given masks"):
+        taps = [tap for tap in case.taps if tap.view == view]
+        if not taps:
+            continue
+        worst = max(taps, key=lambda tap: tap.ratio)
+        least = min(tap.agreement for tap in taps)
+        flips = max((tap.flips or 0 for tap in taps), default=0)
+        bits = max((tap.bits or 0 for tap in taps), default=0)
+        text = f"- {view}: {len(taps)} taps, worst {worst.ratio:.1e} (`{worst.name}`)"
+        text += f", least argmax agreement {least:.4%}"
+        lines.append(text + (f", {flips} of {bits:,} mask bits flipped" if bits else ""))
+    return lines
+
+
+def _table(case: Case) -> list[str]:
+    lines = [
+        "| tap | view | shape | max error | mean error | max / std | argmax | flips | |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    bad = first_bad(case)
+    for tap in case.taps:
+        verdict = "ok" if tap.good else "reported only" if not tap.judged else "**OUT**"
+        name = f"**`{tap.name}`**" if tap is bad else f"`{tap.name}`"
+        flips = "" if tap.flips is None else str(tap.flips)
+        shape = "x".join(map(str, tap.shape))
+        lines.append(
+            f"| {name} | {tap.view} | {shape} | {tap.max_error:.1e} | {tap.mean_error:.1e}"
+            f" | {tap.ratio:.1e} | {tap.agreement:.4%} | {flips} | {verdict} |"
+        )
+    return lines
+
+
+def _rules(sides: Sides) -> dict[str, dict[str, Any]]:
+    """Pattern -> its layout and how many tensors it moved or left out."""
+    rules: dict[str, dict[str, Any]] = {}
+    used = [rule for rule, _ in sides.plan.used.values()]
+    for rule in [*used, *sides.plan.dropped.values()]:
+        entry = rules.setdefault(rule.pattern, {"layout": rule.layout.name, "tensors": 0})
+        entry["tensors"] += 1
+    return rules
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # only the packages of the compared family are needed
+    return found
