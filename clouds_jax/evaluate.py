@@ -81,7 +81,7 @@ def run(config: ConfigDict | None) -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of reading a checkpoint
+    logging.set_verbosity(logging.ERROR)  # Orbax tells much of reading a checkpoint
     try:
         run(FLAGS.config)
     except (ValueError, KeyError, OSError) as error:

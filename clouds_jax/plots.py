@@ -33,10 +33,10 @@ def confusion_matrix(
     Classes that no label shows are left out of the rows. The number at a row's end is the
     class's share of all pixels.
     """
-    total = max(int(matrix.sum()), 1)
-    kept = [i for i in range(len(matrix)) if matrix[i].sum() > 0]
-    shares = np.asarray([100 * matrix[i] / matrix[i].sum() for i in kept]).reshape(len(kept), -1)
-    wide, high = 0.46 * len(columns) + 3.1, 0.40 * max(len(kept), 1) + 2.1
+    pixels = matrix.sum(1, keepdims=True)
+    kept = np.flatnonzero(pixels) if pixels.any() else np.arange(len(matrix))
+    shares = (100 * matrix / np.maximum(pixels, 1))[kept]
+    wide, high = 0.46 * len(columns) + 3.1, 0.40 * len(kept) + 2.1
     figure = Figure(figsize=(wide, high), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
@@ -49,7 +49,7 @@ def confusion_matrix(
             if value >= 0.5:
                 ink = "white" if value > 55 else "#303030"
                 axes.text(x, y, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=8)
-        share = 100 * matrix[kept[y]].sum() / total
+        share = 100 * pixels[kept[y], 0] / max(pixels.sum(), 1)
         axes.text(len(columns) - 0.35, y, f"{share:.1f} %", va="center", color=GREY, fontsize=8)
     axes.text(len(columns) - 0.35, -0.85, "of pixels", color=GREY, fontsize=8)
     axes.tick_params(length=0)

@@ -184,7 +184,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of reading a checkpoint
+    logging.set_verbosity(logging.ERROR)  # Orbax tells much of reading a checkpoint
     try:
         problems = run(FLAGS.config, [pathlib.Path(source) for source in argv[1:]])
     except (ValueError, KeyError, OSError) as error:

@@ -1,0 +1,77 @@
+"""Image files of all kinds people have, and files that are none."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clouds_jax import images
+
+
+def picture(h=7, w=11):
+    return np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+def test_colour_is_read_as_written(tmp_path):
+    images.write_png(tmp_path / "a.png", picture())
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.png"), picture())
+
+
+def test_grey_transparent_and_16_bit_images_become_rgb(tmp_path):
+    grey = picture()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    opaque = np.concatenate([picture(), np.full((7, 11, 1), 255, np.uint8)], -1)
+    Image.fromarray(opaque).save(tmp_path / "rgba.png")
+    want = np.repeat(grey[..., None], 3, -1)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "grey.png"), want)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "deep.png"), want)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "rgba.png"), picture())
+
+
+def test_a_rotated_photo_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to see it upright
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    out = images.read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(out, np.rot90(picture(), -1))
+
+
+def test_a_truncated_image_and_a_text_file_are_named(tmp_path):
+    images.write_png(tmp_path / "whole.png", picture(200, 300))
+    data = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("cut.png", "text.png"):
+        with pytest.raises(ValueError, match=f"{name} is no image that can be read"):
+            images.read_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="none.png does not exist"):
+        images.read_image(tmp_path / "none.png")
+
+
+def test_a_label_with_a_palette_is_read_as_ids(tmp_path):
+    label = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(label, mode=None)
+    image.putpalette(list(range(256)) * 3)
+    image.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(images.read_label(tmp_path / "p.png"), label)
+
+
+def test_a_failed_write_leaves_neither_the_file_nor_a_part_of_it(tmp_path):
+    with pytest.raises(RuntimeError), images.written_whole(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_older_file(tmp_path):
+    images.write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), images.written_whole(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_empty_folder_is_an_error_that_says_what_was_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match="has no images; looked for png, jpg"):
+        images.find_images(tmp_path)
