@@ -237,11 +237,10 @@ def parameter_table(parts: Mapping[str, PyTree]) -> str:
         flat = jax.tree_util.tree_flatten_with_path(tree)[0]
         totals.append(f"{sum(leaf.size for _, leaf in flat):,} {part}")
         for path, leaf in flat:
-            mean, std = (
-                ("", "")
-                if not leaf.is_fully_addressable
-                else (f"{np.mean(leaf):+.3g}", f"{np.std(leaf):.3g}")
-            )
+            mean = std = ""
+            if leaf.is_fully_addressable:  # else this host has only a part
+                values = np.asarray(leaf)
+                mean, std = f"{values.mean():+.3g}", f"{values.std():.3g}"
             name = sharding.path_name(path)
             rows.append((name, str(leaf.shape), mean, std, str(leaf.sharding.spec), part))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

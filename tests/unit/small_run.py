@@ -1,5 +1,7 @@
 """A model of a few hundred weights with the parts of the real one, for tests of the run."""
 
+import grain
+import jax
 import numpy as np
 from flax import nnx
 
@@ -37,10 +39,14 @@ class Model(nnx.Module):
         return self.encoder(images.astype(np.float32) / 255)
 
 
+def optimizer():
+    return optim.make_optimizer(**OPTIMIZER)
+
+
 def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None):
     """(step, state, shardings, mesh) of a run of the small model."""
     mesh = sharding.make_mesh(devices)
-    tx = optim.make_optimizer(**OPTIMIZER)
+    tx = optimizer()
     graphdef, state, shardings = train_state.make_state(
         Model, tx, seed=seed, mesh=mesh, rules=rules, weights=weights
     )
@@ -54,8 +60,6 @@ def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None):
 
 def batch(mesh, *, size=8, seed=0):
     """Random images, and labels that depend on them; a quarter is ignored."""
-    import jax
-
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (size, *SIZE, 3), dtype=np.uint8)
     label = (image[..., 0] // 52).astype(np.uint8)
@@ -65,6 +69,4 @@ def batch(mesh, *, size=8, seed=0):
 
 def counter():
     """A data iterator that yields 0, 1, 2, ..."""
-    import grain
-
     return iter(grain.MapDataset.range(100).to_iter_dataset())

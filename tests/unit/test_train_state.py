@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import small_run
 
-from clouds_jax import checkpoint, optim, sharding, train_state
+from clouds_jax import checkpoint, sharding, train_state
 
 REPLICATE = ((".*", "replicate"),)
 
 
 def arguments(**changes):
-    tx = optim.make_optimizer(**small_run.OPTIMIZER)
-    return (small_run.Model, tx), dict(seed=0, mesh=sharding.make_mesh(), rules=REPLICATE) | changes
+    return (small_run.Model, small_run.optimizer()), dict(
+        seed=0, mesh=sharding.make_mesh(), rules=REPLICATE
+    ) | changes
 
 
 def encoder_weights(**changes):

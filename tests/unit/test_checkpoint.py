@@ -1,0 +1,194 @@
+"""Weights on disk, checkpoints of runs, and what they refuse."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import small_run
+
+from clouds_jax import checkpoint, sharding, train_state
+
+TREE = {
+    "encoder": {
+        "blocks": {0: {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+        "scale": np.asarray(2.5, np.float32),
+        "half": np.ones(3, ml_dtypes.bfloat16),
+    }
+}
+CONFIG = {"seed": 0, "steps": 10, "optimizer": {"lr": 1e-5, "schedule": "constant"}}
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    checkpoint.save_weights(tmp_path / "w", TREE, {"source": "here"})
+    tree, provenance = checkpoint.load_weights(tmp_path / "w")
+    assert provenance == {"source": "here"}
+    encoder = tree["encoder"]
+    np.testing.assert_array_equal(
+        encoder["blocks"]["0"]["kernel"], TREE["encoder"]["blocks"][0]["kernel"]
+    )
+    assert encoder["scale"].shape == () and encoder["scale"].dtype == np.float32
+    assert encoder["half"].dtype == ml_dtypes.bfloat16
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+def test_existing_weights_are_replaced_only_when_asked(tmp_path):
+    checkpoint.save_weights(tmp_path / "w", TREE, {"version": 1})
+    with pytest.raises(FileExistsError, match="choose another folder or ask to overwrite"):
+        checkpoint.save_weights(tmp_path / "w", TREE, {"version": 2})
+    checkpoint.save_weights(tmp_path / "w", TREE, {"version": 2}, overwrite=True)
+    assert checkpoint.load_weights(tmp_path / "w")[1] == {"version": 2}
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="no weights folder"):
+        checkpoint.save_weights(tmp_path / "home", TREE, {}, overwrite=True)
+    assert (tmp_path / "home" / "thesis.tex").exists()
+
+
+def test_weights_that_could_not_be_written_leave_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        checkpoint.save_weights(tmp_path / "w", TREE, {"not json": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_weights_name_the_command_that_makes_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m porting convert"):
+        checkpoint.load_weights(tmp_path / "w")
+
+
+def test_a_folder_without_provenance_is_no_weights_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no weights folder"):
+        checkpoint.load_weights(tmp_path)
+
+
+def checkpoints(folder, **options):
+    metadata = {"config": CONFIG | options.pop("config", {}), "commit": "abc"}
+    return checkpoint.RunCheckpoints(folder, keep=options.pop("keep", 2), metadata=metadata)
+
+
+def small(devices=None, seed=0):
+    """Shapes and arrays of the small run's state on some of the devices."""
+    mesh = sharding.make_mesh(devices)
+    arguments = (small_run.Model, small_run.optimizer())
+    options = dict(seed=seed, mesh=mesh, rules=((".*", "replicate"),))
+    _, shape, _ = train_state.abstract_state(*arguments, **options)
+    return shape, train_state.make_state(*arguments, **options)[1]
+
+
+def same(a, b):
+    a, b = (x.replace(key=jax.random.key_data(x.key)) for x in (a, b))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_state_and_data_position_come_back_together(tmp_path):
+    shape, state = small()
+    data = small_run.counter()
+    run = checkpoints(tmp_path)
+    assert run.latest is None
+    first = [next(data) for _ in range(3)]
+    run.save(3, state, data, window={"steps": 1})
+    next(data)  # the checkpoint holds the position it was given
+    run.close()
+    again, data = checkpoints(tmp_path), small_run.counter()
+    assert again.latest == 3
+    restored, metadata = again.restore(shape, data)
+    same(restored, state)
+    assert [*first, next(data)] == [0, 1, 2, 3]
+    assert metadata["window"] == {"steps": 1} and metadata["commit"] == "abc"
+
+
+def test_a_state_donated_while_it_is_saved_is_saved_as_it_was(tmp_path):
+    step, state, _, mesh = small_run.make()
+    batch = small_run.batch(mesh)
+    before = jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+    run = checkpoints(tmp_path)
+    run.save(0, state, small_run.counter())
+    for _ in range(5):
+        state, _ = step(state, batch)
+    run.close()
+    restored, _ = checkpoints(tmp_path).restore(small()[0], small_run.counter())
+    restored = restored.replace(key=jax.random.key_data(restored.key))
+    for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(before), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_state_is_restored_onto_another_mesh(tmp_path):
+    _, state = small(jax.devices()[:2])
+    run = checkpoints(tmp_path)
+    run.save(1, state, small_run.counter())
+    run.close()
+    shape, _ = small(jax.devices()[1:2])
+    restored, _ = checkpoints(tmp_path).restore(shape, small_run.counter())
+    same(restored, state)
+    assert restored.step.sharding.device_set == {jax.devices()[1]}
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    _, state = small()
+    run = checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        run.save(step, state, small_run.counter())
+    run.close()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
+    _, state = small()
+    run = checkpoints(tmp_path)
+    run.save(1, state, small_run.counter())
+    run.close()
+    # What a kill during the save of step 2 leaves.
+    (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    again = checkpoints(tmp_path)
+    assert again.latest == 1
+    assert checkpoint.load_run(tmp_path)[1]["step"] == 1
+    again.save(2, state, small_run.counter())
+    again.close()
+    assert checkpoints(tmp_path).latest == 2
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path):
+    shape, state = small()
+    run = checkpoints(tmp_path)
+    run.save(1, state, small_run.counter())
+    run.close()
+    changed = {"optimizer": {"lr": 1e-4, "schedule": "constant"}, "seed": 1}
+    other = checkpoints(tmp_path, config=changed)
+    message = (
+        r"has checkpoints of another config \(optimizer.lr 1e-05, now 0.0001; seed 0, now 1\);"
+        " choose a new --workdir or restore the value"
+    )
+    with pytest.raises(ValueError, match=message):
+        other.restore(shape, small_run.counter())
+
+
+@pytest.mark.parametrize(
+    "changes, refused",
+    [
+        ({}, []),
+        ({"steps": 20}, []),
+        ({"log_every": 7, "evals": {"camvid/test": 3}, "debug": {"nans": True}}, []),
+        ({"head": {"dim": 8}}, ["head.dim absent, now 8"]),
+        ({"optimizer": {"lr": 1e-5}}, ['optimizer.schedule "constant", now absent']),
+        (
+            {"steps": 20, "optimizer": {"lr": 1e-5, "schedule": "poly"}},
+            ['optimizer.schedule "constant", now "poly"', "steps 10, now 20"],
+        ),
+    ],
+)
+def test_keys_that_change_nothing_learned_may_change(changes, refused):
+    assert checkpoint.changed_keys(CONFIG, CONFIG | changes) == refused
+
+
+def test_a_run_without_checkpoints_or_without_that_one_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no checkpoints"):
+        checkpoint.load_run(tmp_path)
+    _, state = small()
+    run = checkpoints(tmp_path)
+    run.save(4, state, small_run.counter())
+    run.close()
+    with pytest.raises(FileNotFoundError, match=r"has no checkpoint 5; it has: \[4\]"):
+        checkpoint.load_run(tmp_path, step=5)
