@@ -60,7 +60,9 @@ def draw_building(scene: Scene, building: Building) -> None:
     seen += abs(camera.slope) * building.z1 * building.z1 + 1
     look, lamps, snow = building.look, scene.condition.lamps, scene.condition.snow
     z_near = max(building.z0, 6.0)
-    if building.open_end and building.z0 > 2:
+    if building.z0 > 2 and not building.open_end:
+        _party_wall(scene, building)
+    elif building.z0 > 2:
         gain = scene.light.on((0.0, 0.0, -1.0))
         dice = Dice(building.seed, "end")
         scale = min(max(camera.scale(z_near), 5), 36)
@@ -70,6 +72,9 @@ def draw_building(scene: Scene, building: Building) -> None:
         if look.style == "house" and look.roof_height > 1:
             _gable(scene, building, x0, x1, gain)
         across(scene, texture, building.z0, x0, x1, 0.0, height)
+    depth = camera.wall_depths(building.x)
+    if not ((depth > building.z0) & (depth < building.z1)).any():
+        return
     gain = scene.light.on((-float(building.side), 0.0, 0.0))
     width = building.z1 - building.z0
     # The front is seen at a slant, so its columns need less than its rows.
@@ -78,6 +83,16 @@ def draw_building(scene: Scene, building: Building) -> None:
         look, width, seen, scale, gain, lamps, snow, Dice(building.seed, "front")
     )
     along(scene, texture, building.x, building.z0, building.z1, 0.0, height)
+
+
+def _party_wall(scene: Scene, building: Building) -> None:
+    """Draws the bare wall that shows above a lower neighbour."""
+    x0, x1 = building.x, building.x + building.side * building.deep
+    top, z = building.look.height, building.z0
+    points = np.array([(x0, 0.0, z), (x1, 0.0, z), (x1, top, z), (x0, top, z)])
+    wall = tuple(c * 0.86 for c in building.look.wall)
+    colour = scene.seen(wall, z, scene.light.on((0.0, 0.0, -1.0)))
+    scene.canvas.polygon(scene.camera.project(points), colour, labels.BUILDING)
 
 
 def _gable(scene: Scene, building: Building, x0: float, x1: float, gain) -> None:

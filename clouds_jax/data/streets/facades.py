@@ -77,9 +77,9 @@ def _surface(board: _Board, tile: np.ndarray, per_metre: float, strength: int, d
     step = per_metre / board.scale
     ys = (np.arange(board.rows) * step + dice.integer(0, TILE - 1)).astype(np.int32) % TILE
     xs = (np.arange(board.columns) * step + dice.integer(0, TILE - 1)).astype(np.int32) % TILE
-    value = 128 + (tile[ys[:, None], xs[None, :]].astype(np.int32) - 128) * strength // 128
-    colour = board.image.astype(np.int32) * value[..., None] >> 7
-    board.image[:] = np.clip(colour, 0, 255)
+    soft = (128 + (tile.astype(np.int32) - 128) * strength // 128).astype(np.uint16)
+    value = soft.take(ys, 0).take(xs, 1)[..., None]
+    board.image[:] = np.minimum((board.image * value) >> 7, 255)
 
 
 def _pane(width: int, height: int, board: _Board, kind: str, dice: Dice) -> np.ndarray:
@@ -131,7 +131,7 @@ def _windows(board, look, dice, x0, x1, w, h, pitch, first_floor, sill=True, shu
             break
         for i in range(count):
             x = x0 + space * (i + 0.5) - w / 2
-            lit = glowing and dice.chance(0.42 * board.lamps)
+            lit = glowing and dice.chance(0.4 * board.lamps * board.lamps)
             tile = dice.pick(glowing) if lit else tiles[dice.pick(kinds)]
             board.box(x - 0.1, y - 0.12, x + w + 0.1, y + h + 0.14, [c * 0.86 for c in look.trim])
             if shutters:
@@ -270,12 +270,12 @@ def _glass(board: _Board, look: Look, dice: Dice) -> None:
     cloud = cloud_noise("clouds")
     cy = (np.arange(board.rows) * 6 / board.scale).astype(np.int32) % TILE
     cx = (np.arange(board.columns) * 6 / board.scale).astype(np.int32) % TILE
-    value = 0.75 + value / 1800 + cloud[cy[:, None], cx[None, :]] / np.float32(600)
-    base = np.array([c * 0.62 * g for c, g in zip(look.wall, board.gain, strict=True)])
+    value = 0.62 + value / 1500 + cloud[cy[:, None], cx[None, :]] / np.float32(600)
+    base = np.array([c * 0.85 * g for c, g in zip(look.wall, board.gain, strict=True)])
     base *= np.array((0.86, 1.0, 1.14))
     board.image[:] = np.minimum(base * value[..., None], 255).astype(np.uint8)
     if board.lamps:
-        lit = panes[ys[:, None], xs[None, :]] > 255 - 110 * board.lamps
+        lit = panes[ys[:, None], xs[None, :]] > 255 - 90 * board.lamps * board.lamps
         board.image[lit] = np.array(dice.pick(LIT)) * 0.8
     for i in range(columns + 1):
         x = board.width * i / columns
@@ -310,7 +310,7 @@ def _concrete(board: _Board, look: Look, dice: Dice) -> None:
             board.shade(0.4, y + 1.3, board.width - 0.4, y + 1.6, 0.6)
             x = 0.4
             while x < board.width - 0.6:
-                if board.lamps and dice.chance(0.45 * board.lamps):
+                if board.lamps and dice.chance(0.3 * board.lamps * board.lamps):
                     board.box(x, y, x + 1.1, y + 1.6, dice.pick(LIT), True)
                 elif dice.chance(0.4):
                     tone = dice.between(0.7, 1.5)
@@ -382,12 +382,12 @@ def draw_facade(
     board.shade(0, 0, width, 0.35, 0.75)
     if lamps > 0.5:  # street lamps light the lower storeys
         rise = np.arange(board.rows)[::-1, None, None] / scale
-        lift = 1 + 1.1 * lamps / (1 + rise * rise / 16)
+        lift = 1 + 1.3 * lamps / (1 + rise * rise / 20)
         board.image[:] = np.minimum(board.image * lift * (1, 0.96, 0.88), 255).astype(np.uint8)
     label = np.full(board.image.shape[:2], labels.BUILDING, np.uint8)
     if height > wall_top:
         _roof(board, look, label, snow, dice)
-    return pack(board.image, label), height
+    return pack(board.image, label, 3), height
 
 
 def _roof(board: _Board, look: Look, label: np.ndarray, snow: float, dice: Dice) -> None:
@@ -409,6 +409,11 @@ def _roof(board: _Board, look: Look, label: np.ndarray, snow: float, dice: Dice)
                 board.box(x + 0.2, top + 0.4, x + 1.1, min(top + 1.5, ridge), (60, 68, 78))
     else:
         board.box(0, top, board.width, ridge, [c * 0.9 for c in look.trim])
+    if look.style == "house":  # a hipped roof narrows upwards
+        for r in range(max(cut, 0), max(board.rows - int(top * board.scale), 0)):
+            inset = int((board.rows - r) - top * board.scale) * 4 // 5
+            label[r, :inset] = labels.NOTHING
+            label[r, board.columns - inset :] = labels.NOTHING
     board.box(0, top - 0.25, board.width, top + 0.05, look.trim)
     board.shade(0, top - 0.5, board.width, top - 0.25, 0.7)
     for _ in range(dice.integer(0, 2)):

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from clouds_jax.data.streets import labels
+from clouds_jax.data.streets.camera import clip_near
 from clouds_jax.data.streets.canvas import CIRCLE
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.scene import Scene
@@ -97,7 +98,7 @@ def draw_sign(scene: Scene, x: float, z: float, seed: int) -> None:
     dice = Dice(seed, "sign")
     post = _Post(scene, x, z)
     sign = labels.TRAFFIC_SIGN
-    kind = dice.weighted({"triangle": 2, "limit": 2, "stop": 1, "blue": 2, "board": 2, "park": 2,
+    kind = dice.weighted({"triangle": 2, "limit": 2, "stop": 1, "blue": 2, "board": 1, "park": 2,
                           "yield": 1, "priority": 1, "noentry": 1})  # fmt: skip
     top = dice.between(2.5, 3.0)
     post.bar((0, 0), (0, top + 0.3), 0.04, 0.04, (140, 142, 144), labels.POLE)
@@ -284,6 +285,26 @@ def draw_barrier(scene: Scene, kind: str, x, z0, z1, height) -> None:
     else:
         texture, period = fence(kind), 2.0
     along(scene, texture, x, z0, z1, 0.0, height, gain, period)
+
+
+def draw_railing(scene: Scene, x: float, z: float, long: float, seed: int) -> None:
+    """Draws a piece of railing at the kerb; neighbours are alike."""
+    kind = "rail" if round(x * 10) % 3 == 0 else "bars"
+    along(scene, fence(kind), x, z - long / 2, z + long / 2, 0.0, 1.0, scene.gain_at(x, z), 2.0)
+
+
+def draw_median(scene: Scene, x: float, z: float, long: float) -> None:
+    """Draws a piece of the concrete barrier between the directions."""
+    high, z0, z1 = 0.85, z - long / 2, z + long / 2
+    top = np.array([(x, high, z0), (x, high, z1), (x - 0.3, high, z1), (x - 0.3, high, z0)])
+    top = clip_near(top)
+    if len(top):
+        snow = scene.condition.snow
+        colour = scene.seen((236, 238, 242) if snow else (178, 178, 172), z,
+                            scene.gain_at(x, z, (0.0, 1.0, 0.0)))  # fmt: skip
+        scene.canvas.polygon(scene.camera.project(top), colour, labels.WALL)
+    gain = scene.gain_at(x, z, (0.95, 0.3, 0.0))
+    along(scene, wall("concrete"), x, z0, z1, 0.0, high, gain, long)
 
 
 @functools.cache

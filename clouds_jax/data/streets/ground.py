@@ -104,7 +104,7 @@ class Ground:
         for c in range(3):
             gain = scene.light.ambient[c] + scene.light.direct[c] * scene.light.sun[1] * steps
             table[:, c] = np.minimum(gain * 64, 255)
-            lamp[:, c] = warm[c] * 62 * steps
+            lamp[:, c] = warm[c] * 84 * steps
         light = table[scene.shade[part]] + lamp[scene.pools[part]]
         light = ((light * contact[part][..., None].astype(np.uint16)) >> 8).astype(np.uint16)
         colour = (image[part].astype(np.uint16) * np.minimum(texture, 255)[..., None]) >> 8

@@ -167,10 +167,9 @@ def tram(cars: int) -> Mesh:
         if i == cars // 2:
             builder.part((0.0, 3.7, (z0 + z1) / 2))
             m = (z0 + z1) / 2
-            builder.face([(-0.05, high, m - 0.7), (0.05, high, m - 0.7), (0.05, 4.2, m),
-                          (-0.05, 4.2, m)], "gap", 3)  # fmt: skip
-            builder.face([(-0.05, 4.2, m), (0.05, 4.2, m), (0.05, 4.9, m - 0.6),
-                          (-0.05, 4.9, m - 0.6)], "gap", 3)  # fmt: skip
+            for step in range(4):
+                y, z = high + 0.38 * step, m - 0.2 * (step if step < 2 else 3 - step)
+                builder.box(-0.06, 0.06, y, y + 0.4, z - 0.05, z + 0.05, "gap", 3)
             builder.box(-0.7, 0.7, 4.88, 4.94, m - 0.65, m - 0.55, "gap", 4)
     return builder.build()
 

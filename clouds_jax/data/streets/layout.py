@@ -148,27 +148,31 @@ def _build_side(layout: Layout, domain: Domain, side: Side, dice: Dice) -> None:
     city = domain.city
     garden = side.front - side.walk > 3.0
     crossing = layout.crossing
-    z, corner = dice.between(-12, 0), False
+    z, corner, free = dice.between(-12, 0), False, False
     while z < FAR - 20:
         width = dice.between(*city.width)
         if crossing and z < crossing.z1 + 3 and z + width > crossing.z0 - 3:
             if crossing.z0 - 3 - z > 6:
                 width = crossing.z0 - 3 - z
             else:
-                z, corner = crossing.z1 + 3, True
+                z, corner, free = crossing.z1 + 3, True, True
                 continue
+        if dice.chance(0.13) and not corner:
+            _fill_gap(layout, side, z, z + width, garden, dice)
+            z, free = z + width, True
+            continue
         x = side.sign * (side.front + (dice.between(0, 2.5) if garden else 0.0))
         deep = 45.0 if corner else dice.between(9, 13)
         layout.buildings.append(
-            Building(sample_look(city, dice), x, side.sign, z, z + width, deep, True, dice.seed())
+            Building(sample_look(city, dice), x, side.sign, z, z + width, deep, free, dice.seed())
         )
-        z, corner = z + width, False
+        z, corner, free = z + width, False, garden
         if dice.chance(city.gap):
             gap = dice.between(3, 9) if not garden else dice.between(4, 12)
             end = min(z + gap, crossing.z0 - 3) if crossing and z < crossing.z0 else z + gap
             if end - z > 2:
                 _fill_gap(layout, side, z, end, garden, dice)
-                z = end
+                z, free = end, True
     if garden:
         _garden(layout, side, dice)
 
@@ -181,8 +185,8 @@ def _fill_gap(layout, side, z0, z1, garden, dice) -> None:
         x = side.sign * (side.front + 0.3)
         height = dice.between(1.4, 2.3)
         layout.barriers.append(Barrier(kind, x, z0, z1, height, dice.seed()))
-    for _ in range(dice.integer(1, 3)):
-        x = side.sign * (side.front + dice.between(3, 12))
+    for _ in range(dice.integer(1, 3) + int((z1 - z0) / 5)):
+        x = side.sign * (side.front + dice.between(2.5, 12))
         height = dice.between(5, 11)
         layout.things.append(
             Thing("tree", x, dice.between(z0, z1), (1, 1, height), 0, 0, dice.seed())
@@ -252,7 +256,14 @@ def _furnish(layout: Layout, domain: Domain, side: Side, dice: Dice) -> None:
             add(kind, edge, crossing.z1 + 1.2, 3.3)
     elif dice.chance(0.35):
         add("light", edge, dice.between(18, 50), 3.3)
-    if dice.chance(0.3):
+    if dice.chance(0.25) and not side.parking:
+        z = dice.between(5, 20)
+        for _ in range(dice.integer(3, 9)):
+            if not layout.crossed(z, 2):
+                x = side.sign * (side.kerb + 0.3)
+                layout.things.append(Thing("railing", x, z, (3.0, 0.1, 1.0), 1, 2, dice.seed()))
+            z += 3.0
+    elif dice.chance(0.3):
         z = dice.between(5, 20)
         for _ in range(dice.integer(3, 9)):
             if not layout.crossed(z):
@@ -325,6 +336,11 @@ def _drive(layout: Layout, domain: Domain, dice: Dice) -> None:
         lane = dice.pick((0, -1, -1))
         z = dice.between(20, 50) if lane == 0 else dice.between(17, 45)
         put("tram", lane, z, layout.lane_x(lane), 1 if lane == 0 else -1, SIZES["tram"])
+    if layout.median and dice.chance(0.45):
+        for i in range(40):
+            z = 3.0 + 3.0 * i
+            if not layout.crossed(z, 6):
+                layout.things.append(Thing("barrier", 0.2, z, (3.0, 0.4, 0.85), 1, 2, 0))
     busy = dice.between(0.2, 0.9)
     for lane in range(-layout.lanes, layout.lanes):
         own = layout.lane_x(lane)

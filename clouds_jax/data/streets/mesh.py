@@ -165,7 +165,7 @@ def draw_mesh(
         if slot in shining:
             colour = [c * clear + h for c, h in zip(base, haze, strict=True)]
         else:
-            if snow and ny > 0.75 and slot != "glass":
+            if snow and ny > 0.75 and slot not in ("glass", "sheen"):
                 base = (232, 236, 242)
             facing = max(nx * sun[0] + ny * sun[1] + nz * sun[2], 0.0) * shade
             up = 0.74 + 0.26 * ny

@@ -11,7 +11,7 @@ from clouds_jax.data.streets.scene import Scene
 from clouds_jax.data.streets.textures import Texture, hole_filled, noise, pack
 from clouds_jax.data.streets.walls import across, along
 
-_SIDE = 288
+_SIDE = 384
 CROWNS = ("round", "wide", "tall", "cone", "bush")
 _VARIANTS = 3
 _MIDDLE = 128.0  # grey of a crown in half light; gains multiply from there
@@ -49,7 +49,7 @@ def crown(kind: str, variant: int, snowy: bool) -> Texture:
         cv2.circle(grey, centre, radius, int(86 - 30 * y), -1)
     white = np.zeros_like(grey)
     for x, y, r in blobs:
-        for _ in range(46):
+        for _ in range(80):
             dx, dy = dice.between(-1.15, 1.15), dice.between(-1.15, 1.15)
             if dx * dx + dy * dy > 1.3:
                 continue

@@ -86,6 +86,7 @@ def _sample_scene(domain: Domain, layout: Layout, dice: Dice, size: tuple[int, i
         city=domain.city,
         condition=condition,
         shade=np.full(size, 255, np.uint8),
+        shelter=np.full(size, 255, np.uint8),
         pools=np.zeros(size, np.uint8),
         lane_end=layout.median / 2 + layout.lanes * layout.lane,
     )
@@ -136,6 +137,10 @@ def _draw_thing(scene: Scene, thing: Thing) -> None:
         furniture.draw_lamp(scene, x, z, seed)
     elif kind == "sign":
         furniture.draw_sign(scene, x, z, seed)
+    elif kind == "railing":
+        furniture.draw_railing(scene, x, z, thing.size[0], seed)
+    elif kind == "barrier":
+        furniture.draw_median(scene, x, z, thing.size[0])
     elif kind == "light":
         furniture.draw_traffic_light(scene, x, z, seed)
     else:

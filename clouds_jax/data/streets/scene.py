@@ -45,6 +45,7 @@ class Scene:
 
     Attributes:
         shade: [h, w] uint8, 255 where the sun reaches the ground.
+        shelter: the same for the shadows of buildings alone.
         pools: [h, w] uint8, lamp light on the ground.
         lane_end: distance from the middle line beyond which vehicles are parked.
         glows: lights to be added over the finished picture.
@@ -56,6 +57,7 @@ class Scene:
     city: City
     condition: Condition
     shade: np.ndarray
+    shelter: np.ndarray
     pools: np.ndarray
     lane_end: float
     glows: list[Glow] = dataclasses.field(default_factory=list)
@@ -79,9 +81,9 @@ class Scene:
         u, v = camera.ground(np.array([x, max(z, 1.0)]))
         column = min(max(int(u), 0), camera.width - 1)
         row = min(max(int(v), 0), camera.height - 1)
-        gain = self.light.on(normal, 0.25 + 0.75 * float(self.shade[row, column]) / 255)
+        gain = self.light.on(normal, 0.25 + 0.75 * float(self.shelter[row, column]) / 255)
         lamp = float(self.pools[row, column]) / 255
-        return (gain[0] + 0.62 * lamp, gain[1] + 0.52 * lamp, gain[2] + 0.36 * lamp)
+        return (gain[0] + 0.8 * lamp, gain[1] + 0.69 * lamp, gain[2] + 0.5 * lamp)
 
     def glow(self, point: tuple[float, float, float], size: float, colour: Colour) -> None:
         """Lets a lamp at `point` shine; `size` in metres."""

@@ -41,12 +41,12 @@ def draw_street(scene: Scene, layout: Layout, dice: Dice) -> Ground:
             ground.strip(x0, x1, crossing.z1, crossing.z1 + 3, pavement, labels.SIDEWALK, paving)
         ground.strip(-120, 120, crossing.z0, crossing.z1, asphalt, labels.ROAD, surface)
     _kerbs(ground, layout, snow)
+    _wear(ground, layout, asphalt, dice, snow)
     if layout.median:
         half = layout.median / 2 - 0.25
         for z0, z1 in _open(layout, 0.0):
             ground.strip(-half, half, z0, z1, (178, 174, 168), labels.TERRAIN, "slabs")
             ground.strip(-half + 0.15, half - 0.15, z0, z1, grass, labels.TERRAIN, lawn)
-    _wear(ground, layout, asphalt, dice, snow)
     if layout.rails:
         for lane in (0, -1):
             for x in (-0.72, 0.72):
@@ -103,12 +103,12 @@ def _wear(ground: Ground, layout: Layout, asphalt, dice: Dice, snow: float) -> N
     for lane in range(-layout.lanes, layout.lanes):
         for x in (-0.8, 0.8):
             x += layout.lane_x(lane)
-            tone = 0.60 if snow else 0.93
+            tone = 0.80 if snow else 0.93
             ground.strip(x - 0.28, x + 0.28, 0, FAR, tuple(c * tone for c in asphalt))
     if snow or layout.cobbled:
         return
     for _ in range(dice.integer(0, 5)):
-        x, z = dice.between(-layout.sides[0].kerb, layout.sides[1].kerb - 1), dice.between(4, 30)
+        x, z = dice.between(-layout.sides[0].kerb, layout.sides[1].kerb - 2.3), dice.between(4, 30)
         tone = dice.pick((0.72, 0.8, 1.12))
         ground.strip(x, x + dice.between(0.5, 2.2), z, z + dice.between(1, 7),
                      tuple(c * tone for c in asphalt))  # fmt: skip
@@ -203,6 +203,7 @@ def cast_shadows(scene: Scene, layout: Layout, ground: Ground) -> np.ndarray:
             if dx * building.side < 0:
                 shape = [(x, z0), (x, z1), (x + dx, z1 + dz), (x + dx, z0 + dz)]
                 ground.shadow(np.array(shape), 0)
+        scene.shelter[:] = scene.shade
         for thing in layout.things:
             long, wide, high = thing.size
             dx, dz = -sx / sy * high, -sz / sy * high
@@ -254,7 +255,7 @@ def _lamp_light(scene: Scene, layout: Layout) -> None:
     """Pools of light under street lamps and before headlights."""
     camera, pools = scene.camera, scene.pools
     strength = scene.condition.lamps
-    rings = ((1.0, 60), (0.75, 100), (0.5, 150), (0.28, 190))
+    rings = ((1.0, 70), (0.75, 120), (0.5, 175), (0.28, 225))
     layers = np.zeros_like(pools)
 
     def pool(x, z, rx, rz, k):
@@ -267,14 +268,14 @@ def _lamp_light(scene: Scene, layout: Layout) -> None:
 
     lamps = [t for t in layout.things if t.kind == "lamp"]
     for lamp in sorted(lamps, key=lambda t: -t.z):
-        pool(lamp.x - (1.5 if lamp.x > 0 else -1.5), lamp.z, 7.5, 9.0, strength)
+        pool(lamp.x - (1.5 if lamp.x > 0 else -1.5), lamp.z, 8.5, 11.0, strength)
     pools[:] = cv2.add(pools, layers)
     layers[:] = 0
     for thing in layout.things:
         moving = thing.kind in ("car", "van", "truck", "bus", "tram", "motorcycle")
         if moving and thing.turn == -1 and abs(thing.x) < scene.lane_end:
             pool(thing.x, thing.z - thing.size[0] / 2 - 5.5, 1.7, 5.5, 0.7 * strength)
-    pool(layout.camera_x, 15.0, 3.4, 12.0, 0.75 * strength)
+    pool(layout.camera_x, 15.0, 4.5, 13.0, 0.8 * strength)
     pools[:] = cv2.add(pools, layers)
     size = max(camera.height // 20, 1) * 2 + 1
     pools[:] = cv2.blur(pools, (size, size // 3 | 1))

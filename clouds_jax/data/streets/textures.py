@@ -36,9 +36,11 @@ def pack(colour: np.ndarray, label: np.ndarray, levels: int = 4) -> Texture:
     """Makes a texture of `colour` [h, w, 3] and `label` [h, w], both uint8."""
     out = []
     for _ in range(levels):
-        texels = np.dstack([colour, label])
-        out.append(np.ascontiguousarray(texels).view(np.uint32)[..., 0])
         h, w = label.shape
+        texels = np.empty((h, w, 4), np.uint8)
+        texels[..., :3] = colour
+        texels[..., 3] = label
+        out.append(texels.view(np.uint32)[..., 0])
         if min(h, w) < 4:
             break
         colour = halve(colour)
@@ -48,10 +50,8 @@ def pack(colour: np.ndarray, label: np.ndarray, levels: int = 4) -> Texture:
 
 def halve(colour: np.ndarray) -> np.ndarray:
     """Averages blocks of 2 x 2 texels."""
-    h, w = colour.shape[0] // 2 * 2, colour.shape[1] // 2 * 2
-    wide = colour[:h, :w].astype(np.uint16)
-    total = wide[0::2, 0::2] + wide[1::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 1::2]
-    return ((total + 2) >> 2).astype(np.uint8)
+    h, w = colour.shape[0] // 2, colour.shape[1] // 2
+    return cv2.resize(colour[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
 
 
 @functools.cache
@@ -110,8 +110,8 @@ def ground_tiles() -> np.ndarray:
     Level n is the tile averaged over blocks of 2**n texels and kept at full size.
     """
     tiles = [
-        _speckle("asphalt", 30, 14),
-        _paving(26, 20, 3, 34, True),
+        _speckle("asphalt", 21, 14),
+        _paving(40, 32, 1, 26, True),
         _paving(8, 8, 2, 14, False),
         _speckle("grass", 52, 26),
         _speckle("snow", 8, 10),

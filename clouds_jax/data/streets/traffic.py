@@ -9,9 +9,9 @@ from clouds_jax.data.streets.scene import Scene
 from clouds_jax.data.streets.vehicles import PAINTS, car
 
 _BASE = {
-    "glass": (34, 42, 50), "sheen": (84, 100, 114), "tyre": (28, 28, 30), "arch": (16, 16, 18),
+    "glass": (26, 32, 38), "sheen": (70, 86, 100), "tyre": (28, 28, 30), "arch": (16, 16, 18),
     "rim": (168, 170, 174), "spoke": (92, 94, 98), "trim": (44, 46, 50), "gap": (24, 26, 28),
-    "plate": (230, 230, 218), "reverse": (226, 226, 226), "roof": (206, 208, 210),
+    "plate": (230, 230, 218), "reverse": (226, 226, 226), "amber": (214, 120, 30), "roof": (206, 208, 210),
     "white": (228, 228, 226), "cargo": (140, 104, 66), "crate": (96, 112, 92),
     "display": (66, 56, 20),
 }  # fmt: skip
@@ -29,6 +29,7 @@ def draw_vehicle(scene: Scene, thing: Thing) -> None:
     colours = dict(_BASE)
     colours["paint"] = dice.pick(PAINTS)
     mesh, label = _model(thing.kind, dice, colours)
+    colours["seam"] = tuple(c * 0.55 for c in colours["paint"])
     # Parked vehicles stand at the kerb without light.
     lit = night and (thing.kind in ("bus", "tram") or abs(thing.x) < scene.lane_end)
     colours["head"] = (255, 250, 232) if lit else (196, 206, 212)
@@ -68,7 +69,7 @@ def _model(kind: str, dice: Dice, colours) -> tuple[Mesh, int]:
 def _lamps(scene: Scene, thing: Thing) -> None:
     """Lets head or tail lamps shine, and headlights fall on the road."""
     long, wide, high = thing.size
-    strength = scene.condition.lamps
+    strength = scene.condition.lamps**2
     z = thing.z - long / 2 - 0.05
     if z < 1.5:
         return
@@ -77,10 +78,10 @@ def _lamps(scene: Scene, thing: Thing) -> None:
     for x in (0.0,) if single else (-wide * 0.36, wide * 0.36):
         if thing.turn < 0:
             k = strength
-            scene.glow((thing.x + x, height, z), 0.42, (255 * k, 240 * k, 204 * k))
+            scene.glow((thing.x + x, height, z), 0.15 + 0.15 * k, (255 * k, 240 * k, 204 * k))
         else:
             k = strength * 0.6
-            scene.glow((thing.x + x, height, z), 0.26, (255 * k, 36 * k, 24 * k))
+            scene.glow((thing.x + x, height, z), 0.16, (255 * k, 36 * k, 24 * k))
 
 
 def draw_two_wheeler(scene: Scene, thing: Thing) -> None:

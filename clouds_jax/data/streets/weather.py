@@ -85,7 +85,7 @@ def precipitate(scene: Scene, dice: Dice) -> None:
     if condition.flakes:
         count = int(condition.flakes * area * dice.between(0.5, 1.5))
         for x, y, k in dice.units(3 * count).reshape(-1, 3).tolist():
-            radius = (0.6 + 2.2 * k * k * k * k) * unit
+            radius = (0.5 + 1.5 * k * k * k * k) * unit
             centre = (int(x * w * 16), int(y * h * 16))
             cv2.circle(image, centre, int(radius * 16), (244, 246, 250), -1, cv2.LINE_AA, 4)
 
@@ -96,7 +96,7 @@ def _lens(height: int, width: int) -> np.ndarray:
     y = (np.arange(height) + 0.5) / height - 0.5
     x = (np.arange(width) + 0.5) / width - 0.5
     r = (y * y)[:, None] + (x * x)[None, :]
-    return (256 * (1 - 0.34 * r - 0.3 * r * r)).astype(np.uint16)[..., None]
+    return (256 * (1 - 0.22 * r - 0.15 * r * r)).astype(np.uint16)[..., None]
 
 
 @functools.cache
@@ -115,7 +115,7 @@ def expose(scene: Scene, dice: Dice) -> np.ndarray:
     h, w = image.shape[:2]
     soft = cv2.GaussianBlur(image, (3, 3), 0.45)
     wide = (soft.astype(np.uint16) * _lens(h, w)) >> 8
-    tone = [dice.between(0.95, 1.05) for _ in range(3)]
+    tone = [dice.between(0.975, 1.025) for _ in range(3)]
     bright = dice.between(0.93, 1.07)
     steps = np.arange(256)
     tables = []
