@@ -87,7 +87,7 @@ def shorten(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
     return "…"
 
 
-def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 15) -> Picture:
+def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17) -> Picture:
     """A strip of colour patches with names, in as many lines as `width` asks for.
 
     Args:
@@ -147,7 +147,7 @@ def panels(
         foot: a strip below the table, such as a legend; as wide as `panels_width` says.
         width: of one column.
     """
-    gap, head, caption = 8, 34, 28
+    gap, head, caption = 8, 40, 34
     total = panels_width(len(titles), width)
     rows = [[_fit(p, width) for p in row] for row in rows]
     tall = [max(p.shape[0] for p in row) for row in rows]
@@ -156,13 +156,13 @@ def panels(
     draw = ImageDraw.Draw(canvas)
     left = [gap + i * (width + gap) for i in range(len(titles))]
     for x, title in zip(left, titles, strict=True):
-        draw.text((x, head / 2), title, fill=INK, font=font(18, bold=True), anchor="lm")
+        draw.text((x, head / 2), title, fill=INK, font=font(22, bold=True), anchor="lm")
     y = head
     for row, high, text in zip(rows, tall, captions, strict=True):
         for x, picture in zip(left, row, strict=True):
             canvas.paste(Image.fromarray(picture), (x, y))
-        text = shorten(text, total - 2 * gap, font(14))
-        draw.text((gap, y + high + caption / 2 - 2), text, fill=PALE, font=font(14), anchor="lm")
+        text = shorten(text, total - 2 * gap, font(17))
+        draw.text((gap, y + high + caption / 2 - 2), text, fill=PALE, font=font(17), anchor="lm")
         y += high + caption
     table = np.asarray(canvas)
     return table if foot is None else np.concatenate([table, foot])

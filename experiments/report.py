@@ -67,7 +67,7 @@ def page(
         ]
     if runs:
         picture = embed_figure(plots.curves(runs))
-        parts.append(section("Learning curves", f'<div class="scroll card">{picture}</div>'))
+        parts.append(section("Learning curves", f'<div class="scroll card wide">{picture}</div>'))
     for folder, results in loaded:
         for dataset in results["datasets"]:
             parts.append(section(f"{heading(results, dataset)}", panels(folder, dataset)))
@@ -104,13 +104,19 @@ def percent(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
-def shade(value: float | None) -> str:
-    """The style of a cell that shows a share: the higher, the stronger."""
-    return "" if value is None else f' style="--share:{100 * value:.0f}%"'
+def share(value: float | None) -> str:
+    """A cell that shows a share of 1 in per cent: the higher, the stronger its colour."""
+    style = "" if value is None else f' style="--share:{100 * value:.0f}%"'
+    return f'<td class="number heat"{style}>{percent(value)}</td>'
 
 
-def table(head: Sequence[str], rows: Sequence[str]) -> str:
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+def table(
+    left: Sequence[str], right: Sequence[str], rows: Sequence[str], last: Sequence[str] = ()
+) -> str:
+    """A table with column heads set left, right (above numbers) and left again."""
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in left)
+    cells += "".join(f'<th class="number">{html.escape(cell)}</th>' for cell in right)
+    cells += "".join(f"<th>{html.escape(cell)}</th>" for cell in last)
     return (
         f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -123,32 +129,30 @@ def section(title: str, body: str) -> str:
 
 def headline(loaded: Sequence[tuple[pathlib.Path, Mapping[str, Any]]]) -> str:
     """One row per model and dataset: mIoU over all sets of classes."""
+    several = len({model_name(results) for _, results in loaded}) > 1
     found = {kind for _, r in loaded for d in r["datasets"].values() for kind in d["scores"]}
     kinds = [k for k in KINDS if k in found] + sorted(found - set(KINDS))
     rows = []
     for _, results in loaded:
         for dataset, numbers in results["datasets"].items():
             scores = numbers["scores"]
-            cells = "".join(
-                f'<td class="number heat"{shade(scores[k]["miou"])}>{percent(scores[k]["miou"])}</td>'
-                if k in scores
-                else '<td class="number">–</td>'
-                for k in kinds
-            )
+            cells = "".join(share(scores[k]["miou"] if k in scores else None) for k in kinds)
             finest = next(iter(scores.values()))
+            model = f"<td>{html.escape(model_name(results))}</td>" if several else ""
             rows.append(
-                f"<tr><th>{html.escape(dataset)}</th><td>{html.escape(model_name(results))}</td>"
-                f"<td>{html.escape(numbers['protocol'])}</td>{cells}"
+                f"<tr><th>{html.escape(dataset)}</th>{model}{cells}"
                 f'<td class="number">{percent(finest["accuracy"])}</td>'
                 f'<td class="number">{len(numbers["images"])}</td>'
-                f'<td class="number">{numbers["images_per_second"]:.2f}</td></tr>'
+                f'<td class="number">{numbers["images_per_second"]:.2f}</td>'
+                f"<td>{html.escape(numbers['protocol'])}</td></tr>"
             )
-    head = ["dataset", "model", "protocol", *(f"mIoU, {KINDS.get(k, k)}" for k in kinds)]
+    left = ["dataset", "model"] if several else ["dataset"]
+    right = [*(f"mIoU, {KINDS.get(k, k)}" for k in kinds), "pixels right", "images", "images/s"]
     note = (
         '<p class="note">Per cent. A mean over fewer classes merges the classes of the labels and '
         "of the prediction before counting.</p>"
     )
-    return table([*head, "pixels right", "images", "images/s"], rows) + note
+    return table(left, right, rows, last=["protocol"]) + note
 
 
 def by_class(loaded: Sequence[tuple[pathlib.Path, Mapping[str, Any]]]) -> str:
@@ -164,14 +168,11 @@ def by_class(loaded: Sequence[tuple[pathlib.Path, Mapping[str, Any]]]) -> str:
     for classes, columns in groups.items():
         rows = []
         for c in classes:
-            cells = "".join(
-                f'<td class="number heat"{shade(iou[c])}>{percent(iou[c])}</td>'
-                for _, iou in columns
-            )
+            cells = "".join(share(iou[c]) for _, iou in columns)
             rows.append(f"<tr><th>{html.escape(c)}</th>{cells}</tr>")
         out.append(
             f"<h3>IoU of each of the {len(classes)} classes</h3>"
-            + table(["class", *(name for name, _ in columns)], rows)
+            + table(["class"], [name for name, _ in columns], rows)
         )
     return "".join(out)
 
