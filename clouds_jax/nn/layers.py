@@ -5,7 +5,7 @@ take their statistics in float32 whatever the input is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -132,13 +132,13 @@ def groups_of(size: int) -> int:
     return math.gcd(size, 32)
 
 
-def mlp(sizes: tuple[int, ...], *, rngs: nnx.Rngs) -> nnx.List:
+def mlp(sizes: tuple[int, ...], *, rngs: nnx.Rngs) -> Sequence[Linear]:
     """The linear layers of an MLP with torch's initialisation; see `apply_mlp`."""
     pairs = zip(sizes[:-1], sizes[1:], strict=True)
     return nnx.List([Linear(i, o, **torch_linear(i), rngs=rngs) for i, o in pairs])
 
 
-def apply_mlp(layers: nnx.List, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
+def apply_mlp(layers: Sequence[Linear], x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
     """The layers in order, with ReLU between them."""
     for layer in layers[:-1]:
         x = jax.nn.relu(layer(x))

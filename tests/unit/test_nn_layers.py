@@ -1,0 +1,128 @@
+"""Layers: attention against a loop, stacks against single blocks, initial bounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from clouds_jax.nn import layers
+
+ATOL = 1e-5
+
+
+def random(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def attend_slowly(query, key, value, mask):
+    """One head and row at a time, softmax over the allowed keys only."""
+    out = np.zeros(query.shape)
+    b, q, n, e = query.shape
+    for i, j, h in np.ndindex(b, q, n):
+        allowed = mask[i, j] if mask[i, j].any() else np.ones_like(mask[i, j])
+        scores = key[i, allowed, h] @ query[i, j, h] / np.sqrt(e)
+        weights = np.exp(scores - scores.max())
+        out[i, j, h] = weights / weights.sum() @ value[i, allowed, h]
+    return out
+
+
+def test_attention_equals_a_loop_over_the_allowed_keys():
+    query, key, value = (random(2, s, 2, 3, seed=s) for s in (4, 7, 7))
+    value = random(2, 7, 2, 3, seed=1)
+    mask = np.random.default_rng(2).random((2, 4, 7)) < 0.4
+    mask[0, 1] = False
+    out = layers.attend(query, key, value, jnp.asarray(mask))
+    expected = attend_slowly(*(np.asarray(x, np.float64) for x in (query, key, value)), mask)
+    np.testing.assert_allclose(out, expected, atol=ATOL)
+
+
+def test_a_fully_blocked_row_attends_everywhere_and_has_a_finite_gradient():
+    query, key, value = random(1, 2, 1, 4), random(1, 5, 1, 4, seed=1), random(1, 5, 1, 4, seed=2)
+    mask = jnp.zeros((1, 2, 5), bool).at[0, 1, 3].set(True)
+    out = layers.attend(query, key, value, mask)
+    free = layers.attend(query, key, value)
+    np.testing.assert_allclose(out[0, 0], free[0, 0], atol=ATOL)
+    np.testing.assert_allclose(out[0, 1, 0], value[0, 3, 0], atol=ATOL)
+    grad = jax.grad(lambda k: layers.attend(query, k, value, mask).sum())(key)
+    assert np.isfinite(grad).all()
+
+
+def test_the_position_moves_the_keys_and_not_the_values():
+    attention = layers.Attention(8, 2, rngs=nnx.Rngs(0))
+    queries, memory, position = random(2, 3, 8), random(2, 5, 8, seed=1), random(5, 8, seed=2)
+    out = attention(queries, memory, position)
+
+    def split(x):
+        return x.reshape(*x.shape[:2], 2, 4)
+
+    expected = attention.out(
+        layers.attend(
+            split(attention.query(queries)),
+            split(attention.key(memory + position[None])),
+            split(attention.value(memory)),
+        ).reshape(queries.shape)
+    )
+    np.testing.assert_allclose(out, expected, atol=ATOL)
+
+
+def test_a_stack_applies_its_blocks_in_order():
+    stack = layers.stack_blocks(lambda rngs: layers.Linear(4, 4, rngs=rngs), 3, nnx.Rngs(0))
+    assert stack.kernel.shape == (3, 4, 4) and stack.bias.shape == (3, 4)
+    x = expected = random(2, 5, 4)
+    for i in range(3):
+        expected = expected @ stack.kernel[...][i]
+    np.testing.assert_allclose(layers.scan_blocks(stack, x), expected, atol=ATOL)
+    assert not np.allclose(stack.kernel[...][0], stack.kernel[...][1])
+
+
+def test_norms_have_zero_mean_and_unit_variance_in_float32_whatever_the_input_is():
+    x = random(2, 4, 6, 8) * 3 + 100
+    for norm, axes in (
+        (layers.LayerNorm(8, rngs=nnx.Rngs(0)), 3),
+        (layers.GroupNorm(8, groups=1, rngs=nnx.Rngs(0)), (1, 2, 3)),
+    ):
+        y = norm(x)
+        np.testing.assert_allclose(y.mean(axes), 0, atol=1e-4)
+        np.testing.assert_allclose(y.var(axes), 1, atol=1e-3)
+        half = norm(x.astype(jnp.bfloat16))
+        assert half.dtype == jnp.bfloat16
+        assert abs(float(half.astype(jnp.float32).mean())) < 0.01
+
+
+@pytest.mark.parametrize("size", [(5, 7), (8, 6), (1, 1)])
+@pytest.mark.parametrize("stride, padding", [(1, ((1, 1), (1, 1))), (2, ((0, 1), (0, 1)))])
+def test_the_gradients_of_a_convolution_are_those_of_the_sum_it_is(size, stride, padding):
+    conv = layers.Conv(3, 4, size=3, stride=stride, padding=padding, rngs=nnx.Rngs(0))
+    x = random(2, *size, 3)
+
+    def written_out(x, kernel):
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        h, w = ((n - 3) // stride + 1 for n in x.shape[1:3])
+        return sum(
+            x[:, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
+            @ kernel[i, j]
+            for i in range(3)
+            for j in range(3)
+        )
+
+    graphdef, state = nnx.split(conv)
+
+    def loss(f, x, kernel):
+        return jnp.sin(f(x, kernel)).sum()
+
+    def ours(x, kernel):
+        return nnx.merge(graphdef, nnx.State({"kernel": nnx.Param(kernel)}))(x)
+
+    kernel = conv.kernel[...]
+    for argnum in (1, 2):
+        got = jax.grad(loss, argnum)(ours, x, kernel)
+        expected = jax.grad(loss, argnum)(written_out, x, kernel)
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_misfitting_widths_are_refused():
+    with pytest.raises(ValueError, match="10 channels are not divisible by 4 groups"):
+        layers.GroupNorm(10, groups=4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="width 10 is not divisible by 4 heads"):
+        layers.Attention(10, 4, rngs=nnx.Rngs(0))
