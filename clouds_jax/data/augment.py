@@ -132,7 +132,8 @@ def resize_crop(
     out_label = np.full(crop, IGNORE, np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(image))
     box = (left, top, right, bottom)
-    out_image[:h, :w] = picture.resize((w, h), Image.Resampling.BILINEAR, box=box)
+    resized = picture.resize((w, h), Image.Resampling.BILINEAR, box=box)
+    out_image[:h, :w] = np.asarray(resized)
     out_label[:h, :w] = label[rows][:, columns]
     return out_image, out_label
 

@@ -183,7 +183,7 @@ def _work(job: ShardJob) -> dict[str, Any]:
     return _write_with_report(job, advance)
 
 
-def _write_with_report(job: ShardJob, advance: Callable[[], None]) -> dict[str, Any]:
+def _write_with_report(job: ShardJob, advance: Callable[[], object]) -> dict[str, Any]:
     # Taken before the files are read: one that changes meanwhile is read again next time.
     fingerprint = staging.digest(job.sources, times=True)
     report = {**write_shard(job, advance), "fingerprint": fingerprint}

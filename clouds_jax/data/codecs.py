@@ -48,8 +48,10 @@ def _encode_jpeg(image: Image) -> bytes:
 
 
 def _decode_jpeg(data: bytes, size: tuple[int, int]) -> Image:
-    del size  # the file knows it
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None or image.shape[:2] != size:
+        raise ValueError("the JPEG in this record is damaged.")
+    return image.astype(np.uint8, copy=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ def read_label(path: Path, spec: DatasetSpec) -> UInt8[np.ndarray, "h w"]:
     if ids.ndim != 2 or ids.dtype.kind not in "ui":
         raise BadSource(f"{path} is no label map: array {ids.shape} of {ids.dtype}.")
     table = spec.table(path)
-    values = np.unique(ids)
+    values = _values(ids)
     known = [value for value in values if 0 <= value < 256 and table[value] >= 0]
     if len(known) < len(values):
         unknown = ", ".join(str(value) for value in values if value not in known)
@@ -61,6 +61,13 @@ def read_label(path: Path, spec: DatasetSpec) -> UInt8[np.ndarray, "h w"]:
             f"another kind than {spec.name} writes?"
         )
     return table.astype(np.uint8)[ids]
+
+
+def _values(ids: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, " n"]:
+    """The values that occur, sorted: np.unique takes ten times longer on 8 or 16 bits."""
+    if ids.dtype.kind == "u" and ids.dtype.itemsize <= 2:
+        return np.flatnonzero(np.bincount(ids.reshape(-1)))
+    return np.unique(ids)
 
 
 def _ranges(values: Shaped[np.ndarray, " n"]) -> str:
@@ -95,11 +102,11 @@ def load(source: Source, spec: DatasetSpec, origin: Mapping[str, Any]) -> Exampl
         else:
             path = source.image
             assert path is not None  # the build refuses sources without an image
+            origin = {**origin, "file": path.name}
             image = read_image(path)
             if source.label is not None:
                 path = source.label
                 label = read_label(path, spec)
-            origin = {**origin, "file": source.image.name}
     except BadSource as error:
         raise BadSource(f"{source.key}: {error}") from error
     except Exception as error:  # decoders raise many kinds
@@ -112,7 +119,7 @@ def load(source: Source, spec: DatasetSpec, origin: Mapping[str, Any]) -> Exampl
         )
     if label is not None and spec.label_space:
         classes = len(get_space(spec.label_space))
-        wrong = [int(value) for value in np.unique(label) if classes <= value != IGNORE]
+        wrong = [int(value) for value in _values(label) if classes <= value != IGNORE]
         if wrong:
             raise BadSource(
                 f"{source.key}: label has class ids {wrong}, outside 0..{classes - 1} and {IGNORE}."
@@ -132,7 +139,7 @@ class ShardJob:
     origin: Mapping[str, Any]
 
 
-def write_shard(job: ShardJob, advance: Callable[[], None]) -> dict[str, Any]:
+def write_shard(job: ShardJob, advance: Callable[[], object]) -> dict[str, Any]:
     """Writes one shard and counts what is in it.
 
     Where an example is bad and `skip_bad` is not set, no file is kept, but all examples are looked

@@ -85,9 +85,9 @@ def train_batches(
                 f"{process_count} processes."
             )
         settings = Augmentation(
-            tuple(crop),
-            tuple(scale),
-            jitter_size and tuple(jitter_size),
+            crop,
+            scale,
+            jitter_size,
             flip,
             colour,
             crop_offsets,
@@ -163,7 +163,7 @@ def _config_options(flag: str) -> dict[str, Any]:
         flip=data.flip,
         colour=data.colour,
         crop_offsets=data.crop_offsets,
-        jitter_size=data.initial_size,
+        jitter_size=data.initial_size and tuple(data.initial_size),
         label_space=config.label_space,
         split=data.split,
         seed=config.seed,
@@ -195,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.ref and not args.shards:
         parser.error("--ref needs --shards, the folder that the build wrote to.")
     try:
+        options: dict[str, Any]
         if args.config:
             options = _config_options(args.config)
             if args.shards:

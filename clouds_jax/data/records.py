@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -90,7 +90,7 @@ def encode(example: Example, codec: str = "zstd") -> bytes:
                 "of one size."
             )
         record[name] = compress(np.ascontiguousarray(array).tobytes())
-    return msgpack.packb(record)
+    return cast(bytes, msgpack.packb(record))
 
 
 def decode(data: bytes, where: str = "record") -> Example:
