@@ -33,6 +33,8 @@ def assign(costs: Float[Array, "b q m"], present: Bool[Array, "b m"]) -> Int[Arr
             f"assign has {q} queries for {m} masks; it needs at least one query per mask, "
             "so raise num_queries or lower the number of masks."
         )
+    if m == 0:
+        return jnp.zeros(present.shape, jnp.int32)
     costs = lax.stop_gradient(costs).astype(jnp.float32)
     return jax.vmap(_assign_one)(jnp.swapaxes(costs, 1, 2), present)
 
@@ -45,7 +47,7 @@ def _finite(costs: Float[Array, "m q"], present: Bool[Array, " m"]) -> Float[Arr
     high = jnp.max(jnp.where(known, costs, -_LARGEST))
     # More than any exchange of finite costs can gain.
     step = costs.shape[0] * jnp.maximum(high - low, 0.0) + 1.0
-    low, high = jnp.minimum(low, high), jnp.maximum(low, high)
+    low, high = jnp.minimum(low, high), jnp.maximum(low, high)  # crossed if nothing is known
     return jnp.where(finite, costs, jnp.where(costs < 0, low - step, high + step))
 
 
@@ -55,8 +57,8 @@ def _assign_one(costs: Float[Array, "m q"], present: Bool[Array, " m"]) -> Int[A
 
     def add_row(row, state):
         u, v, row_of, column_of = state
-        path = _shortest_path(costs, u, v, row_of, row, present[row])
-        sink, length, shortest, before, closed = path
+        found = _shortest_path(costs, u, v, row_of, row, present[row])
+        sink, length, shortest, before, closed = found
 
         # Duals: every row and column the search closed moves by what was left of the length.
         slack = jnp.where(closed, length - shortest, 0.0)
@@ -76,9 +78,11 @@ def _assign_one(costs: Float[Array, "m q"], present: Bool[Array, " m"]) -> Int[A
         )
         return u, v, row_of, column_of
 
-    zero = costs[0] * 0  # keeps the device variance of `costs` inside shard_map
-    none = zero.astype(jnp.int32) - 1
-    state = (costs[:, 0] * 0, zero, none, (costs[:, 0] * 0).astype(jnp.int32) - 1)
+    # Made from the inputs, not of constants: inside shard_map a loop's state must start out as
+    # varying over devices as it ends.
+    by_row = present * 0
+    by_column = lax.broadcast(by_row[0], (q,))
+    state = (by_row + 0.0, by_column + 0.0, by_column - 1, by_row - 1)
     return lax.fori_loop(0, m, add_row, state)[3]
 
 
@@ -103,13 +107,14 @@ def _shortest_path(costs, u, v, row_of, row, wanted):
         closed = closed.at[column].set(True)
         return row_of[column], jnp.where(free[column], column, -1), length, shortest, before, closed
 
+    nothing = row_of * 0
     start = (
-        row_of[0] * 0 + row,
-        row_of[0] * 0 - jnp.where(wanted, 1, 0),
-        v[0] * 0,
-        v * 0 + jnp.inf,
-        row_of * 0,
-        v * 0 > 0,
+        nothing[0] + row,
+        nothing[0] - jnp.where(wanted, 1, 0),  # an absent row needs no step
+        nothing[0] + 0.0,
+        nothing + jnp.inf,
+        nothing,
+        nothing > 0,
     )
     _, sink, *rest = lax.while_loop(lambda carry: carry[1] < 0, step, start)
     return sink, *rest

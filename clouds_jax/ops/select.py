@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
 _SIGN = np.uint32(0x8000_0000)
+_INFINITY = np.uint32(0x7F80_0000)
 
 
 def lowest_k_mask(values: Float[Array, "*b n"], k: int) -> Bool[Array, "*b n"]:
@@ -44,8 +45,8 @@ def lowest_k_mask(values: Float[Array, "*b n"], k: int) -> Bool[Array, "*b n"]:
 
 def _ordered_bits(values: Float[Array, "*b n"]) -> UInt32[Array, "*b n"]:
     """Unsigned integers in the order of the floats."""
-    values = values.astype(jnp.float32)
-    values = jnp.where(values == 0, 0.0, values)  # -0.0
-    values = jnp.where(jnp.isnan(values), jnp.nan, values)  # a NaN with a sign
-    bits = lax.bitcast_convert_type(values, jnp.uint32)
+    bits = lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+    # By bits, because comparisons of floats take the smallest numbers for 0 on some platforms.
+    bits = jnp.where(bits == _SIGN, 0, bits)  # -0.0
+    bits = jnp.where((bits & ~_SIGN) > _INFINITY, ~_SIGN, bits)  # any NaN
     return jnp.where(bits >= _SIGN, ~bits, bits | _SIGN)
