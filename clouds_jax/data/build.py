@@ -1,8 +1,7 @@
-r"""Raw folders to shards, checked on the way.
+"""Raw folders to shards, checked on the way.
 
     python -m clouds_jax.data.build camvid --raw DOWNLOADS --split test --output shards
-    python -m clouds_jax.data.build streets --domain day --split day_train --count 400 \
-        --output shards
+    python -m clouds_jax.data.build streets_oldtown_day --count 400 --output shards
 
 Writes OUTPUT/DATASET/SPLIT-00000-of-00008.array_record ... and SPLIT.summary.json. Shards grow in a
 hidden folder beside and take their place when all are complete, so an interrupted build leaves
@@ -64,7 +63,7 @@ def build(
         codec: how images are stored, see `CODECS`.
         skip_bad: leave out bad examples instead of failing.
         limit: take the first examples only.
-        drawing: domain, seed and count of generated datasets.
+        drawing: seed and count of generated datasets.
 
     Returns:
         The summary, as written to `SPLIT.summary.json`.
@@ -256,7 +255,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-bad", action="store_true", help="leave out bad examples, list them")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N examples only")
     drawn = parser.add_argument_group("generated datasets (they read no --raw)")
-    drawn.add_argument("--domain", help="appearance domain")
     drawn.add_argument("--seed", type=int, help="examples depend on (seed, index)")
     drawn.add_argument("--count", type=int, help="number of examples")
     return parser
@@ -269,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("shards", "workers", "limit", "count"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name} is {value}; it must be at least 1.")
-    given = {name: getattr(args, name) for name in ("domain", "seed", "count")}
+    given = {name: getattr(args, name) for name in ("seed", "count")}
     drawing = {name: value for name, value in given.items() if value is not None}
     if drawing and not get_dataset(args.dataset).generated:
         parser.error(f"--{', --'.join(drawing)}: only for datasets that are drawn.")

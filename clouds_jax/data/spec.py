@@ -71,7 +71,7 @@ class DatasetSpec:
         splits: name -> number of examples of the complete download (None: unknown). Empty where
             the user names the splits (plain folders).
         examples: `examples(raw, split)` lists the split. A generated dataset takes
-            `examples(None, split, domain=, seed=, count=)` and returns sources that render.
+            `examples(None, split, seed=, count=)` and returns sources that render.
         tables: ending of a label file -> its id table; the first ending that fits is used.
         read_label: label file -> ids [h w], or colours [h w 3] for `colours`.
         colours: RGB -> label id, for downloads whose labels may be colour images.

@@ -36,10 +36,10 @@ def draw(seed: int, index: int, size: tuple[int, int] = _SIZE) -> Rendered:
 
 
 def examples(
-    raw: None, split: str, *, domain: str | None = None, seed: int | None = None, count: int = 16
+    raw: None, split: str, *, seed: int | None = None, count: int = 16
 ) -> Sequence[Source]:
     """`count` pictures of (seed, index) alone; "train" shares none with other splits."""
-    del raw, domain  # it has one look
+    del raw  # nothing is read
     if seed is None:
         seed = 0 if split == "train" else 1
     return [
