@@ -24,6 +24,7 @@ from clouds_jax.data.classes import IGNORE, SPACES, LabelSpace
 from clouds_jax.data.datasets import get_dataset
 
 Picture = UInt8[np.ndarray, "h w 3"]
+Drawing = UInt8[np.ndarray, "_ _ 3"]  # of a size of its own
 Label = UInt8[np.ndarray, "h w"]
 
 IGNORED_COLOUR = (0, 0, 0)
@@ -87,7 +88,7 @@ def shorten(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
     return "…"
 
 
-def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17) -> Picture:
+def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17) -> Drawing:
     """A strip of colour patches with names, in as many lines as `width` asks for.
 
     Args:
@@ -115,7 +116,7 @@ def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17
     return np.asarray(strip)
 
 
-def with_legend(picture: Picture, label: Label, space: LabelSpace) -> Picture:
+def with_legend(picture: Drawing, label: Label, space: LabelSpace) -> Drawing:
     """`picture` above a legend of the classes that `label` shows."""
     h, w = picture.shape[:2]
     size = int(np.clip(w / 55, 11, 40))
@@ -123,7 +124,7 @@ def with_legend(picture: Picture, label: Label, space: LabelSpace) -> Picture:
     return np.concatenate([picture, legend(present, space, w, size)])
 
 
-def _fit(picture: Picture, width: int) -> Picture:
+def _fit(picture: Drawing, width: int) -> Drawing:
     """`picture` at this width; smooth when it shrinks, crisp pixels when a tiny one grows."""
     h, w = picture.shape[:2]
     how = Image.Resampling.BOX if w >= width else Image.Resampling.NEAREST
@@ -134,13 +135,13 @@ def _fit(picture: Picture, width: int) -> Picture:
 
 
 def panels(
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[Drawing]],
     *,
     titles: Sequence[str],
     captions: Sequence[str],
-    foot: Picture | None = None,
+    foot: Drawing | None = None,
     width: int = 440,
-) -> Picture:
+) -> Drawing:
     """A table of pictures: one title per column, one caption under each row.
 
     Args:
@@ -174,8 +175,8 @@ def panels_width(columns: int, width: int = 440) -> int:
 
 
 def label_panels(
-    examples: Sequence[tuple[str, Picture, Label]], space: LabelSpace, *, width: int = 440
-) -> Picture:
+    examples: Sequence[tuple[str, Drawing, Label]], space: LabelSpace, *, width: int = 440
+) -> Drawing:
     """Image, label and both together of some examples, with a legend."""
     rows = [[i, colourise(t, space), overlay(i, t, space)] for _, i, t in examples]
     seen = np.unique(np.concatenate([np.unique(t) for *_, t in examples])).tolist()
