@@ -273,7 +273,8 @@ def _glass(board: _Board, look: Look, dice: Dice) -> None:
     value = 0.62 + value / 1500 + cloud[cy[:, None], cx[None, :]] / np.float32(600)
     base = np.array([c * 0.85 * g for c, g in zip(look.wall, board.gain, strict=True)])
     base *= np.array((0.86, 1.0, 1.14))
-    board.image[:] = np.minimum(base * value[..., None], 255).astype(np.uint8)
+    shine = np.minimum(value * 64, 255).astype(np.uint16)
+    board.image[:] = np.minimum((shine[..., None] * base.astype(np.uint16)) >> 6, 255)
     if board.lamps:
         lit = panes[ys[:, None], xs[None, :]] > 255 - 90 * board.lamps * board.lamps
         board.image[lit] = np.array(dice.pick(LIT)) * 0.8
@@ -383,7 +384,8 @@ def draw_facade(
     if lamps > 0.5:  # street lamps light the lower storeys
         rise = np.arange(board.rows)[::-1, None, None] / scale
         lift = 1 + 1.3 * lamps / (1 + rise * rise / 20)
-        board.image[:] = np.minimum(board.image * lift * (1, 0.96, 0.88), 255).astype(np.uint8)
+        factor = (lift * (64, 61, 56)).astype(np.uint16)
+        board.image[:] = np.minimum((board.image * factor) >> 6, 255)
     label = np.full(board.image.shape[:2], labels.BUILDING, np.uint8)
     if height > wall_top:
         _roof(board, look, label, snow, dice)

@@ -65,8 +65,8 @@ def draw_lamp(scene: Scene, x: float, z: float, seed: int) -> None:
         light = (x, top + 0.25, z)
     else:
         top = dice.between(7.0, 9.0)
-        post.bar((0, 0), (0, top), 0.10, 0.06, _GREY, labels.POLE)
-        post.bar((0, 0), (0, 1.2), 0.14, 0.13, _GREY, labels.POLE)
+        post.bar((0, 0), (0, top), 0.08, 0.05, _GREY, labels.POLE)
+        post.bar((0, 0), (0, 1.2), 0.11, 0.10, _GREY, labels.POLE)
         post.bar((0, top - 0.1), (reach * 1.9, top + 0.3), 0.05, 0.04, _GREY, labels.POLE)
         head = [(reach * 1.5, top + 0.2), (reach * 2.5, top + 0.25), (reach * 2.4, top + 0.42),
                 (reach * 1.6, top + 0.4)]  # fmt: skip
@@ -198,7 +198,7 @@ def draw_traffic_light(scene: Scene, x: float, z: float, seed: int) -> None:
     places = [(0.0, 2.4)]
     if dice.chance(0.55):
         long = dice.between(2.8, 5.0)
-        post.bar((0, 0), (0, 5.9), 0.11, 0.09, _GREY, labels.POLE)
+        post.bar((0, 0), (0, 5.9), 0.09, 0.08, _GREY, labels.POLE)
         post.bar((0, 5.7), (reach * long, 6.0), 0.07, 0.05, _GREY, labels.POLE)
         places.append((reach * (long - 0.3), 5.2))
     else:

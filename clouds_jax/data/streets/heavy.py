@@ -1,4 +1,4 @@
-"""Trucks, buses, trams and motorcycles."""
+"""Trucks, buses and trams."""
 
 import functools
 
@@ -171,35 +171,4 @@ def tram(cars: int) -> Mesh:
                 y, z = high + 0.38 * step, m - 0.2 * (step if step < 2 else 3 - step)
                 builder.box(-0.06, 0.06, y, y + 0.4, z - 0.05, z + 0.05, "gap", 3)
             builder.box(-0.7, 0.7, 4.88, 4.94, m - 0.65, m - 0.55, "gap", 4)
-    return builder.build()
-
-
-@functools.cache
-def motorcycle(name: str) -> Mesh:
-    """Returns a "scooter" or a "roadster"."""
-    builder = Builder()
-    builder.part((0.0, 0.5, 0.0))
-    scooter = name == "scooter"
-    radius, base = (0.25, 0.62) if scooter else (0.32, 0.72)
-    for z in (-base, base):
-        wheel(builder, 0.07, z, radius, 0.14)
-    if scooter:
-        builder.box(-0.15, 0.15, 0.30, 0.78, -0.75, -0.1, "paint")
-        builder.box(-0.16, 0.16, 0.78, 0.88, -0.78, 0.02, "seat")
-        builder.box(-0.16, 0.16, 0.22, 0.32, -0.1, 0.45, "trim")
-        builder.box(-0.19, 0.19, 0.30, 0.98, 0.42, 0.52, "paint")
-    else:
-        builder.box(-0.15, 0.15, 0.28, 0.62, -0.32, 0.34, "engine")
-        builder.box(-0.16, 0.16, 0.62, 0.92, -0.1, 0.4, "paint")
-        builder.box(-0.14, 0.14, 0.72, 0.84, -0.8, -0.1, "seat")
-        builder.box(-0.05, 0.05, 0.32, 1.0, 0.52, 0.62, "trim")
-        builder.pair([(0.2, 0.26, -0.75), (0.2, 0.26, 0.1), (0.2, 0.36, 0.1), (0.2, 0.36, -0.75)],
-                     "rim", 3)  # fmt: skip
-    builder.box(-0.38, 0.38, 1.0, 1.06, 0.42, 0.5, "trim", 2)
-    builder.box(-0.12, 0.12, 0.82, 1.04, 0.5, 0.66, "paint", 3)
-    builder.end(-0.1, 0.1, 0.84, 1.0, 0.67, "head", 4)
-    builder.end(-0.1, 0.1, 0.66, 0.76, -0.82, "tail", 4)
-    builder.end(-0.1, 0.1, 0.48, 0.62, -0.81, "plate", 4)
-    for sign in (1, -1):
-        builder.end(sign * 0.3, sign * 0.44, 1.14, 1.26, 0.44, "gap", 5)
     return builder.build()

@@ -230,7 +230,7 @@ def _furnish(layout: Layout, domain: Domain, side: Side, dice: Dice) -> None:
     def add(kind: str, x: float, z: float, height: float) -> None:
         layout.things.append(Thing(kind, x, z, (0.2, 0.2, height), 0, 2, dice.seed()))
 
-    spacing, z = dice.between(20, 30), dice.between(6, 20)
+    spacing, z = dice.between(20, 30), dice.between(8, 24)
     while z < 150:
         if not layout.crossed(z, 2):
             add("lamp", edge, z, 8.0)
@@ -243,11 +243,11 @@ def _furnish(layout: Layout, domain: Domain, side: Side, dice: Dice) -> None:
                 x = side.sign * (side.kerb + min(0.9, reach * 0.4))
                 add("tree", x, z, dice.between(5.0, 10.0))
             z += spacing
-    z = dice.between(6, 16)
+    z = dice.between(9, 24)
     while z < 90:
         if not layout.crossed(z):
             add("sign", edge + side.sign * dice.between(-0.1, 0.3), z, 2.8)
-        z += dice.between(10, 30)
+        z += dice.between(14, 40)
     if layout.crossing:
         crossing = layout.crossing
         kind = "light" if crossing.lights else "sign"

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from clouds_jax.data.streets import furniture, people, plants, traffic, weather
+from clouds_jax.data.streets import cycles, furniture, people, plants, traffic, weather
 from clouds_jax.data.streets.buildings import Building, draw_building
 from clouds_jax.data.streets.camera import Camera
 from clouds_jax.data.streets.canvas import Canvas
@@ -129,10 +129,9 @@ def _draw_thing(scene: Scene, thing: Thing) -> None:
     elif kind == "bush":
         plants.draw_bush(scene, x, z, thing.size[2], seed)
     elif kind == "parked_bicycle":
-        people.draw_bicycle(scene, x, z, thing.turn, seed)
+        cycles.draw_bicycle(scene, x, z, thing.turn, seed)
     elif kind == "parked_motorcycle":
-        people.draw_motorcycle(scene, x, z, {1: (0.0, 1.0), -1: (0.0, -1.0)}.get(
-            int(thing.turn), (1.0, 0.0)), seed)  # fmt: skip
+        cycles.draw_motorcycle(scene, x, z, thing.turn, seed)
     elif kind == "lamp":
         furniture.draw_lamp(scene, x, z, seed)
     elif kind == "sign":

@@ -1,6 +1,6 @@
 """Vehicles in a scene: their colours, lamps and what they throw on the road."""
 
-from clouds_jax.data.streets import labels, people
+from clouds_jax.data.streets import cycles, labels
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.heavy import bus, tram, truck
 from clouds_jax.data.streets.layout import Thing
@@ -88,8 +88,8 @@ def draw_two_wheeler(scene: Scene, thing: Thing) -> None:
     """Draws a bicycle or motorcycle that is ridden."""
     if thing.kind == "bicycle":
         turn = {2: 1.0, -2: -1.0}.get(int(thing.turn), 0.0)
-        people.draw_cyclist(scene, thing.x, thing.z, turn, thing.seed)
+        cycles.draw_cyclist(scene, thing.x, thing.z, turn, thing.seed)
     else:
-        people.draw_motorcyclist(scene, thing.x, thing.z, thing.turn < 0, thing.seed)
+        cycles.draw_motorcyclist(scene, thing.x, thing.z, thing.turn < 0, thing.seed)
         if scene.condition.lamps > 0.25:
             _lamps(scene, thing)
