@@ -257,21 +257,24 @@ def evenly_spaced(count: int, n: int) -> list[int]:
 
 
 def _run(step: Step, states: Any, batches: Iterable[list[Item]], size: int, mesh: Mesh):
-    """Yields (batch, predicted on the device, counts, whether it was compiled for).
+    """Yields (batch, predicted on the device, counts, whether nothing was compiled meanwhile).
 
     The next batch is read while the devices work on the last one.
     """
-    running, seen = None, set()
+    running, seen, compiled = None, set(), False
     for batch in batches:
-        steady = batch[0].shapes in seen
+        compiled |= batch[0].shapes not in seen
         seen.add(batch[0].shapes)
         images, labels = eval_batches.stack(batch, size, mesh)
-        predicted, counts = step(states, images, labels)
+        out = step(states, images, labels)
         if running is not None:
-            yield running[0], running[1], jax.device_get(running[2]), running[3]
-        running = batch, predicted, counts, steady
+            batch_before, (predicted, counts) = running
+            yield batch_before, predicted, jax.device_get(counts), not compiled
+            compiled = False
+        running = batch, out
     if running is not None:
-        yield running[0], running[1], jax.device_get(running[2]), running[3]
+        batch, (predicted, counts) = running
+        yield batch, predicted, jax.device_get(counts), not compiled
 
 
 def _whole(states: Any) -> Any:
