@@ -25,15 +25,14 @@ from orbax.checkpoint import v1 as ocp
 _ARRAYS = "arrays"
 _PROVENANCE = "provenance.json"
 # Keys of the config that may differ between a checkpoint and the run that goes on from it: they
-# change what is measured, kept or printed, not what is learned. `steps` is among them only where
-# the schedule does not depend on it (see `changed_keys`).
+# change what is measured, kept or printed, not what is learned. `steps` counts only where the
+# schedule depends on it (see `changed_keys`).
 _FREE_KEYS = (
     "checkpoint_every",
     "compile_cache",
     "data.shards",
     "data.threads",
     "data.buffer",
-    "data.workers",
     "debug",
     "eval",
     "evals",
@@ -91,7 +90,8 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
     if not path.exists():
         raise FileNotFoundError(
             f"no weights at {path}; make them with"
-            f" `python -m porting convert <family> --source <file> --out {path}`."
+            f" `python -m porting convert <family> <file> --output {path}`"
+            " (`python -m porting convert --help` lists the families)."
         )
     if not (path / _PROVENANCE).exists() or not (path / _ARRAYS).exists():
         raise FileNotFoundError(

@@ -51,6 +51,8 @@ class MetricsWriter:
         self._file = self._board = self._wandb = None
         if jax.process_index() != 0:
             return
+        if wandb and wandb["project"]:
+            self._wandb = _start_wandb(self._path.parent, config, **wandb)
         _write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
         self._file = self._path.open("a")
         if tensorboard:
@@ -58,8 +60,6 @@ class MetricsWriter:
             self._board = board.SummaryWriter(
                 str(self._path.parent / "tensorboard"), purge_step=step + 1 if step else None
             )
-        if wandb and wandb["project"]:
-            self._wandb = _start_wandb(self._path.parent, config, **wandb)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds the scalars of one step."""

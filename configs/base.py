@@ -77,6 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evals = dict()  # dataset/split -> scored every n steps, and at the end
     config.eval = dict(
+        enabled=True,  # False: none of `evals`
         protocol="clouds",  # how images are resized and scored; see clouds_jax.evaluation
         limit=0,  # score the first n images only; 0: all
     )

@@ -11,7 +11,7 @@ from clouds_jax.typing import Batch
 
 CLASSES = 5
 SIZE = (32, 48)
-OPTIMIZER = dict(lr=1e-2, steps=10, weight_decay=0.05, clip_norm=1.0, schedule="poly")
+OPTIMIZER = dict(lr=1e-2, steps=20, weight_decay=0.05, clip_norm=1.0, schedule="poly")
 
 
 class Encoder(nnx.Module):
@@ -50,7 +50,7 @@ def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None):
     graphdef, state, shardings = train_state.make_state(
         Model, tx, seed=seed, mesh=mesh, rules=rules, weights=weights
     )
-    schedule = optim.make_schedule(lr=1e-2, steps=10, schedule="poly")
+    schedule = optim.make_schedule(lr=1e-2, steps=20, schedule="poly")
     step = train_step.make_step(
         graphdef, segmentation.pixel_loss, tx, classes=CLASSES, mesh=mesh, shardings=shardings,
         schedule=schedule,

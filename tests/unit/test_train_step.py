@@ -16,7 +16,7 @@ import small_run
 from clouds_jax import sharding
 
 SAME = 1e-5  # between numbers of devices: the order of additions differs
-COLLECTIVE = r"= \S+ (all-\w[\w-]*|reduce-scatter|collective-\w+)(?:-start)?\("
+COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
 
 
 def train(steps, devices=None, **options):
@@ -30,7 +30,7 @@ def train(steps, devices=None, **options):
 
 def test_the_loss_falls():
     _, losses, _ = train(12)
-    assert losses[-1] < losses[0] - 0.05
+    assert losses[-1] < losses[0] - 0.01
 
 
 def test_one_two_and_eight_devices_agree():
@@ -102,8 +102,8 @@ def test_equal_seeds_give_equal_runs_and_others_do_not():
 
 def test_the_metrics_tell_the_learning_rate_and_the_gradient():
     _, _, metrics = train(2)
-    # The second update happens after one update done: poly decay of 10 steps.
-    np.testing.assert_allclose(metrics["lr"], 1e-2 * 0.9**0.9, rtol=1e-6)
+    # The second update happens after one update done: poly decay over 20 steps.
+    np.testing.assert_allclose(metrics["lr"], 1e-2 * 0.95**0.9, rtol=1e-6)
     assert metrics["grad_norm"] > 0
     assert bool(metrics["finite"])
 

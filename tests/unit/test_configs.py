@@ -1,0 +1,141 @@
+"""The configs: same keys everywhere, the paper's numbers, a debug mode, a lock."""
+
+import importlib.util
+import json
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from clouds_jax import parts, sharding
+from clouds_jax.data import records
+from clouds_jax.data.datasets import DATASETS
+
+NAMES = ("camvid", "camvid_fpn", "cityscapes", "gta", "streets", "synthia")
+# Branches whose keys are names of datasets, or belong to one kind of head.
+OPEN = ("data.batch", "evals", "head")
+
+
+@pytest.fixture
+def load(root, monkeypatch):
+    monkeypatch.syspath_prepend(root)  # as `python -m` does with the folder it is started in
+
+    def of(name, mode=""):
+        path = root / "configs" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"config_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config(mode) if name != "base" else module.get_config()
+
+    return of
+
+
+def keys(config, prefix=""):
+    found = set()
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        found.add(name)
+        if isinstance(value, ConfigDict) and name not in OPEN:
+            found |= keys(value, name + ".")
+    return found
+
+
+def test_all_configs_are_listed_here(root):
+    assert {p.stem for p in (root / "configs").glob("warmup_*.py")} == {
+        f"warmup_{name}" for name in NAMES
+    }
+
+
+@pytest.mark.parametrize("mode", ["", "debug"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_adds_and_drops_no_key(load, name, mode):
+    assert keys(load(f"warmup_{name}", mode)) == keys(load("base"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_can_be_built_and_passes_the_checks(load, name):
+    config = load(f"warmup_{name}")
+    parts.check(config, sharding.make_mesh())
+    parts.optimizer(config)
+    parts.protocol(config)
+    json.dumps(parts.jsonable(config))
+    refs = [*config.data.batch, *config.evals]
+    for dataset, split in (records.parse_ref(ref) for ref in refs):
+        assert not DATASETS[dataset].splits or split in DATASETS[dataset].splits
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_debug_mode_is_small_and_needs_no_files(load, name):
+    config = load(f"warmup_{name}", "debug")
+    parts.check(config, sharding.make_mesh())
+    assert config.steps == 4
+    assert (config.encoder.name, config.encoder.weights) == ("convnext_debug", "")
+    assert list(config.data.batch) == ["fake"] and list(config.evals) == ["fake/train"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_modes_are_refused(load, name):
+    with pytest.raises(ValueError, match="'quick' is no mode of this config; the only one is"):
+        load(f"warmup_{name}", "quick")
+
+
+@pytest.mark.parametrize(
+    "name, steps, lr, schedule, size",
+    [
+        ("gta", 40_000, 1e-5, "constant", (1052, 1914)),
+        ("synthia", 30_000, 1e-5, "poly", (760, 1280)),
+        ("cityscapes", 5_000, 1e-4, "constant", (1024, 2048)),
+    ],
+)
+def test_the_papers_runs_have_the_papers_numbers(load, name, steps, lr, schedule, size):
+    config = load(f"warmup_{name}")
+    assert (config.steps, config.optimizer.lr) == (steps, lr)
+    assert config.optimizer.schedule == schedule
+    assert config.data.initial_size == size
+    assert sum(config.data.batch.values()) == 8
+    assert config.data.crop == (768, 768) and config.data.crop_offsets == "diagonal"
+    assert (config.loss.cls, config.loss.mask, config.loss.dice) == (2.0, 5.0, 5.0)
+    assert (config.optimizer.clip_norm, config.optimizer.weight_decay) == (0.01, 0.05)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
+def test_a_misspelt_key_on_the_command_line_is_refused(root, monkeypatch):
+    monkeypatch.syspath_prepend(root)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    arguments = [f"--config={root}/configs/warmup_gta.py:debug", "--config.optimizer.lrr=1"]
+    with pytest.raises(AttributeError, match='Did you mean "lr"'):
+        values(["train", *arguments])
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("encoder.name", "convnext_big", "ENCODERS has no 'convnext_big'; it has: convnext_debug"),
+        ("head.name", "segformer", "must be one of: mask2former, fpn"),
+        ("head.num_queries", 5, "19 classes need at least 19"),
+        ("data.crop", (64, 50), "multiples of 32"),
+        ("data.batch.fake", 3, "sums to 3 images; 2 devices need a multiple of 2"),
+        ("label_space", "pascal", "pascal"),
+        ("keep", 0, "config.keep is 0; it must be at least 1"),
+        ("evals", {"fake/train": 0}, "'fake/train'"),
+    ],
+)
+def test_values_that_could_only_fail_later_are_refused_at_once(load, key, value, message):
+    config = load("warmup_gta", "debug")
+    if key == "evals":
+        config.evals = value
+    else:
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises((ValueError, KeyError), match=message):
+        parts.check(config, sharding.make_mesh())
+
+
+def test_a_run_without_encoder_weights_names_the_command_that_makes_them(load):
+    config = load("warmup_gta")
+    config.encoder.weights = ""
+    with pytest.raises(ValueError, match="python -m porting convert"):
+        parts.initial_weights(config)
+    config.encoder.weights = "no/such/folder"
+    with pytest.raises(FileNotFoundError, match="python -m porting convert"):
+        parts.initial_weights(config)
