@@ -1,0 +1,140 @@
+"""Rule tables on the names and shapes of the real models at full size; no numbers are made."""
+
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from clouds_jax.encoders import get_encoder
+from clouds_jax.nn.sizes import HeadSize
+from porting.reference import encoders, mask2former
+from porting.rules import plan
+from porting.tables import get_table
+from porting.targets import choose
+
+pytestmark = pytest.mark.parity
+LARGE = "convnext_large_d_320"
+
+
+def shapes(state, prefix=""):
+    """A state dict as names, shapes and dtypes."""
+    return {
+        prefix + name: jax.ShapeDtypeStruct(
+            tuple(t.shape), np.dtype(str(t.dtype).removeprefix("torch."))
+        )
+        for name, t in state.items()
+    }
+
+
+def meta(make):
+    """The names and shapes of a module that is never filled."""
+    with torch.device("meta"):
+        return shapes(make().state_dict())
+
+
+def planned(family, source, **kwargs):
+    table = get_table(family)
+    target = choose(source, table, **kwargs)
+    found = plan(source, table.rules, target.want)
+    assert not found.misfits
+    return target, found
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return meta(lambda: encoders.open_clip_convnext(LARGE, text=True).module)
+
+
+@pytest.fixture(scope="module")
+def head():
+    with torch.device("meta"):
+        module = mask2former.Head(get_encoder(LARGE).widths, HeadSize(), 19)
+    return module.state_dict()
+
+
+def test_open_clips_large_model_fits_and_is_told_by_its_shapes(clip):
+    assert len(clip) == 543  # spec 8.1
+    target, found = planned("open_clip_convnext", clip)
+    assert target.encoder == LARGE
+    assert len(found.used) == 345
+    assert all(not name.startswith("visual.") for name in found.dropped)
+
+
+@pytest.mark.parametrize("encoder", ["convnext_base", "convnext_xxlarge"])
+def test_open_clips_other_models_fit(encoder):
+    source = meta(lambda: encoders.open_clip_convnext(encoder).module)
+    assert planned("open_clip_convnext", source)[0].encoder == encoder
+
+
+@pytest.mark.parametrize("encoder", [LARGE, "convnext_base"])
+def test_timms_clip_models_fit(encoder):
+    source = meta(lambda: encoders.timm_convnext(encoder, clip=True).module)
+    target, found = planned("timm_clip_convnext", source)
+    assert target.encoder == encoder
+    assert list(found.dropped) == ["head.fc.bias"]
+
+
+def test_a_clouds_checkpoint_of_full_size_fits(clip, head):
+    original = shapes(mask2former.to_original(head))
+    parts = [name.split(".")[1] for name in original]
+    assert parts.count("pixel_decoder") == 117 and parts.count("predictor") == 175  # spec 8.2
+    source = {f"backbone.clip_model.{name}": leaf for name, leaf in clip.items()} | original
+    source["criterion.empty_weight"] = jax.ShapeDtypeStruct((20,), np.float32)
+    source["void_embedding.weight"] = jax.ShapeDtypeStruct((1, 768), np.float32)
+    assert len(source) == 837
+    target, found = planned("clouds", source)
+    assert target.encoder == LARGE and target.head == HeadSize() and target.classes == 19
+    assert len(found.used) == 345 + 292
+
+
+def test_a_clouds_checkpoint_without_its_clip_gives_a_head(head):
+    target, _ = planned("clouds", shapes(mask2former.to_original(head)))
+    assert target.encoder is None and set(target.want) == {"head"}
+
+
+def test_a_text_classifier_head_is_refused_by_name(head):
+    source = shapes(mask2former.to_original(head))
+    del source["sem_seg_head.predictor.class_embed.weight"]
+    del source["sem_seg_head.predictor.class_embed.bias"]
+    layer = "sem_seg_head.predictor.class_embed.layers.0.weight"
+    source[layer] = jax.ShapeDtypeStruct((256, 256), np.float32)
+    table = get_table("clouds")
+    misfits = plan(source, table.rules, choose(source, table).want).misfits
+    assert f"{layer} (256, 256): matches no rule" in misfits
+
+
+@pytest.mark.parametrize("query", ["query_feat", "static_query"])
+def test_a_detectron2_head_on_a_resnet_fits_under_both_names_of_its_queries(head, query):
+    with torch.device("meta"):
+        module = mask2former.Head((256, 512, 1024, 2048), HeadSize(), 19)
+    source = shapes(mask2former.to_original(module.state_dict()))
+    queries = source.pop("sem_seg_head.predictor.query_feat.weight")
+    source[f"sem_seg_head.predictor.{query}.weight"] = queries
+    source["backbone.stem.conv1.weight"] = jax.ShapeDtypeStruct((64, 3, 7, 7), np.float32)
+    target, found = planned("mask2former_d2", source)
+    assert target.widths == (256, 512, 1024, 2048)
+    assert list(found.dropped) == ["backbone.stem.conv1.weight"]
+
+
+def test_the_whole_hugging_face_model_fits():
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+    config = Mask2FormerConfig(num_labels=19)
+    with torch.device("meta"):
+        model = Mask2FormerForUniversalSegmentation(config)
+    target, found = planned("mask2former_hf", shapes(model.state_dict()))
+    assert target.head == HeadSize() and target.classes == 19
+    assert target.widths == (96, 192, 384, 768)  # Swin-T, the default trunk
+    kept = {name for name in found.dropped if not name.startswith("model.pixel_level_module.enc")}
+    assert kept == {"criterion.empty_weight"}
+
+
+def test_names_of_the_original_head_come_back():
+    head = mask2former.Head((8, 16, 24, 32), HeadSize(num_queries=3, dim=32, pixel_layers=1), 4)
+    state = head.state_dict()
+    back = mask2former.from_original(head, mask2former.to_original(state))
+    assert list(back) == list(state)
+    assert all(torch.equal(back[name], state[name]) for name in state)

@@ -1,0 +1,76 @@
+"""Comparisons find what is wrong, and reports say where."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from porting import report
+from porting.compare import compare
+from porting.parity import Case
+from porting.tolerances import Tolerance, get_tolerance
+
+TOLERANCE = Tolerance(op=1e-5, block=1e-5, model=1e-4, agreement=0.99)
+
+
+def tap(name, error, view="chain", **kwargs):
+    theirs = np.random.default_rng(0).normal(size=(2, 5, 7, 3))
+    theirs /= theirs.std()
+    ours = theirs.copy()
+    ours[1, 4, 6, 2] += error
+    return compare(name, view, ours, theirs, TOLERANCE, **kwargs)
+
+
+def test_one_wrong_number_is_enough():
+    assert tap("a", 0.9e-4).good
+    assert not tap("a", 1.1e-4).good
+    assert not tap("a", 0.9e-4, "block").good
+
+
+def test_nan_is_never_good():
+    assert not tap("a", np.nan).good
+
+
+def test_a_tensor_of_another_shape_is_refused_not_broadcast():
+    with pytest.raises(ValueError, match=r"x: ours is \(2, 1\), the reference \(2, 3\)"):
+        compare("x", "chain", np.ones((2, 1)), np.ones((2, 3)), TOLERANCE)
+
+
+def test_a_constant_reference_allows_no_error():
+    assert compare("x", "chain", np.ones((2, 3)), np.ones((2, 3)), TOLERANCE).good
+    assert not compare("x", "chain", np.ones((2, 3)) + 1e-9, np.ones((2, 3)), TOLERANCE).good
+
+
+def test_the_verdict_and_the_first_bad_tap():
+    good = Case("good", {}, (tap("a", 0), tap("b", 1, judged=False)))
+    bad = Case("bad", {}, (tap("a", 0), tap("b", 1), tap("c", 1)))
+    assert report.good([good]) and not report.good([good, bad])
+    assert report.first_bad(good) is None
+    assert report.first_bad(bad).name == "b"
+
+
+def test_the_report_highlights_the_first_bad_tap(tmp_path):
+    case = Case("x", {"file": "f.pth", "sha256": "00"}, (tap("a", 0), tap("b", 1), tap("c", 1)))
+    found = {
+        "family": "f",
+        "verdict": "out of bounds",
+        "dtype": "float32",
+        "device": "cpu",
+        "tolerance": vars(TOLERANCE),
+        "target": {},
+        "tensors": {"used": 1, "filled": 1, "dropped": {"why": ["n"]}},
+        "versions": {"python": "3"},
+    }
+    markdown = report.to_markdown(found, [case])
+    assert "**First out of bounds: `b` (chain), 1.0e+00.**" in markdown
+    assert "| **`b`** |" in markdown and "| `c` |" in markdown
+    report.write(found, markdown, tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == found
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["report.json", "report.md"]
+
+
+def test_an_unknown_device_is_answered_with_the_known_ones():
+    with pytest.raises(KeyError, match="no row for int4 on abacus; it has: float32 on cpu"):
+        get_tolerance("int4", "abacus")
