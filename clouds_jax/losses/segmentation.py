@@ -123,19 +123,15 @@ def mask_loss(
         targets: masks, by class.
         query: of each class, -1 where absent; absent classes add nothing.
         points: candidates and random points of every class.
-        counts: how many of them count.
+        counts: how many candidates to choose.
     """
-    classes = targets.present.shape[1]
-    logits, where, used = losses_points.sample_uncertain(maps, query, points, counts)
-    target = sampling.sample_targets(targets.label, where, jnp.arange(classes))
-    target = target.astype(jnp.float32)
+    where = losses_points.choose_uncertain(maps, query, points, counts)
+    logits = sampling.sample_channels(maps, query, where).astype(jnp.float32)
+    classes = jnp.arange(targets.present.shape[1])
+    target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)
 
-    total = counts.uncertain + counts.random
-    entropy = jax.nn.softplus(logits) - logits * target
-    mask = jnp.where(used, entropy, 0).sum(axis=-1) / total
-
-    share = jnp.where(used, jax.nn.sigmoid(logits), 0)
-    target = jnp.where(used, target, 0)
+    mask = (jax.nn.softplus(logits) - logits * target).mean(axis=-1)
+    share = jax.nn.sigmoid(logits)
     overlap = (share * target).sum(axis=-1)
     dice = 1 - (2 * overlap + 1) / (share.sum(axis=-1) + target.sum(axis=-1) + 1)
     present = targets.present

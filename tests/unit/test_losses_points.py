@@ -36,7 +36,7 @@ def test_points_lie_in_the_map_and_differ_between_outputs_examples_and_masks():
         drawn = np.stack([getattr(d, part) for d in draws])
         assert drawn.shape == (2, 2, 3, size, 2)
         assert drawn.min() >= 0 and drawn.max() < 1
-        assert len(np.unique(drawn)) == drawn.size
+        assert len(np.unique(drawn.reshape(-1, 2), axis=0)) == drawn.size / 2
 
 
 def test_an_example_draws_the_same_points_alone_and_in_a_batch():
@@ -49,14 +49,24 @@ def test_an_example_draws_the_same_points_alone_and_in_a_batch():
     np.testing.assert_array_equal(both[1:2], points.match_points(keys(3)[1:2], 4, 6))
 
 
-def test_the_most_uncertain_candidates_and_all_random_points_count():
-    # A map of one row and four columns, whose centres are at 1/8, 3/8, 5/8, 7/8.
-    maps = jnp.asarray([5.0, -1.0, 0.5, -7.0])[None, None, :, None]
+def test_the_most_uncertain_candidates_are_chosen_and_all_random_points_kept():
+    # A map of one row and four columns, whose centres are at 1/8, 3/8, 5/8, 7/8; another query
+    # has the reverse.
+    row = jnp.asarray([5.0, -1.0, 0.5, -7.0])
+    maps = jnp.stack([row, row[::-1]], axis=-1)[None, None]
     x = jnp.asarray([1, 3, 5, 7]) / 8
-    candidates = jnp.stack([x, jnp.full(4, 0.5)], axis=-1)[None, None]
-    drawn = points.Draw(candidates, candidates[:, :, :1])
-    counts = points.Counts(candidates=4, uncertain=2, random=1)
-    logits, where, used = points.sample_uncertain(maps, jnp.zeros((1, 1), int), drawn, counts)
-    np.testing.assert_allclose(logits[0, 0], [5.0, -1.0, 0.5, -7.0, 5.0])
-    np.testing.assert_array_equal(used[0, 0], [False, True, True, False, True])
-    assert where.shape == (1, 1, 5, 2)
+    candidates = jnp.stack([x, jnp.full(4, 0.5)], axis=-1)[None, None].repeat(3, 1)
+    drawn = points.Draw(candidates, jnp.full((1, 3, 1, 2), 0.25))
+    counts = points.Counts(candidates=4, uncertain=3, random=1)
+    where = points.choose_uncertain(maps, jnp.asarray([[0, 1, -1]]), drawn, counts)
+    assert where.shape == (1, 3, 4, 2)
+    np.testing.assert_allclose(where[0, 0, :, 0], [1 / 8, 3 / 8, 5 / 8, 1 / 4])
+    np.testing.assert_allclose(where[0, 1, :, 0], [3 / 8, 5 / 8, 7 / 8, 1 / 4])
+    np.testing.assert_allclose(where[0, 2, :, 0], [1 / 8, 3 / 8, 5 / 8, 1 / 4])  # all alike
+
+
+def test_points_are_uniform():
+    drawn = np.asarray(points.match_points(keys(1), 0, 20_000))[0]
+    counts, _, _ = np.histogram2d(*drawn.T, bins=4, range=((0, 1), (0, 1)))
+    # 1250 in each of 16 cells, standard deviation 34.
+    assert 1250 - 5 * 34 < counts.min() and counts.max() < 1250 + 5 * 34
