@@ -113,7 +113,7 @@ def run_row(table: str, name: str, row: Row, arguments: argparse.Namespace) -> N
         "config": config,
         "set": sets,
         "protocol": row.protocol,
-        "results": results,
+        "results": results["datasets"],
         "training": f"{wall / 60:.1f} min",
         "hardware": hardware(),
     }
@@ -141,7 +141,7 @@ def render(table: str, rows: Mapping[str, Row], results: str) -> str:
             cells = ["not run"] * len(datasets) + [published, "not run", "not run"]
         else:
             record = json.loads(path.read_text())
-            miou = {r["dataset"]: 100 * r["miou"] for r in record["results"]}
+            miou = {ref: 100 * r["miou"] for ref, r in record["results"].items()}
             cells = [f"{miou[d]:.2f}" if d in miou else "not run" for d in datasets]
             cells += [published, record["training"], record["hardware"]]
         lines.append("| " + " | ".join([name, *cells]) + " |")
