@@ -21,7 +21,7 @@ from configs import base
 
 def get_config(mode: str = ""):
     config = base.get_config()
-    config.steps = 1_400
+    config.steps = 1_000
     config.label_space = "camvid11"
     config.encoder.update(name="efficientnet_lite0", weights="weights/efficientnet_lite0")
     # A head for two CPU cores.
