@@ -85,12 +85,18 @@ class Reader:
     """
 
     def __init__(
-        self, plan: Plan, writer: logs.MetricsWriter, progress: logs.Progress, window: logs.Window
+        self,
+        plan: Plan,
+        writer: logs.MetricsWriter,
+        progress: logs.Progress,
+        window: logs.Window,
+        *,
+        done: int,
     ):
         self._plan, self._writer, self._progress = plan, writer, progress
         self.window = window
         self._pending: list[tuple[int, Metrics]] = []
-        self._seen = 0  # last step read
+        self._seen = done  # last step read
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Notes a step that was started; reads the ones before it when a line is due."""
@@ -127,7 +133,7 @@ class Reader:
         value = float(metrics.get(first, math.nan))
         return (
             f"{first} became {value} between step {self._seen:,} and {step:,}"
-            f" (not finite: {', '.join(names)}); nothing was saved since. Run again with"
+            f" (not finite: {', '.join(names)}); the last checkpoint is from before. Run again with"
             " --config.debug.nans=True to find the operation."
         )
 
@@ -163,8 +169,8 @@ def run(
         The last state.
     """
     progress = logs.Progress(steps=plan.steps, images=plan.images)
-    reader = Reader(plan, writer, progress, window)
     done = int(jax.device_get(state.step))
+    reader = Reader(plan, writer, progress, window, done=done)
     first = done + 1
     progress.start(done)
     _evaluate_due(evaluate, plan, done, state, progress)

@@ -7,10 +7,13 @@ The run's folder gets `config.json`, `run.txt` (commit, versions, parameters), `
 from the last checkpoint, bit for bit.
 """
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -141,13 +144,28 @@ def _describe(workdir: pathlib.Path, config: Mapping[str, Any], state: TrainStat
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    config = flags.FLAGS.config
+        raise app.UsageError(f"what is {argv[1]!r}? Settings are given as --config.key=value.")
+    config, workdir = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
     logs.setup()
     debug.setup(
         compile_cache=config.compile_cache, nans=config.debug.nans, compiles=config.debug.compiles
     )
-    train(config, flags.FLAGS.workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        train(config, workdir)
+    except (ValueError, KeyError, OSError, FloatingPointError) as error:
+        with contextlib.suppress(OSError):
+            (workdir / "error.txt").write_text(traceback.format_exc())
+        message = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f"train: {message}\n(where it happened: {workdir / 'error.txt'})")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Reads the command line; a wrong config key ends the program with one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError, ValueError, OSError, flags.Error) as error:
+        sys.exit(f"train: {error.args[0] if isinstance(error, KeyError) else error}")
 
 
 def program() -> None:
@@ -155,7 +173,7 @@ def program() -> None:
     config_flags.DEFINE_config_file("config", None, "Path of the config, `:debug` appended or not.")
     flags.DEFINE_string("workdir", None, "The run's folder.")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

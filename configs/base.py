@@ -131,6 +131,6 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.evals = {"fake/train": 2}
     config.eval.update(protocol="native", limit=2)
     config.checkpoint_every = 2
-    config.log_every = 1
+    config.log_every = 2
     config.tensorboard = False
     return config

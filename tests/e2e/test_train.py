@@ -1,0 +1,174 @@
+"""The training program from the command line: runs, is killed, goes on, refuses."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from clouds_jax import checkpoint, logs
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = "--config=configs/warmup_gta.py:debug"
+# Lines and checkpoints at different steps, so that a kill falls into the middle of a window.
+SHORT = ("--config.steps=6", "--config.checkpoint_every=2", "--config.log_every=3")
+SAME_LOSS = 1e-5  # relative, between numbers of devices
+TERMS = 3 * 4  # class, mask and dice loss of the queries and of three layers
+
+
+def metrics(workdir):
+    """The lines without what a clock measured."""
+    return [
+        {k: v for k, v in line.items() if not k.startswith("time/")}
+        for line in logs.read_metrics(workdir / "metrics.jsonl")
+    ]
+
+
+def saved(workdir, step):
+    """All arrays of a checkpoint, and the data position."""
+    folder = workdir / "checkpoints" / str(step)
+    position = {p.name: p.read_text() for p in (folder / "data").rglob("*") if p.is_file()}
+    return checkpoint.load_run(workdir, step)[0], position
+
+
+@pytest.fixture(scope="module")
+def straight(program, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight")
+    done = program("clouds_jax.train", CONFIG, *SHORT, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stderr
+
+
+def test_a_run_writes_what_it_did(straight):
+    workdir, log = straight
+    names = {p.name for p in workdir.iterdir()}
+    assert {"config.json", "run.txt", "metrics.jsonl", "best.json", "checkpoints"} <= names
+    assert json.loads((workdir / "config.json").read_text())["steps"] == 6
+    lines = metrics(workdir)
+    assert [line["step"] for line in lines if "loss" in line] == [3, 6]
+    assert [line["step"] for line in lines if "eval/fake/train/miou" in line] == [2, 4, 6]
+    last = [line for line in lines if "loss" in line][-1]
+    terms = {k: v for k, v in last.items() if k.startswith("loss_")}
+    assert len(terms) == TERMS
+    np.testing.assert_allclose(sum(terms.values()), last["loss"], rtol=1e-5)
+    assert np.isfinite(last["loss"]) and last["grad_norm"] > 0
+    assert (workdir / "run.txt").read_text().count("head.transformer_decoder") > 10
+    assert "images/s  ETA" in log and "waiting for data" in log
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+
+
+def test_a_run_killed_again_and_again_equals_the_straight_one(root, straight, tmp_path, program):
+    script = root / "tests" / "e2e" / "train_killed.py"
+    arguments = [CONFIG, *SHORT, f"--workdir={tmp_path}"]
+    # Before the first checkpoint; while one is being written; between two.
+    for moment, step in (("running", 1), ("saving", 2), ("running", 5), ("saving", 6)):
+        killed = subprocess.run(
+            [sys.executable, script, moment, str(step), *arguments],
+            cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = program("clouds_jax.train", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path) == metrics(straight[0])
+    (ours, position), (theirs, expected) = saved(tmp_path, 6), saved(straight[0], 6)
+    assert position == expected
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_finished_run_started_again_changes_nothing(straight, program):
+    before = metrics(straight[0])
+    done = program("clouds_jax.train", CONFIG, *SHORT, f"--workdir={straight[0]}")
+    assert done.returncode == 0, done.stderr
+    assert "goes on from step 6" in done.stderr
+    assert metrics(straight[0]) == before
+
+
+def test_a_run_asked_to_stop_saves_and_ends_well(root, tmp_path):
+    command = [
+        sys.executable, "-m", "clouds_jax.train", CONFIG, "--config.steps=1000000",
+        "--config.checkpoint_every=1000000", "--config.eval.enabled=False", f"--workdir={tmp_path}",
+    ]  # fmt: skip
+    run = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    try:
+        while not logs.read_metrics(tmp_path / "metrics.jsonl"):
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.2)
+        run.send_signal(signal.SIGTERM)
+        _, log = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode == 0, log
+    assert "asked to stop: saved step" in log
+    (step,) = (int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert metrics(tmp_path)[-1]["step"] <= step
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config.optimizer.lrr=1"], 'Did you mean "lr"'),
+        (["--config.encoder.name=convnext_big"], "ENCODERS has no 'convnext_big'; it has: "),
+        (["--config.data.crop=(64, 50)"], "must be multiples of 32"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error_and_leaves_nothing(
+    program, tmp_path, arguments, message
+):
+    done = program("clouds_jax.train", CONFIG, *arguments, f"--workdir={tmp_path}/run")
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    left = list((tmp_path / "run").iterdir()) if (tmp_path / "run").exists() else []
+    assert [p.name for p in left] in ([], ["error.txt"])
+
+
+def test_a_run_of_another_config_is_refused(program, straight):
+    before = {p: p.stat().st_mtime_ns for p in straight[0].rglob("*.json*")}
+    done = program(
+        "clouds_jax.train", CONFIG, *SHORT, "--config.optimizer.lr=0.5", f"--workdir={straight[0]}"
+    )
+    assert done.returncode == 1
+    assert "checkpoints of another config (optimizer.lr 1e-05, now 0.5)" in done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in straight[0].rglob("*.json*")}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(program, tmp_path):
+    done = program(
+        "clouds_jax.train", CONFIG, *SHORT, "--config.optimizer.lr=1e38",
+        "--config.checkpoint_every=4", "--config.eval.enabled=False", f"--workdir={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "loss became nan between step" in done.stderr
+    assert "--config.debug.nans=True" in done.stderr
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_one_two_and_eight_devices_train_alike(root, tmp_path):
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(root),
+    }
+    script = pathlib.Path(__file__).with_name("train_devices.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for devices in ("2", "8"):
+        for ours, one in zip(found[devices]["metrics"], found["1"]["metrics"], strict=True):
+            np.testing.assert_allclose(ours["loss"], one["loss"], rtol=SAME_LOSS)
+        # Two normalisers of the loss, then gradients and metrics in one.
+        assert found[devices]["collectives"] == ["all-reduce"] * 3
