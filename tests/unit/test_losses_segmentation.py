@@ -1,5 +1,7 @@
 """The set loss and the pixel loss: hand numbers, empty targets, names, several devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +32,10 @@ def case(b=2, outputs=3, queries=7, seed=0):
     return prediction, targets, jax.random.split(jax.random.key(seed), b)
 
 
-def loss(*args, **kwargs):
-    return segmentation.set_loss(*args, num_points=40, **kwargs)
+# Compiled once per shape and shared by the tests.
+loss = jax.jit(
+    functools.partial(segmentation.set_loss, num_points=40), static_argnames=("weights", "reduce")
+)
 
 
 def test_ten_outputs_give_the_thirty_terms_of_the_original_and_their_sum():
