@@ -1,15 +1,23 @@
 """Buildings along the street: a front to the road, and a side wall where a gap shows it."""
 
 import dataclasses
+import math
 
 import numpy as np
 
 from clouds_jax.data.streets import labels
+from clouds_jax.data.streets.boards import Look
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.domains import City
-from clouds_jax.data.streets.facades import Look, draw_facade
+from clouds_jax.data.streets.facades import draw_facade
 from clouds_jax.data.streets.scene import Scene
+from clouds_jax.data.streets.units import Number
 from clouds_jax.data.streets.walls import across, along
+
+# Metres from where on fronts (seen at a slant) and end walls are drawn without detail.
+_PLAIN_FRONT = 55.0
+_PLAIN_END = 90.0
+_TEXELS = 500_000  # of one picture at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +25,11 @@ class Building:
     """A building: its front at `x`, from depth `z0` to `z1`; `side` is -1 left and 1 right."""
 
     look: Look
-    x: float
+    x: Number
     side: int
-    z0: float
-    z1: float
-    deep: float
+    z0: Number
+    z1: Number
+    deep: Number
     open_end: bool
     seed: int
 
@@ -65,9 +73,11 @@ def draw_building(scene: Scene, building: Building) -> None:
     elif building.z0 > 2:
         gain = scene.light.on((0.0, 0.0, -1.0))
         dice = Dice(building.seed, "end")
-        scale = min(max(camera.scale(z_near), 5), 36)
+        scale = _scale(camera.scale(z_near), building.deep, seen)
         end_look = dataclasses.replace(look, shop=False)
-        texture, height = draw_facade(end_look, building.deep, seen, scale, gain, lamps, snow, dice)
+        texture, height = draw_facade(
+            end_look, building.deep, seen, scale, gain, lamps, snow, building.z0 > _PLAIN_END, dice
+        )
         x0, x1 = sorted((building.x, building.x + building.side * building.deep))
         if look.style == "house" and look.roof_height > 1:
             _gable(scene, building, x0, x1, gain)
@@ -78,11 +88,17 @@ def draw_building(scene: Scene, building: Building) -> None:
     gain = scene.light.on((-float(building.side), 0.0, 0.0))
     width = building.z1 - building.z0
     # The front is seen at a slant, so its columns need less than its rows.
-    scale = min(max(camera.scale(z_near) * 0.8, 5), 36)
+    scale = _scale(camera.scale(z_near) * 0.8, width, seen)
+    far = building.z0 > _PLAIN_FRONT
     texture, height = draw_facade(
-        look, width, seen, scale, gain, lamps, snow, Dice(building.seed, "front")
+        look, width, seen, scale, gain, lamps, snow, far, Dice(building.seed, "front")
     )
     along(scene, texture, building.x, building.z0, building.z1, 0.0, height)
+
+
+def _scale(wanted: Number, width: Number, height: Number) -> Number:
+    """Returns texels per metre: as the camera sees, within bounds of size."""
+    return min(max(wanted, 5.0), 36.0, math.sqrt(_TEXELS / (width * height)))
 
 
 def _party_wall(scene: Scene, building: Building) -> None:
@@ -95,7 +111,7 @@ def _party_wall(scene: Scene, building: Building) -> None:
     scene.canvas.polygon(scene.camera.project(points), colour, labels.BUILDING)
 
 
-def _gable(scene: Scene, building: Building, x0: float, x1: float, gain) -> None:
+def _gable(scene: Scene, building: Building, x0: Number, x1: Number, gain) -> None:
     """Draws the triangle of wall under a pitched roof."""
     top = building.look.height
     points = np.array(

@@ -12,6 +12,8 @@ import dataclasses
 
 import numpy as np
 
+from clouds_jax.data.streets.units import Number
+
 NEAR = 0.6
 FAR = 220.0
 
@@ -29,13 +31,13 @@ class Camera:
 
     width: int
     height: int
-    focal: float
-    cx: float
-    cy: float
-    x: float
-    y: float
-    curve: float
-    slope: float
+    focal: Number
+    cx: Number
+    cy: Number
+    x: Number
+    y: Number
+    curve: Number
+    slope: Number
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Projects `points` [..., 3] (z >= NEAR) to pixel positions [..., 2]."""
@@ -66,8 +68,8 @@ class Camera:
         """Returns (x - camera) / z [w] of the rays through the columns' centres."""
         return (np.arange(self.width) + 0.5 - self.cx) / self.focal
 
-    def wall_depths(self, x: float) -> np.ndarray:
-        """Returns the depth [w] at which each column meets the upright wall at `x`; inf if never."""
+    def wall_depths(self, x: Number) -> np.ndarray:
+        """Returns the depth [w] at which each column meets the wall at `x`; inf if never."""
         m, offset = self.column_slopes(), x - self.x
         root = m * m - 4 * self.curve * offset
         side = 1.0 if offset > 0 else -1.0
@@ -76,12 +78,12 @@ class Camera:
             depth = 2 * offset / denominator
         return np.where((root >= 0) & (depth > 0), depth, np.inf)
 
-    def scale(self, z: float) -> float:
+    def scale(self, z: Number) -> float:
         """Returns pixels per metre at depth `z`."""
         return self.focal / z
 
 
-def clip_near(polygon: np.ndarray, near: float = NEAR) -> np.ndarray:
+def clip_near(polygon: np.ndarray, near: Number = NEAR) -> np.ndarray:
     """Cuts the part of `polygon` [n, 3] before the plane z = near away; may return no points."""
     inside = polygon[:, 2] >= near
     if inside.all():

@@ -8,12 +8,15 @@ import math
 import cv2
 import numpy as np
 
-Colour = tuple[float, float, float]
+from clouds_jax.data.streets.units import Colour, Flat, Number
 
 _SHIFT = 4
 _LIMIT = 1 << 14  # pixels; cv2 counts in 1/16 pixel with 32 bits
 _ARC = [(1.0, 0.0), (0.809, 0.588), (0.309, 0.951), (-0.309, 0.951), (-0.809, 0.588), (-1.0, 0.0)]
-CIRCLE = np.array(_ARC + [(-c, -s) for c, s in _ARC[1:-1]])
+# Rounded, so that no machine's cosine shows.
+CIRCLE = np.array(
+    [(round(math.cos(a), 6), round(math.sin(a), 6)) for a in (math.pi * k / 10 for k in range(20))]
+)
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
@@ -46,30 +49,28 @@ class Canvas:
             if label is not None:
                 cv2.fillPoly(self.label, [corners], (label,), cv2.LINE_8, _SHIFT)
 
-    def disc(
-        self, centre: tuple[float, float], rx: float, ry: float, colour: Colour, label
-    ) -> None:
+    def disc(self, centre: Flat, rx: Number, ry: Number, colour: Colour, label) -> None:
         """Fills an upright ellipse; positions and radii in pixels."""
         self.polygon(CIRCLE * (rx, ry) + centre, colour, label)
 
     def limb(
         self,
-        a: tuple[float, float],
-        b: tuple[float, float],
-        ra: float,
-        rb: float,
+        a: Flat,
+        b: Flat,
+        ra: Number,
+        rb: Number,
         colour: Colour,
         label: int | None,
     ) -> None:
         """Fills a tapered stroke with round ends from `a` (radius `ra`) to `b` (radius `rb`)."""
         dx, dy = b[0] - a[0], b[1] - a[1]
-        length = max(math.sqrt(dx * dx + dy * dy), 1e-6)
-        dx, dy = dx / length, dy / length
+        length = math.sqrt(dx * dx + dy * dy)
+        dx, dy = (dx / length, dy / length) if length > 1e-6 else (1.0, 0.0)
         points = [(a[0] + ra * (c * dy - s * dx), a[1] + ra * (-c * dx - s * dy)) for c, s in _ARC]
         points += [(b[0] + rb * (-c * dy + s * dx), b[1] + rb * (c * dx + s * dy)) for c, s in _ARC]
         self.polygon(np.array(points), colour, label)
 
-    def line(self, a, b, width: float, colour: Colour, label: int | None) -> None:
+    def line(self, a, b, width: Number, colour: Colour, label: int | None) -> None:
         """Draws a straight bar of `width` pixels with square ends."""
         dx, dy = b[0] - a[0], b[1] - a[1]
         length = max(math.sqrt(dx * dx + dy * dy), 1e-6)

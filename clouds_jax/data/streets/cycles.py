@@ -5,6 +5,7 @@ from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.pen import Pen, pen_at
 from clouds_jax.data.streets.people import HAIR, LEGS, SKIN, TOPS
 from clouds_jax.data.streets.scene import Scene
+from clouds_jax.data.streets.units import Number
 
 _QUARTER = ((1.0, 0.0), (0.924, 0.383), (0.707, 0.707), (0.383, 0.924))
 _WHEEL = (
@@ -15,7 +16,7 @@ _WHEEL = (
 )
 
 
-def _ring(pen: Pen, centre, radius: float, colour) -> None:
+def _ring(pen: Pen, centre, radius: Number, colour) -> None:
     """Draws a wheel seen from its side: tyre and a few spokes."""
     canvas, k = pen.scene.canvas, pen.scale
     tyre = pen.scene.seen(colour, pen.z, pen.gain)
@@ -29,13 +30,13 @@ def _ring(pen: Pen, centre, radius: float, colour) -> None:
         canvas.line(p, q, max(0.05 * k, 1.0), tyre, labels.BICYCLE)
 
 
-def draw_bicycle(scene: Scene, x: float, z: float, turn: float, seed: int) -> None:
+def draw_bicycle(scene: Scene, x: Number, z: Number, turn: Number, seed: int) -> None:
     """Draws a bicycle; `turn` is -1 or 1 for its side towards the camera, 0 for its end."""
     dice = Dice(seed, "bicycle")
     _bicycle(pen_at(scene, x, z), turn, dice)
 
 
-def _bicycle(pen: Pen, turn: float, dice: Dice) -> None:
+def _bicycle(pen: Pen, turn: Number, dice: Dice) -> None:
     paint = dice.pick(((30, 30, 34), (170, 40, 40), (40, 90, 150), (220, 220, 216), (60, 120, 80)))
     label, tyre = labels.BICYCLE, (28, 28, 30)
     if turn:
@@ -63,7 +64,7 @@ def _bicycle(pen: Pen, turn: float, dice: Dice) -> None:
         pen.stroke((0, 0.68), (0, 0.72), 0.04, 0.04, (200, 30, 26), label, True)
 
 
-def draw_cyclist(scene: Scene, x: float, z: float, turn: float, seed: int) -> None:
+def draw_cyclist(scene: Scene, x: Number, z: Number, turn: Number, seed: int) -> None:
     """Draws somebody riding a bicycle; `turn` as for `draw_bicycle`."""
     dice = Dice(seed, "cyclist")
     pen = pen_at(scene, x, z)
@@ -71,7 +72,7 @@ def draw_cyclist(scene: Scene, x: float, z: float, turn: float, seed: int) -> No
     _rider(pen, turn, dice, 0.92, 1.02, dice.chance(0.6))
 
 
-def draw_motorcyclist(scene: Scene, x: float, z: float, comes: bool, seed: int) -> None:
+def draw_motorcyclist(scene: Scene, x: Number, z: Number, comes: bool, seed: int) -> None:
     """Draws somebody riding a motorcycle along the street."""
     dice = Dice(seed, "motorcyclist")
     pen = pen_at(scene, x, z)
@@ -79,13 +80,13 @@ def draw_motorcyclist(scene: Scene, x: float, z: float, comes: bool, seed: int) 
     _rider(pen, 0.0, dice, 0.84, 1.02, True)
 
 
-def draw_motorcycle(scene: Scene, x: float, z: float, turn: float, seed: int) -> None:
+def draw_motorcycle(scene: Scene, x: Number, z: Number, turn: Number, seed: int) -> None:
     """Draws a motorcycle; `turn` as for `draw_bicycle`."""
     dice = Dice(seed, "motorcycle")
     _motorcycle(pen_at(scene, x, z), turn, False, dice)
 
 
-def _motorcycle(pen: Pen, turn: float, comes: bool, dice: Dice) -> None:
+def _motorcycle(pen: Pen, turn: Number, comes: bool, dice: Dice) -> None:
     paint = dice.pick(((170, 30, 32), (30, 60, 120), (44, 46, 50), (216, 214, 208), (60, 110, 90)))
     label, black, steel = labels.MOTORCYCLE, (30, 30, 32), (150, 150, 154)
     scooter = dice.chance(0.4)
@@ -134,7 +135,7 @@ def _motorcycle(pen: Pen, turn: float, comes: bool, dice: Dice) -> None:
     pen.stroke((-0.84 * t, 0.76), (-0.84 * t, 0.78), 0.04, 0.04, tail, label, True, night)
 
 
-def _rider(pen: Pen, turn: float, dice: Dice, seat: float, bar: float, helmet: bool) -> None:
+def _rider(pen: Pen, turn: Number, dice: Dice, seat: Number, bar: Number, helmet: bool) -> None:
     """Draws the rider: hips at height `seat`, hands at height `bar`."""
     skin, hair, top, legs = (dice.pick(c) for c in (SKIN, HAIR, TOPS, LEGS))
     cap = dice.pick(((222, 222, 220), (30, 30, 34), (190, 40, 40), (40, 80, 150)))

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from clouds_jax.data.streets.units import Number
+
 Item = TypeVar("Item")
 _BLOCK = 256
 
@@ -38,7 +40,7 @@ class Dice:
         words = self._bits.random_raw(-(-count // 8)).astype("<u8")
         return words.view(np.uint8)[:count].reshape(shape)
 
-    def between(self, low: float, high: float) -> float:
+    def between(self, low: Number, high: Number) -> float:
         """Returns a number in [low, high)."""
         return low + (high - low) * self.unit()
 
@@ -46,7 +48,7 @@ class Dice:
         """Returns an integer in low..high, both included."""
         return low + int(self.unit() * (high - low + 1))
 
-    def chance(self, probability: float) -> bool:
+    def chance(self, probability: Number) -> bool:
         """Returns True with `probability`."""
         return self.unit() < probability
 
@@ -54,7 +56,7 @@ class Dice:
         """Returns one of `items`."""
         return items[int(self.unit() * len(items))]
 
-    def weighted(self, weights: dict[str, float]) -> str:
+    def weighted(self, weights: dict[str, Number]) -> str:
         """Returns a key of `weights`, drawn in proportion to its value."""
         rest = self.unit() * sum(weights.values())
         for name, weight in weights.items():

@@ -5,8 +5,7 @@ Colours are RGB, 0..255, as the camera would show them by plain daylight; length
 
 import dataclasses
 
-Colour = tuple[float, float, float]
-Range = tuple[float, float]
+from clouds_jax.data.streets.units import Colour, Number, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,26 +35,26 @@ class City:
     """
 
     lanes: tuple[int, int]
-    lane: float
-    parking: float
+    lane: Number
+    parking: Number
     sidewalk: Range
     setback: Range
-    median: float
+    median: Number
     paving: str
-    cobbled: float
+    cobbled: Number
     pavement: Colour
     asphalt: Colour
-    styles: dict[str, float]
+    styles: dict[str, Number]
     walls: tuple[Colour, ...]
     roofs: tuple[Colour, ...]
     floors: tuple[int, int]
     width: Range
-    gap: float
-    trees: float
+    gap: Number
+    trees: Number
     leaves: tuple[Colour, ...]
-    tram: float
-    traffic: dict[str, float]
-    people: float
+    tram: Number
+    traffic: dict[str, Number]
+    people: Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +84,11 @@ class Condition:
     ambient: Colour
     elevation: Range
     haze: Colour
-    visibility: float
-    lamps: float = 0.0
-    wet: float = 0.0
-    snow: float = 0.0
-    noise: float = 2.0
+    visibility: Number
+    lamps: Number = 0.0
+    wet: Number = 0.0
+    snow: Number = 0.0
+    noise: Number = 2.0
     streaks: int = 0
     flakes: int = 0
 

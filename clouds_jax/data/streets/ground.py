@@ -4,14 +4,18 @@ import cv2
 import numpy as np
 
 from clouds_jax.data.streets.camera import FAR, clip_near
-from clouds_jax.data.streets.canvas import Colour, fixed
+from clouds_jax.data.streets.canvas import fixed
 from clouds_jax.data.streets.scene import Scene
 from clouds_jax.data.streets.textures import GROUNDS, TILE, cloud_noise, ground_tiles
+from clouds_jax.data.streets.units import Colour, Number
 
 _NEAR = 1.5
+# Corners of a round patch of radius 1.
+DISC = ((1, 0), (0.707, 0.707), (0, 1), (-0.707, 0.707), (-1, 0), (-0.707, -0.707), (0, -1),
+         (0.707, -0.707))  # fmt: skip
 
 
-def outline(x0: float, x1: float, z0: float, z1: float) -> np.ndarray:
+def outline(x0: Number, x1: Number, z0: Number, z1: Number) -> np.ndarray:
     """Returns the ground outline [n, 2] of the strip between x0..x1 and z0..z1."""
     z0 = max(z0, _NEAR)
     count = max(int((z1 - z0) / 9), 1) + 1

@@ -3,10 +3,11 @@
 import functools
 
 from clouds_jax.data.streets.mesh import Builder, Mesh
+from clouds_jax.data.streets.units import Number
 from clouds_jax.data.streets.vehicles import wheel
 
 
-def _lamps(builder: Builder, x: float, y: float, z: float, slot: str, w=0.3, h=0.16) -> None:
+def _lamps(builder: Builder, x: Number, y: Number, z: Number, slot: str, w=0.3, h=0.16) -> None:
     for sign in (1, -1):
         builder.end(sign * (x - w), sign * x, y, y + h, z, slot, 3)
 
@@ -97,8 +98,9 @@ def bus(name: str) -> Mesh:
                   (half + 0.012, 2.45, z + 1.2), (half + 0.012, 2.45, z)]  # fmt: skip
         builder.face(points, "gap", 2)
         for q in (z + 0.06, z + 0.63):
-            builder.face([(half + 0.015, 0.5, q), (half + 0.015, 0.5, q + 0.5),
-                          (half + 0.015, 2.35, q + 0.5), (half + 0.015, 2.35, q)], "sheen", 3)  # fmt: skip
+            x = half + 0.015
+            pane = [(x, 0.5, q), (x, 0.5, q + 0.5), (x, 2.35, q + 0.5), (x, 2.35, q)]
+            builder.face(pane, "sheen", 3)
     builder.end(-1.1, 1.1, floor + 0.35, high - 0.5, back - 0.02, "glass")
     builder.end(-1.1, 1.1, floor + 0.85, high - 0.5, back - 0.025, "sheen", 2)
     builder.end(-0.5, 0.5, high - 0.42, high - 0.16, back - 0.02, "gap")
@@ -133,8 +135,8 @@ def tram(cars: int) -> Mesh:
         head, tail = i == cars - 1, i == 0
         stations = [(z0, 0.74 if tail else 1.0), (z0 + 0.7, 1.0), (z1 - 0.7, 1.0),
                     (z1, 0.74 if head else 1.0)]  # fmt: skip
-        rows = [[(half * k, 0.28, z), (half * k, 1.0, z), (half * k, 1.12, z),
-                 (half * k * 0.98, 2.85, z), (half * k * 0.72, high, z)] for z, k in stations]  # fmt: skip
+        shape = ((1.0, 0.28), (1.0, 1.0), (1.0, 1.12), (0.98, 2.85), (0.72, high))
+        rows = [[(half * k * x, y, z) for x, y in shape] for z, k in stations]
         for a, b in zip(rows, rows[1:], strict=False):
             for j, slot in enumerate(("paint", "stripe", "white", "roof")):
                 builder.pair([a[j], b[j], b[j + 1], a[j + 1]], slot)

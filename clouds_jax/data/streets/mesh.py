@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 
 from clouds_jax.data.streets.camera import NEAR, clip_near
-from clouds_jax.data.streets.canvas import Colour, fixed
+from clouds_jax.data.streets.canvas import fixed
 from clouds_jax.data.streets.scene import Scene
-
-Point = tuple[float, float, float]
+from clouds_jax.data.streets.units import Colour, Flat, Number, Point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +64,11 @@ class Builder:
             self.face([(px, y0, pz), (qx, y0, qz), (qx, y1, qz), (px, y1, pz)], slot, layer)
         self.face([(x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1)], slot, layer)
 
-    def end(self, x0, x1, y0, y1, z: float, slot: str, layer: int = 1) -> None:
+    def end(self, x0, x1, y0, y1, z: Number, slot: str, layer: int = 1) -> None:
         """Adds an upright rectangle across the object."""
         self.face([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], slot, layer)
 
-    def sides(self, x: float, y0, y1, z0, z1, slot: str, layer: int = 1) -> None:
+    def sides(self, x: Number, y0, y1, z0, z1, slot: str, layer: int = 1) -> None:
         """Adds upright rectangles along the object at x and -x."""
         self.pair([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], slot, layer)
 
@@ -98,7 +97,7 @@ class Builder:
         return Mesh(corners, normals, centres, slots, part, layer, origins)
 
 
-def _turn(points: np.ndarray, cos: float, sin: float) -> np.ndarray:
+def _turn(points: np.ndarray, cos: Number, sin: Number) -> np.ndarray:
     out = points.copy()
     out[..., 0] = points[..., 0] * cos + points[..., 2] * sin
     out[..., 2] = points[..., 2] * cos - points[..., 0] * sin
@@ -109,7 +108,7 @@ def draw_mesh(
     scene: Scene,
     mesh: Mesh,
     place: Point,
-    heading: tuple[float, float],
+    heading: Flat,
     colours: dict[str, Colour],
     label: int,
     shining: frozenset[str] = frozenset(),

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 
 from clouds_jax.data.streets.scene import Scene
-
-Point = tuple[float, float]
+from clouds_jax.data.streets.units import Flat, Number, Point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +21,12 @@ class Pen:
     """
 
     scene: Scene
-    x: float
-    z: float
-    gain: tuple[float, float, float]
+    x: Number
+    z: Number
+    gain: Point
     lit: float  # side of the light, -1 left and 1 right
-    scale: float
-    foot: tuple[float, float]
+    scale: Number
+    foot: Flat
 
     def at(self, p: Point) -> Point:
         """Returns the pixel position of `p`, metres right of and above the foot."""
@@ -48,7 +47,7 @@ class Pen:
         canvas.limb(self.at(a), self.at(b), ra * k * 0.66, rb * k * 0.66, inner, None)
 
 
-def pen_at(scene: Scene, x: float, z: float) -> Pen:
+def pen_at(scene: Scene, x: Number, z: Number) -> Pen:
     """Returns a pen whose foot stands at (x, z)."""
     foot = scene.camera.project(np.array([x, 0.0, z]))
     gain = scene.gain_at(x, z)

@@ -6,17 +6,19 @@ from clouds_jax.data.streets import labels
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.pen import pen_at
 from clouds_jax.data.streets.scene import Scene
+from clouds_jax.data.streets.units import Number
 
 SKIN = ((236, 196, 164), (214, 166, 130), (172, 120, 86), (118, 80, 58), (84, 58, 44))
 HAIR = ((34, 28, 26), (70, 48, 34), (130, 96, 58), (178, 150, 100), (140, 138, 136))
 TOPS = (
     (44, 56, 92), (150, 34, 40), (222, 220, 214), (40, 42, 46), (86, 110, 84), (206, 160, 60),
-    (96, 140, 180), (130, 90, 120), (186, 110, 70), (70, 120, 120), (120, 124, 130), (224, 120, 140),
+    (96, 140, 180), (130, 90, 120), (186, 110, 70), (70, 120, 120), (120, 124, 130),
+    (224, 120, 140),
 )  # fmt: skip
 LEGS = ((44, 54, 84), (34, 36, 40), (96, 88, 76), (70, 86, 118), (150, 138, 112), (58, 52, 50))
 
 
-def draw_person(scene: Scene, x: float, z: float, walk: float, seed: int) -> None:
+def draw_person(scene: Scene, x: Number, z: Number, walk: Number, seed: int) -> None:
     """Draws somebody on foot; `walk` is -1 or 1 for walking left or right, 0 along the street."""
     dice = Dice(seed, "person")
     pen = pen_at(scene, x, z)

@@ -9,6 +9,7 @@ from clouds_jax.data.streets import labels
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.scene import Scene
 from clouds_jax.data.streets.textures import Texture, hole_filled, noise, pack
+from clouds_jax.data.streets.units import Number, Point
 from clouds_jax.data.streets.walls import across, along
 
 _SIDE = 384
@@ -17,7 +18,7 @@ _VARIANTS = 3
 _MIDDLE = 128.0  # grey of a crown in half light; gains multiply from there
 
 
-def _blobs(kind: str, dice: Dice) -> list[tuple[float, float, float]]:
+def _blobs(kind: str, dice: Dice) -> list[Point]:
     """Returns (x, y, radius) of the clumps of a crown, in shares of the picture."""
     out = []
     if kind == "cone":
@@ -92,7 +93,7 @@ def hedge(snowy: bool) -> Texture:
     return pack(hole_filled(colour, label), label, 5)
 
 
-def leaf_gain(scene: Scene, dice: Dice, light) -> tuple[float, float, float]:
+def leaf_gain(scene: Scene, dice: Dice, light) -> Point:
     """Returns the gain that turns a grey crown into leaves of the city."""
     leaf = dice.pick(scene.city.leaves)
     if scene.condition.snow:
@@ -101,7 +102,7 @@ def leaf_gain(scene: Scene, dice: Dice, light) -> tuple[float, float, float]:
     return tuple(c * tone / _MIDDLE * g * 1.25 for c, g in zip(leaf, light, strict=True))
 
 
-def draw_tree(scene: Scene, x: float, z: float, height: float, seed: int) -> None:
+def draw_tree(scene: Scene, x: Number, z: Number, height: Number, seed: int) -> None:
     """Draws a tree: its trunk, branches and crown."""
     dice = Dice(seed, "tree")
     kind = dice.weighted({"round": 4, "wide": 3, "tall": 2, "cone": 1})
@@ -131,7 +132,7 @@ def draw_tree(scene: Scene, x: float, z: float, height: float, seed: int) -> Non
     across(scene, texture, z, x - wide, x + wide, low, high, gain)
 
 
-def draw_bush(scene: Scene, x: float, z: float, height: float, seed: int) -> None:
+def draw_bush(scene: Scene, x: Number, z: Number, height: Number, seed: int) -> None:
     """Draws a bush."""
     dice = Dice(seed, "bush")
     light = scene.gain_at(x, z, (0.0, 0.45, -0.89))

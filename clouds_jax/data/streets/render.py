@@ -6,16 +6,18 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from clouds_jax.data.streets import cycles, furniture, people, plants, traffic, weather
+from clouds_jax.data.streets import barriers, cycles, people, plants, posts, signs, traffic, weather
+from clouds_jax.data.streets.arrange import sample_layout
 from clouds_jax.data.streets.buildings import Building, draw_building
 from clouds_jax.data.streets.camera import Camera
 from clouds_jax.data.streets.canvas import Canvas
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.domains import Domain, get_domain
-from clouds_jax.data.streets.layout import Layout, Thing, sample_layout
+from clouds_jax.data.streets.layout import Layout, Thing
 from clouds_jax.data.streets.scene import Light, Scene
+from clouds_jax.data.streets.shadows import cast_shadows
 from clouds_jax.data.streets.sky import draw_backdrop, draw_sky
-from clouds_jax.data.streets.street import cast_shadows, draw_street
+from clouds_jax.data.streets.street import draw_street
 
 
 def render(
@@ -107,7 +109,7 @@ def _draw_upright(scene: Scene, layout: Layout) -> None:
                 scene, barrier.x, barrier.z0, barrier.z1, barrier.height, barrier.seed
             )
         else:
-            furniture.draw_barrier(
+            barriers.draw_barrier(
                 scene, barrier.kind, barrier.x, barrier.z0, barrier.z1, barrier.height
             )
     for thing in sorted((t for t in layout.things if t.tier > 0), key=lambda t: -t.z):
@@ -133,14 +135,14 @@ def _draw_thing(scene: Scene, thing: Thing) -> None:
     elif kind == "parked_motorcycle":
         cycles.draw_motorcycle(scene, x, z, thing.turn, seed)
     elif kind == "lamp":
-        furniture.draw_lamp(scene, x, z, seed)
+        posts.draw_lamp(scene, x, z, seed)
     elif kind == "sign":
-        furniture.draw_sign(scene, x, z, seed)
+        signs.draw_sign(scene, x, z, seed)
     elif kind == "railing":
-        furniture.draw_railing(scene, x, z, thing.size[0], seed)
+        barriers.draw_railing(scene, x, z, thing.size[0], seed)
     elif kind == "barrier":
-        furniture.draw_median(scene, x, z, thing.size[0])
+        barriers.draw_median(scene, x, z, thing.size[0])
     elif kind == "light":
-        furniture.draw_traffic_light(scene, x, z, seed)
+        posts.draw_traffic_light(scene, x, z, seed)
     else:
-        furniture.draw_bollard(scene, x, z, seed)
+        posts.draw_bollard(scene, x, z, seed)

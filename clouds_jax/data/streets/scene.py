@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from clouds_jax.data.streets.camera import Camera
-from clouds_jax.data.streets.canvas import Canvas, Colour
+from clouds_jax.data.streets.canvas import Canvas
 from clouds_jax.data.streets.domains import City, Condition
+from clouds_jax.data.streets.units import Colour, Number, Point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +19,11 @@ class Light:
         direct, ambient: strength per channel.
     """
 
-    sun: tuple[float, float, float]
+    sun: Point
     direct: Colour
     ambient: Colour
 
-    def on(self, normal: tuple[float, float, float], shade: float = 1.0) -> Colour:
+    def on(self, normal: Point, shade: Number = 1.0) -> Colour:
         """Returns the gain per channel of a surface; `shade` 0 keeps the direct light away."""
         facing = max(sum(n * s for n, s in zip(normal, self.sun, strict=True)), 0.0) * shade
         sky = 0.82 + 0.18 * normal[1]
@@ -33,9 +34,9 @@ class Light:
 class Glow:
     """A light that shines into the lens: position and radius in pixels."""
 
-    x: float
-    y: float
-    radius: float
+    x: Number
+    y: Number
+    radius: Number
     colour: Colour
 
 
@@ -59,15 +60,15 @@ class Scene:
     shade: np.ndarray
     shelter: np.ndarray
     pools: np.ndarray
-    lane_end: float
+    lane_end: Number
     glows: list[Glow] = dataclasses.field(default_factory=list)
 
-    def clear(self, z: float) -> float:
+    def clear(self, z: Number | np.ndarray) -> Number | np.ndarray:
         """Returns the share of light that comes through the haze from depth `z`."""
         q = z / self.condition.visibility
         return 1.0 / (1.0 + q + 0.5 * q * q)
 
-    def seen(self, colour: Colour, z: float, gain: Colour = (1.0, 1.0, 1.0)) -> Colour:
+    def seen(self, colour: Colour, z: Number, gain: Colour = (1.0, 1.0, 1.0)) -> Colour:
         """Returns how `colour` under `gain` looks from the camera."""
         t = self.clear(z)
         return tuple(
@@ -75,7 +76,7 @@ class Scene:
             for c, g, h in zip(colour, gain, self.condition.haze, strict=True)
         )
 
-    def gain_at(self, x: float, z: float, normal: tuple[float, float, float] = (0, 0.3, -0.95)):
+    def gain_at(self, x: Number, z: Number, normal: Point = (0, 0.3, -0.95)):
         """Returns the gain of an upright thing that stands at (x, z): sun or shade, and lamps."""
         camera = self.camera
         u, v = camera.ground(np.array([x, max(z, 1.0)]))
@@ -85,7 +86,7 @@ class Scene:
         lamp = float(self.pools[row, column]) / 255
         return (gain[0] + 0.8 * lamp, gain[1] + 0.69 * lamp, gain[2] + 0.5 * lamp)
 
-    def glow(self, point: tuple[float, float, float], size: float, colour: Colour) -> None:
+    def glow(self, point: Point, size: Number, colour: Colour) -> None:
         """Lets a lamp at `point` shine; `size` in metres."""
         if point[2] < 1.0:
             return

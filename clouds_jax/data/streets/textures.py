@@ -12,6 +12,7 @@ import numpy as np
 
 from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.labels import NOTHING
+from clouds_jax.data.streets.units import Point
 
 TILE = 256  # side of a noise tile, texels
 
@@ -133,7 +134,7 @@ def bricks() -> np.ndarray:
     return np.clip(_paving(32, 11, 1, 34, True), 0, 255).astype(np.uint8)
 
 
-def tint(colour: np.ndarray, gain: tuple[float, float, float]) -> np.ndarray:
+def tint(colour: np.ndarray, gain: Point) -> np.ndarray:
     """Multiplies uint8 `colour` [..., 3] per channel."""
     factor = np.array([int(g * 256) for g in gain], np.uint16)
     return np.minimum((colour.astype(np.uint32) * factor) >> 8, 255).astype(np.uint8)

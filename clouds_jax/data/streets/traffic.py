@@ -11,13 +11,21 @@ from clouds_jax.data.streets.vehicles import PAINTS, car
 _BASE = {
     "glass": (26, 32, 38), "sheen": (70, 86, 100), "tyre": (28, 28, 30), "arch": (16, 16, 18),
     "rim": (168, 170, 174), "spoke": (92, 94, 98), "trim": (44, 46, 50), "gap": (24, 26, 28),
-    "plate": (230, 230, 218), "reverse": (226, 226, 226), "amber": (214, 120, 30), "roof": (206, 208, 210),
-    "white": (228, 228, 226), "cargo": (140, 104, 66), "crate": (96, 112, 92),
+    "plate": (230, 230, 218), "reverse": (226, 226, 226), "amber": (214, 120, 30),
+    "roof": (206, 208, 210), "white": (228, 228, 226), "cargo": (140, 104, 66),
+    "crate": (96, 112, 92),
     "display": (66, 56, 20),
 }  # fmt: skip
 _LIVERIES = (
-    ((196, 36, 40), (228, 224, 214)), ((232, 184, 36), (60, 60, 66)), ((34, 92, 160), (230, 230, 230)),
-    ((44, 130, 84), (236, 232, 220)), ((226, 226, 222), (196, 40, 44)), ((228, 120, 36), (70, 70, 74)),
+    ((196, 36, 40), (228, 224, 214)),
+    ((232, 184, 36), (60, 60, 66)),
+    ((34, 92, 160), (230, 230, 230)),
+    ((44, 130, 84), (236, 232, 220)),
+    ((226, 226, 222), (196, 40, 44)),
+    ((228, 120, 36), (70, 70, 74)),
+)
+_LOADS = (
+    (226, 226, 222), (206, 196, 176), (176, 184, 192), (48, 92, 148), (196, 66, 50), (70, 120, 88),
 )  # fmt: skip
 _HEADINGS = {1: (1.0, 0.0), -1: (-1.0, 0.0), 2: (0.0, 1.0), -2: (0.0, -1.0)}
 
@@ -53,8 +61,7 @@ def _model(kind: str, dice: Dice, colours) -> tuple[Mesh, int]:
         return car("van"), labels.CAR
     colours["stripe"], colours["white"] = dice.pick(_LIVERIES)
     if kind == "truck":
-        colours["load"] = dice.pick(((226, 226, 222), (206, 196, 176), (176, 184, 192), (48, 92, 148),
-                                     (196, 66, 50), (70, 120, 88)))  # fmt: skip
+        colours["load"] = dice.pick(_LOADS)
         colours["sign"] = dice.pick(_LIVERIES)[0]
         return truck(dice.weighted({"box": 3, "flat": 1, "tipper": 1.5})), labels.TRUCK
     colours["paint"] = dice.pick(_LIVERIES)[0]

@@ -3,6 +3,7 @@
 import functools
 
 from clouds_jax.data.streets.mesh import Builder, Mesh
+from clouds_jax.data.streets.units import Number, Point
 
 # Half of a wheel's circle, and the whole of it.
 _COS = (1.0, 0.809, 0.309, -0.309, -0.809, -1.0, -0.809, -0.309, 0.309, 0.809)
@@ -92,11 +93,11 @@ PAINTS = (
 )  # fmt: skip
 
 
-def wheel(builder: Builder, x: float, z: float, radius: float, thick: float = 0.22) -> None:
+def wheel(builder: Builder, x: Number, z: Number, radius: Number, thick: Number = 0.22) -> None:
     """Adds wheels at x and -x: tread, tyre, rim and hub."""
     ring = list(zip(_COS, _SIN, strict=True))
 
-    def disc(size: float, offset: float):
+    def disc(size: Number, offset: Number):
         return [(x + offset, radius + s * size, z + c * size) for c, s in ring]
 
     for c0, s0, c1, s1 in ((0.309, -0.951, 0.809, -0.588), (0.809, -0.588, 1.0, 0.0)):
@@ -118,12 +119,12 @@ def wheel(builder: Builder, x: float, z: float, radius: float, thick: float = 0.
     builder.pair(disc(radius * 0.2, 0.014), "rim", 5)
 
 
-def between(a, b, t: float):
+def between(a, b, t: Number):
     """Returns the point at share `t` of the way from `a` to `b`."""
     return tuple(p + (q - p) * t for p, q in zip(a, b, strict=True))
 
 
-def inset(quad, s0: float, s1: float, t0: float, t1: float, lift: float = 0.0):
+def inset(quad, s0: Number, s1: Number, t0: Number, t1: Number, lift: Number = 0.0):
     """Returns the part of `quad` (a, b, c, d) between shares s of a-b and t of a-d."""
     a, b, c, d = quad
     low0, low1 = between(a, b, s0), between(a, b, s1)
@@ -196,7 +197,7 @@ def _mirror(point):
     return (-point[0], point[1], point[2])
 
 
-def _section(station, end: bool) -> list[tuple[float, float, float]]:
+def _section(station, end: bool) -> list[Point]:
     """Returns the right half of a cross section from the sill to the roof's middle part."""
     z, belt, top, wide, narrow = station
     drop = min(0.09, (top - belt) * 0.35)

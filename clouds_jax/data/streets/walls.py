@@ -3,10 +3,10 @@
 import numpy as np
 
 from clouds_jax.data.streets.camera import FAR, NEAR
-from clouds_jax.data.streets.canvas import Colour
 from clouds_jax.data.streets.labels import NOTHING
 from clouds_jax.data.streets.scene import Scene
 from clouds_jax.data.streets.textures import Texture
+from clouds_jax.data.streets.units import Colour, Number
 
 _ONE = 128  # fixed point of gains: 7 bits, so that 255 * 2.0 fits 16 bits
 
@@ -53,8 +53,8 @@ def paste(
     first: int,
     z: np.ndarray,
     s: np.ndarray,
-    low: float,
-    high: float,
+    low: Number,
+    high: Number,
     gain: Colour = (1.0, 1.0, 1.0),
 ) -> None:
     """Pastes `texture` on the columns from `first` on.
