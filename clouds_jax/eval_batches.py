@@ -75,18 +75,24 @@ def stack(batch: Sequence[Item], size: int, mesh: Mesh) -> tuple[Array, Array]:
 
 
 class Pace:
-    """Images per second, leaving out the batches that waited for a compilation."""
+    """Images per second, leaving out compilations.
+
+    Left out are the batches that waited for one, and the batch after each, which was computed
+    during that wait. Where nothing is left, all are counted.
+    """
 
     def __init__(self):
         self._since = time.perf_counter()
+        self._steady_before = False
         self._all = self._steady = (0, 0.0)  # images, seconds
 
     def lap(self, images: int, *, steady: bool) -> None:
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         self._all = self._all[0] + images, self._all[1] + seconds
-        if steady:
+        if steady and self._steady_before:
             self._steady = self._steady[0] + images, self._steady[1] + seconds
+        self._steady_before = steady
 
     def rate(self) -> float:
         images, seconds = self._steady if self._steady[0] else self._all

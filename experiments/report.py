@@ -110,13 +110,18 @@ def share(value: float | None) -> str:
     return f'<td class="number heat"{style}>{percent(value)}</td>'
 
 
+def breakable(text: str) -> str:
+    """Escaped, and free to break after the joints of a name such as streets_oldtown_day/val."""
+    return html.escape(text).replace("_", "_<wbr>").replace("/", "/<wbr>")
+
+
 def table(
     left: Sequence[str], right: Sequence[str], rows: Sequence[str], last: Sequence[str] = ()
 ) -> str:
     """A table with column heads set left, right (above numbers) and left again."""
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in left)
-    cells += "".join(f'<th class="number">{html.escape(cell)}</th>' for cell in right)
-    cells += "".join(f"<th>{html.escape(cell)}</th>" for cell in last)
+    cells = "".join(f"<th>{breakable(cell)}</th>" for cell in left)
+    cells += "".join(f'<th class="number">{breakable(cell)}</th>' for cell in right)
+    cells += "".join(f"<th>{breakable(cell)}</th>" for cell in last)
     return (
         f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
