@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import convolution, layers
 from clouds_jax.ops import depthwise
 
 WIDTHS = (24, 40, 112, 320)
@@ -111,7 +111,7 @@ class EfficientNetLite0(nnx.Module):
     """Stem and 16 blocks; the classifier and the 1280-wide layer before it are left out."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        stem = layers.Conv(
+        stem = convolution.Conv(
             3, _STEM, size=3, stride=2, padding=_padding(3, 2), kernel_init=_FAN_OUT, rngs=rngs
         )
         self.stem = ConvNorm(stem, _STEM, rngs=rngs)

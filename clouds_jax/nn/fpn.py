@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import convolution, layers
 from clouds_jax.nn.mask2former import MASK_STRIDE
 from clouds_jax.ops import resize
 from clouds_jax.typing import Features
@@ -37,7 +37,7 @@ class FPNHead(nnx.Module):
     ):
         dim = size.dim
         self.lateral = nnx.List([layers.Linear(width, dim, rngs=rngs) for width in widths])
-        self.output = layers.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
+        self.output = convolution.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
         self.norm = layers.GroupNorm(dim, groups=layers.groups_of(dim), rngs=rngs)
         self.classifier = layers.Linear(dim, classes, **layers.torch_linear(dim), rngs=rngs)
 

@@ -64,34 +64,6 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + _channels(self.bias, y).astype(x.dtype)
 
 
-class Conv(nnx.Module):
-    """Dense convolution without bias; `padding` is ((top, bottom), (left, right))."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        size: int,
-        stride: int = 1,
-        padding: tuple[tuple[int, int], tuple[int, int]],
-        kernel_init: Callable = KAIMING,
-        rngs: nnx.Rngs,
-    ):
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, inputs, outputs)))
-        self.stride = stride
-        self.padding = padding
-
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        return jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...].astype(x.dtype),
-            (self.stride, self.stride),
-            self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
-
 class LayerNorm(nnx.Module):
     """Normalisation over the last axis; torch's default eps."""
 

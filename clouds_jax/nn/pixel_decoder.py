@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import convolution, layers
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.ops import deform_attn, position, resize
 from clouds_jax.typing import Features
@@ -123,7 +123,7 @@ class PixelDecoder(nnx.Module):
         )
         lateral = layers.Linear(res2, dim, kernel_init=layers.KAIMING, bias_init=None, rngs=rngs)
         self.lateral = Projection(lateral, dim, rngs=rngs)
-        output = layers.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
+        output = convolution.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
         self.output = Projection(output, dim, rngs=rngs)
         self.mask_features = layers.Linear(dim, dim, kernel_init=layers.KAIMING, rngs=rngs)
 
