@@ -22,15 +22,17 @@ esac
 
 venv="${VENV:-.venv}"
 if [ "$quick" = 1 ]; then
-  out="${OUT:-demo_out_quick}"; train=48; val=4; steps=40
+  out="${OUT:-demo_out_quick}"; train=64; val=4; unseen=(streets_newtown_day streets_oldtown_night)
+  size=(--config.steps=100 --config.data.batch.streets_oldtown_day=4
+    --config.optimizer.lr_warmup_steps=10)
 else
-  out="${OUT:-demo_out}"; train=400; val=24; steps=400
+  out="${OUT:-demo_out}"; train=400; val=24; size=()
+  unseen=(
+    streets_newtown_day streets_suburb_day streets_oldtown_night streets_oldtown_rain
+    streets_oldtown_fog streets_oldtown_snow
+  )
 fi
 source="streets_oldtown_day"
-unseen=(
-  streets_newtown_day streets_suburb_day streets_oldtown_night streets_oldtown_rain
-  streets_oldtown_fog streets_oldtown_snow
-)
 
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 python="$venv/bin/python"
@@ -61,8 +63,7 @@ done
 
 say "training on $source"
 "$python" -m clouds_jax.train --config configs/warmup_streets.py --workdir "$out/run" \
-  --config.data.shards="$out/shards" --config.encoder.weights="$out/weights" \
-  --config.steps="$steps"
+  --config.data.shards="$out/shards" --config.encoder.weights="$out/weights" "${size[@]}"
 
 say "scoring domains it never saw"
 datasets="$source/val"
