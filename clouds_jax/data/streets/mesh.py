@@ -76,8 +76,10 @@ class Builder:
         """Returns the mesh."""
         most = max(len(points) for points, *_ in self._faces)
         corners = np.array([p + [p[-1]] * (most - len(p)) for p, *_ in self._faces])
-        a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-        normals = np.cross(b - a, c - a)
+        # Newell's sum: the first corners may lie on one line.
+        normals = np.zeros((len(corners), 3))
+        for k in range(most):
+            normals += np.cross(corners[:, k], corners[:, (k + 1) % most])
         length = np.sqrt(
             normals[:, 0] * normals[:, 0]
             + normals[:, 1] * normals[:, 1]

@@ -43,7 +43,7 @@ def draw_street(scene: Scene, layout: Layout, dice: Dice) -> Ground:
     _wear(ground, layout, asphalt, dice, snow)
     if layout.median:
         half = layout.median / 2 - 0.25
-        for z0, z1 in _open(layout, 0.0):
+        for z0, z1 in _open(layout, 4.0):
             ground.strip(-half, half, z0, z1, (178, 174, 168), labels.TERRAIN, "slabs")
             ground.strip(-half + 0.15, half - 0.15, z0, z1, grass, labels.TERRAIN, lawn)
     if layout.rails:

@@ -77,11 +77,11 @@ def _lamps(scene: Scene, thing: Thing) -> None:
     """Lets head or tail lamps shine, and headlights fall on the road."""
     long, wide, high = thing.size
     strength = scene.condition.lamps**2
-    z = thing.z - long / 2 - 0.05
+    single = thing.kind == "motorcycle"  # drawn flat, at its middle
+    z = thing.z if single else thing.z - long / 2 - 0.05
     if z < 1.5:
         return
-    height = 0.72 if high < 2.5 else 0.8
-    single = thing.kind == "motorcycle"
+    height = 0.92 if single and thing.turn < 0 else 0.72 if high < 2.5 else 0.8
     for x in (0.0,) if single else (-wide * 0.36, wide * 0.36):
         if thing.turn < 0:
             k = strength
