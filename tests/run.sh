@@ -23,4 +23,5 @@ export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 "$venv/bin/ruff" format --check .
 "$venv/bin/ruff" check .
 "$venv/bin/pyright" --pythonpath "$venv/bin/python"
-"$venv/bin/python" -m pytest "$@"
+# One worker per core: most of the time goes into tracing and compiling, on one core each.
+"$venv/bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
