@@ -124,7 +124,7 @@ def _parity(args: argparse.Namespace) -> int:
     if args.output:
         report.write(found, markdown, args.output)
         print(f"wrote {args.output}/report.json and report.md")
-    return 0 if report.good(cases) else 1
+    return 0 if report.good(cases, tolerance) else 1
 
 
 if __name__ == "__main__":

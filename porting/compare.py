@@ -1,6 +1,7 @@
 """Compares one array of ours with one of PyTorch, and names what is out of bounds."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -23,11 +24,14 @@ class Tap:
         max_error, mean_error: absolute.
         std: of the reference.
         ratio: max_error over std.
+        positions: number of positions, all axes but the last.
         agreement: share of positions with the same argmax over the last axis.
         flips: attention-mask bits that differ, on the way to this tap.
         bits: how many there are.
-        judged: whether the verdict depends on it.
-        good: within its bounds.
+        judged: whether the verdict depends on the errors.
+        counted: whether the verdict depends on the agreement, which is pooled over the taps of a
+            view: of a hundred queries two may be equal within rounding at a position.
+        good: errors within their bound.
     """
 
     name: str
@@ -37,10 +41,12 @@ class Tap:
     mean_error: float
     std: float
     ratio: float
+    positions: int
     agreement: float
     flips: int | None
     bits: int | None
     judged: bool
+    counted: bool
     good: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +64,7 @@ def compare(
     flips: int | None = None,
     bits: int | None = None,
     judged: bool = True,
+    counted: bool = True,
 ) -> Tap:
     """Compares two arrays of one shape.
 
@@ -69,7 +76,7 @@ def compare(
         tolerance: `block` bounds blocks, `model` everything else.
         flips: attention-mask bits that differ before this tap.
         bits: of how many.
-        judged: False for what is only reported.
+        judged, counted: False for what is only reported; see `Tap`.
     """
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape:
@@ -77,7 +84,7 @@ def compare(
     error = np.abs(ours - theirs)
     std = float(theirs.std())
     ratio = float(error.max()) / std if std else float("inf" if error.max() else 0.0)
-    agreement = float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+    same = ours.argmax(-1) == theirs.argmax(-1)
     bound = tolerance.block if view == "block" else tolerance.model
     return Tap(
         name=name,
@@ -87,10 +94,19 @@ def compare(
         mean_error=float(error.mean()),
         std=std,
         ratio=ratio,
-        agreement=agreement,
+        positions=same.size,
+        agreement=float(same.mean()),
         flips=flips,
         bits=bits,
         judged=judged,
+        counted=counted,
         # written so that NaN is never good
-        good=bool(ratio <= bound and agreement >= tolerance.agreement),
+        good=bool(ratio <= bound),
     )
+
+
+def pooled_agreement(taps: Iterable[Tap]) -> float:
+    """Share of positions with the same argmax, over all counted taps."""
+    counted = [tap for tap in taps if tap.counted]
+    positions = sum(tap.positions for tap in counted)
+    return sum(tap.agreement * tap.positions for tap in counted) / positions if positions else 1.0

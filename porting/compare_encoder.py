@@ -53,7 +53,8 @@ def steps(encoder: nnx.Module) -> Iterator[tuple[str, Callable[[Array], Array]]]
             if stage.downsample is not None:
                 yield f"stages.{s}.downsample", pure(stage.downsample, lambda m, x: m(x))
             block = pure(stage.blocks, lambda m, i, x: member(m, i)(x))
-            for i in range(stage.blocks.gamma.shape[0]):
+            depth = jax.tree.leaves(nnx.state(stage.blocks))[0].shape[0]
+            for i in range(depth):
                 yield f"stages.{s}.blocks.{i}", functools.partial(block, i)
     else:
         raise TypeError(f"no steps are known of a {type(encoder).__name__}")

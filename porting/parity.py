@@ -20,7 +20,7 @@ from clouds_jax.nn import clouds
 from porting.compare import Tap, compare
 from porting.compare_encoder import compare_encoder, pure
 from porting.compare_head import compare_head, record, reference_scores
-from porting.sides import Sides, from_file, from_random
+from porting.sides import EncoderPair, HeadPair, Sides, from_file, from_random
 from porting.tables import get_table
 from porting.tolerances import Tolerance, get_tolerance
 
@@ -72,15 +72,17 @@ def run(
     table = get_table(family)
     tolerance = get_tolerance("float32", jax.default_backend())
     photos = [(path.name, _photo(path)) for path in images]
-    sides = from_file(table, weights, heads) if weights else None
-    cases = []
+    file = from_file(table, weights, heads) if weights else None
+    cases: list[Case] = []
+    sides = file
     with jax.default_matmul_precision("highest"):
         for seed in range(1 if weights and images else seeds):
-            if weights is None:
-                sides = from_random(table, size, seed)
+            sides = file or from_random(table, size, seed)
             for name, pixels in photos or [_random_batch(size, seed)]:
                 taps = tuple(_compare(sides, pixels, seed, tolerance))
                 cases.append(Case(f"{name}, seed {seed}", sides.checkpoint, taps))
+    if sides is None:
+        raise ValueError(f"seeds is {seeds}; at least 1 is needed to compare anything.")
     return sides, cases, tolerance
 
 
@@ -96,32 +98,37 @@ def _random_batch(size: str, seed: int) -> tuple[str, np.ndarray]:
 
 def _compare(sides: Sides, pixels: np.ndarray, seed: int, tolerance: Tolerance) -> list[Tap]:
     """All taps of one batch of RGB images 0..255."""
-    size = pixels.shape[1:3]
+    b, h, w, _ = pixels.shape
     if sides.encoder is None:
-        features = _random_features(sides.target.widths, pixels.shape[:3], seed)
-        return compare_head(sides.reference_head, sides.head, features, size, tolerance)
-    spec = get_encoder(sides.target.encoder)
-    x = clouds.normalise(jnp.asarray(pixels), spec)
+        assert sides.head is not None
+        features = _random_features(sides.head.widths, (b, h, w), seed)
+        return compare_head(sides.head.theirs, sides.head.ours, features, (h, w), tolerance)
+    pair = sides.encoder
+    x = clouds.normalise(jnp.asarray(pixels), get_encoder(pair.name))
     if sides.head is None:
-        return compare_encoder(sides.reference, sides.encoder, np.asarray(x), tolerance)[0]
+        return compare_encoder(pair.theirs, pair.ours, np.asarray(x), tolerance)[0]
     x = np.asarray(clouds.pad(x))
-    taps, features = compare_encoder(sides.reference, sides.encoder, x, tolerance)
-    taps += compare_head(sides.reference_head, sides.head, features, size, tolerance)
-    return [*taps, _whole(sides, x, features, size, tolerance)]
+    taps, features = compare_encoder(pair.theirs, pair.ours, x, tolerance)
+    taps += compare_head(sides.head.theirs, sides.head.ours, features, (h, w), tolerance)
+    return [*taps, _whole(pair, sides.head, x, features, (h, w), tolerance)]
 
 
 def _whole(
-    sides: Sides,
+    encoder: EncoderPair,
+    head: HeadPair,
     x: np.ndarray,
     features: dict[str, np.ndarray],
     size: tuple[int, int],
     tolerance: Tolerance,
 ) -> Tap:
-    """Class scores of ours from the pixels on, against those of the whole reference."""
-    own = pure(sides.encoder, lambda m, x: m(x))(x)
-    prediction = pure(sides.head, lambda m, f: m(f, all_outputs=False))(own)
-    ours = jax.jit(sides.head.scores, static_argnums=1)(prediction, size)
-    kept = record(sides.reference_head, features)
+    """Class scores of ours from the padded images on, against those of the whole reference.
+
+    Only the map of classes is judged: masks may flip.
+    """
+    own = pure(encoder.ours, lambda m, x: m(x))(x)
+    prediction = pure(head.ours, lambda m, f: m(f, all_outputs=False))(own)
+    ours = jax.jit(head.ours.scores, static_argnums=1)(prediction, size)
+    kept = record(head.theirs, features)
     theirs = reference_scores(kept.class_logits[-1], kept.mask_logits[-1], size)
     return compare("class_scores of the images", "chain", ours, theirs, tolerance, judged=False)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from porting.compare import Tap
+from porting.compare import Tap, pooled_agreement
 from porting.parity import Case
 from porting.sides import Sides
 from porting.tolerances import Tolerance
@@ -28,9 +28,22 @@ _PACKAGES = (
 )
 
 
-def good(cases: Sequence[Case]) -> bool:
-    """Whether every judged tap of every case is within its bounds."""
-    return all(tap.good for case in cases for tap in case.taps if tap.judged)
+_VIEWS = ("block", "chain", "given masks")
+
+
+def good(cases: Sequence[Case], tolerance: Tolerance) -> bool:
+    """Whether every judged tap is within its bound, and the argmax of every view agrees."""
+    return all(
+        pooled_agreement(taps) >= tolerance.agreement
+        and all(tap.good for tap in taps if tap.judged)
+        for case in cases
+        for taps in _by_view(case).values()
+    )
+
+
+def _by_view(case: Case) -> dict[str, list[Tap]]:
+    taps = {view: [tap for tap in case.taps if tap.view == view] for view in _VIEWS}
+    return {view: found for view, found in taps.items() if found}
 
 
 def first_bad(case: Case) -> Tap | None:
@@ -63,11 +76,12 @@ def to_json(sides: Sides, cases: Sequence[Case], tolerance: Tolerance) -> dict[s
                 "name": case.name,
                 "checkpoint": case.checkpoint,
                 "taps": [tap.to_json() for tap in case.taps],
+                "agreement": {v: pooled_agreement(taps) for v, taps in _by_view(case).items()},
                 "first_out_of_bounds": getattr(first_bad(case), "name", None),
             }
             for case in cases
         ],
-        "verdict": "equal within tolerance" if good(cases) else "out of bounds",
+        "verdict": "equal within tolerance" if good(cases, tolerance) else "out of bounds",
     }
 
 
@@ -112,16 +126,15 @@ def _worst(case: Case) -> list[str]:
     bad = first_bad(case)
     if bad:
         lines += [f"**First out of bounds: `{bad.name}` ({bad.view}), {bad.ratio:.1e}.**", ""]
-    for view in ("block", "chain", "given masks"):
-        taps = [tap for tap in case.taps if tap.view == view]
-        if not taps:
-            continue
+    for view, taps in _by_view(case).items():
         worst = max(taps, key=lambda tap: tap.ratio)
-        least = min(tap.agreement for tap in taps)
+        judged = max((tap for tap in taps if tap.judged), key=lambda tap: tap.ratio)
         flips = max((tap.flips or 0 for tap in taps), default=0)
         bits = max((tap.bits or 0 for tap in taps), default=0)
         text = f"- {view}: {len(taps)} taps, worst {worst.ratio:.1e} (`{worst.name}`)"
-        text += f", least argmax agreement {least:.4%}"
+        if judged is not worst:
+            text += f", before any flip {judged.ratio:.1e} (`{judged.name}`)"
+        text += f", argmax agreement {pooled_agreement(taps):.4%}"
         lines.append(text + (f", {flips} of {bits:,} mask bits flipped" if bits else ""))
     return lines
 
@@ -133,7 +146,7 @@ def _table(case: Case) -> list[str]:
     ]
     bad = first_bad(case)
     for tap in case.taps:
-        verdict = "ok" if tap.good else "reported only" if not tap.judged else "**OUT**"
+        verdict = "reported only" if not tap.judged else "ok" if tap.good else "**OUT**"
         name = f"**`{tap.name}`**" if tap is bad else f"`{tap.name}`"
         flips = "" if tap.flips is None else str(tap.flips)
         shape = "x".join(map(str, tap.shape))

@@ -100,7 +100,7 @@ def prefixed(rules: Iterable[Rule], source: str, target: str) -> tuple[Rule, ...
     return tuple(moved(rule) for rule in rules)
 
 
-def flatten(tree: Tree, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+def flatten(tree: Mapping, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     """Pairs (path as tuple, leaf) of a nested dict."""
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -22,7 +22,6 @@ from porting.sources import open_checkpoint, tensor_hash
 from porting.tables import Table
 from porting.targets import Target, choose
 
-_WIDTHS = (8, 16, 24, 32)
 _CLASSES = {"tiny": 5, "full": 19}
 _HEADS = {
     "tiny": HeadSize(
@@ -51,31 +50,47 @@ _BUILD: dict[str, Callable[[str], Reference]] = {
     "efficientnet_lite0": lambda _: encoders.efficientnet_lite0(),
     "clouds": encoders.open_clip_convnext,
 }
+_HEAD_FAMILIES = ("mask2former_hf", "mask2former_d2", "clouds")
 # What stands before the names of the encoder's own library.
 _PREFIX = {"clouds": "backbone.clip_model."}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class EncoderPair:
+    """PyTorch's encoder and ours; `name` is in `ENCODERS`."""
+
+    name: str
+    theirs: Reference
+    ours: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadPair:
+    """PyTorch's head and ours, which read features of these widths."""
+
+    widths: tuple[int, int, int, int]
+    theirs: Head
+    ours: Mask2FormerHead
+
+
+@dataclasses.dataclass(frozen=True)
 class Sides:
-    """Both models; the encoder, the head or both.
+    """Both models with the same weights.
 
     Attributes:
         table: the rules that led from one side to the other.
         target: what was converted.
         plan: which tensor went where.
         checkpoint: of a file its provenance; of random weights the seed and a hash.
-        reference, reference_head: PyTorch's.
-        encoder, head: ours.
+        encoder, head: the models; one of them may be absent.
     """
 
     table: Table
     target: Target
     plan: Plan
     checkpoint: dict[str, Any]
-    reference: Reference | None
-    reference_head: Head | None
-    encoder: nnx.Module | None
-    head: Mask2FormerHead | None
+    encoder: EncoderPair | None
+    head: HeadPair | None
 
 
 def from_random(table: Table, size: str, seed: int) -> Sides:
@@ -87,19 +102,17 @@ def from_random(table: Table, size: str, seed: int) -> Sides:
         seed: of the weights.
     """
     name = _ENCODERS.get(table.name, {}).get(size)
-    reference = _BUILD[table.name](name) if name else None
-    reference_head = None
-    if table.name not in _ENCODERS or table.name == "clouds":
-        full = get_encoder("convnext_large_d_320").widths
-        widths = get_encoder(name).widths if name else {"tiny": _WIDTHS, "full": full}[size]
-        reference_head = Head(widths, _HEADS[size], _CLASSES[size])
-    if reference:
+    reference = randomised = None
+    if name:
+        reference = _BUILD[table.name](name)
         randomise(reference.module, seed)
         if table.name == "timm_clip_convnext":
-            torch.nn.init.zeros_(reference.module.head.fc.bias)
-    if reference_head:
-        randomise(reference_head, seed)
-    state = _state_dict(table, reference, reference_head)
+            torch.nn.init.zeros_(reference.module.head.fc.bias)  # as in timm's files
+    if table.name in _HEAD_FAMILIES:
+        widths = get_encoder(name or _ENCODERS["clouds"][size]).widths
+        randomised = Head(widths, _HEADS[size], _CLASSES[size])
+        randomise(randomised, seed)
+    state = _state_dict(table, reference, randomised)
     text = "".join(f"{name} {tensor_hash(tensor)}\n" for name, tensor in state.items())
     checkpoint = {
         "file": f"random weights, seed {seed}",
@@ -107,26 +120,23 @@ def from_random(table: Table, size: str, seed: int) -> Sides:
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
     target = choose(state, table, encoder=name, heads=_HEADS[size].num_heads)
-    return _joined(table, target, state, checkpoint, reference, reference_head)
+    return _joined(table, target, state, checkpoint, reference, randomised)
 
 
 def from_file(table: Table, file: str, heads: int) -> Sides:
     """The PyTorch models that a checkpoint is for, with its weights, and the converted ones."""
     state, provenance = open_checkpoint(file)
     target = choose(state, table, heads=heads)
-    reference = reference_head = None
+    reference = head = None
     if target.encoder:
         reference = _BUILD[table.name](target.encoder)
         prefix = _PREFIX.get(table.name, "")
-        _load(reference.module, {k.removeprefix(prefix): v for k, v in state.items()})
-    if target.head:
-        assert target.widths and target.classes
-        reference_head = Head(target.widths, target.head, target.classes)
-        tensors = {k: torch.from_numpy(np.array(v, np.float32)) for k, v in state.items()}
-        if table.name != "mask2former_hf":
-            tensors = from_original(reference_head, tensors)
-        _load(reference_head, {k: v.numpy() for k, v in tensors.items()})
-    return _joined(table, target, state, provenance.to_json(), reference, reference_head)
+        _load(reference.module, {k.removeprefix(prefix): v for k, v in _tensors(state).items()})
+    if target.head and target.widths and target.classes:
+        head = Head(target.widths, target.head, target.classes)
+        tensors = _tensors(state)
+        _load(head, tensors if "hf" in table.name else from_original(head, tensors))
+    return _joined(table, target, state, provenance.to_json(), reference, head)
 
 
 def _joined(
@@ -139,28 +149,26 @@ def _joined(
 ) -> Sides:
     """Our models with the weights of `state`, beside the references."""
     planned = plan(state, table.rules, target.want)
-    if planned.misfits:
-        raise ConversionError(planned.misfits)
     tree = apply_rules(state, table.rules, target.want)
     encoder = head = None
-    if target.encoder:
+    if reference and target.encoder:
         spec = get_encoder(target.encoder)
-        encoder = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
-    if target.head:
+        ours = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
+        encoder = EncoderPair(target.encoder, reference, ours)
+    if reference_head and target.head and target.widths and target.classes:
         widths, size, classes = target.widths, target.head, target.classes
-        assert widths and classes
-        head = with_weights(
+        ours = with_weights(
             lambda: Mask2FormerHead(widths, size, classes, rngs=nnx.Rngs(0)), tree["head"]
         )
-    return Sides(table, target, planned, checkpoint, reference, reference_head, encoder, head)
+        head = HeadPair(widths, reference_head, ours)
+    return Sides(table, target, planned, checkpoint, encoder, head)
 
 
-def with_weights(make: Callable[[], nnx.Module], tree: dict) -> Any:
+def with_weights(make: Callable[[], nnx.Module], tree: Mapping) -> Any:
     """The module that `make` describes, with the weights of `tree`; draws no random ones."""
     graphdef, state = nnx.split(nnx.eval_shape(make))
-    leaves = {path: state_leaf for path, state_leaf in nnx.to_flat_state(state)}
     filled = []
-    for path, leaf in leaves.items():
+    for path, leaf in nnx.to_flat_state(state):
         node: Any = tree
         for key in path:
             node = node[key]
@@ -179,21 +187,27 @@ def _state_dict(
     if head:
         own = head.state_dict()
         tensors |= own if table.name == "mask2former_hf" else to_original(own)
-    if table.name == "clouds":
-        assert head is not None
-        tensors["criterion.empty_weight"] = torch.ones(head.class_predictor.out_features)
-        tensors["void_embedding.weight"] = torch.randn(1, 8)
+        if table.name == "clouds":
+            tensors["criterion.empty_weight"] = torch.ones(head.class_predictor.out_features)
+            tensors["void_embedding.weight"] = torch.ones(1, 8)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def _load(module: torch.nn.Module, state: Mapping[str, np.ndarray]) -> None:
-    """Fills a module; tensors that the file lacks must belong to CLIP's text tower."""
+def _tensors(state: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """In float32, which is what both sides compute in; integers stay."""
+    tensors = {}
+    for name, array in state.items():
+        whole = np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_
+        tensors[name] = torch.from_numpy(np.array(array, array.dtype if whole else np.float32))
+    return tensors
+
+
+def _load(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Fills a module; of CLIP only the visual tower, the text tower takes no part."""
     own = module.state_dict()
-    visual = {name for name in own if not hasattr(module, "visual") or name.startswith("visual.")}
-    missing = sorted(visual - state.keys())
+    clip = hasattr(module, "visual")
+    wanted = [name for name in own if not clip or name.startswith("visual.")]
+    missing = [name for name in wanted if name not in state]
     if missing:
-        raise ConversionError(
-            [f"{name}: the reference has it, the file does not" for name in missing]
-        )
-    found = {k: torch.from_numpy(np.array(state[k])) for k in visual}
-    module.load_state_dict(found, strict=visual == own.keys())
+        raise ConversionError([f"{name}: the reference has it, the file not" for name in missing])
+    module.load_state_dict({name: state[name] for name in wanted}, strict=not clip)

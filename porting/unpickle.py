@@ -15,7 +15,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -197,7 +197,14 @@ def _tensor_v2(storage, offset, shape, strides, *_: Any) -> TensorView:
 
 
 def _tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_: Any) -> TensorView:
-    return TensorView(storage, offset, tuple(shape), tuple(strides), dtype.dtype)
+    return TensorView(storage, offset, tuple(shape), tuple(strides), _dtype_of(dtype))
+
+
+def _dtype_of(kind: Any) -> np.dtype:
+    """Of a torch storage type or torch dtype."""
+    if not isinstance(kind, _Name) or kind.dtype is None:
+        raise UnsafePickleError("asks for a storage of unknown kind")
+    return kind.dtype
 
 
 def _parameter(data: Any, *_: Any) -> Any:
@@ -235,7 +242,7 @@ _NAMES: dict[tuple[str, str], _Name] = {
 class _Unpickler(pickle.Unpickler):
     """Answers the names of `_NAMES`, and nothing else."""
 
-    def __init__(self, file: BinaryIO, storage: Callable[..., Storage] | None = None):
+    def __init__(self, file: IO[bytes], storage: Callable[..., Storage] | None = None):
         # Latin-1 is how files of Python 2 (older model zoos) keep their bytes.
         super().__init__(file, encoding="latin-1")
         self._storage = storage
@@ -278,9 +285,9 @@ def read_torch_zip(path: Path) -> Any:
         def storage(kind: _Name, key: str, _location: str, numel: int, *_: Any) -> Storage:
             if key not in storages:
                 data = _stored(memory, archive, entries[f"data/{key}"])
-                if data.size != numel * kind.dtype.itemsize:
+                if data.size != numel * _dtype_of(kind).itemsize:
                     raise ValueError(f"storage {key} has {data.size} bytes for {numel} numbers")
-                storages[key] = Storage(kind.dtype, numel, data)
+                storages[key] = Storage(_dtype_of(kind), numel, data)
             return storages[key]
 
         with archive.open(entries["data.pkl"]) as file:
@@ -294,7 +301,7 @@ def read_torch_legacy(path: Path) -> Any:
     def storage(kind: _Name, key: str, _location: str, numel: int, view: Any = None) -> Storage:
         if view is not None:
             raise ValueError(f"{path} holds storages that share memory; save it with newer torch.")
-        return storages.setdefault(key, Storage(kind.dtype, numel))
+        return storages.setdefault(key, Storage(_dtype_of(kind), numel))
 
     with path.open("rb") as file:
         for _ in range(2):  # magic number, protocol version

@@ -7,6 +7,7 @@ steps that lead from images to the features.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ class Reference:
         embed: images -> image embedding, for CLIP models.
     """
 
-    module: nn.Module
+    module: Any  # nn.Module; its attributes are modules too, which torch's types do not know
     steps: tuple[Step, ...]
     taps: dict[str, str]
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -52,7 +53,7 @@ def open_clip_convnext(encoder: str, *, text: bool = False) -> Reference:
     import open_clip
 
     if encoder in _OPEN_CLIP:
-        config = open_clip.get_model_config(_OPEN_CLIP[encoder])
+        config: Any = open_clip.get_model_config(_OPEN_CLIP[encoder])
         config["vision_cfg"]["timm_model_pretrained"] = False
         if not text:
             config["text_cfg"].update(layers=1, width=64, heads=1)
@@ -70,7 +71,7 @@ def open_clip_convnext(encoder: str, *, text: bool = False) -> Reference:
             text_cfg=dict(layers=1, width=32, heads=2, vocab_size=50, context_length=7),
         )
     config.pop("custom_text", None)
-    model = open_clip.CLIP(**config).eval()
+    model: Any = open_clip.CLIP(**config).eval()
     steps, taps = _convnext_steps(model.visual.trunk)
     return Reference(model, steps, taps, model.visual)
 
@@ -86,10 +87,11 @@ def timm_convnext(encoder: str, *, clip: bool) -> Reference:
     import timm
 
     size = _size(encoder)
-    kwargs = dict(depths=size.depths, dims=size.widths, norm_eps=size.eps, num_classes=1000)
+    last: dict = dict(num_classes=1000)
     if clip:
-        kwargs.update(num_classes=size.embedding, head_hidden_size=size.hidden)
-    model = timm.create_model("convnext_tiny", pretrained=False, **kwargs).eval()
+        last = dict(num_classes=size.embedding, head_hidden_size=size.hidden)
+    numbers = dict(depths=size.depths, dims=size.widths, norm_eps=size.eps)
+    model: Any = timm.create_model("convnext_tiny", pretrained=False, **numbers, **last).eval()
     if clip:
         nn.init.zeros_(model.head.fc.bias)
     steps, taps = _convnext_steps(model)
@@ -100,7 +102,7 @@ def efficientnet_lite0() -> Reference:
     """EfficientNet-Lite0, of which the features come before the last convolution."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    model = EfficientNet.from_name("efficientnet-lite0").eval()
+    model: Any = EfficientNet.from_name("efficientnet-lite0").eval()
 
     def stem(x: torch.Tensor) -> torch.Tensor:
         return model._swish(model._bn0(model._conv_stem(x)))
@@ -114,7 +116,7 @@ def _size(encoder: str) -> ConvNeXtSize:
     return SIZES[encoder.removeprefix("convnext_")]
 
 
-def _convnext_steps(trunk: nn.Module) -> tuple[tuple[Step, ...], dict[str, str]]:
+def _convnext_steps(trunk: Any) -> tuple[tuple[Step, ...], dict[str, str]]:
     """Stem, downsamplings and blocks of timm's trunk."""
     steps: list[Step] = [("stem", trunk.stem)]
     taps = {}

@@ -6,6 +6,7 @@ can be fed in. The names of the state dict are those of the whole model.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ class Head(nn.Module):
         )
         if size.num_points != 4:
             raise ValueError(f"Hugging Face samples 4 points per head and level, not {size}.")
-        self.model = nn.Module()
+        self.model: Any = nn.Module()
         self.model.pixel_level_module = nn.Module()
         self.model.pixel_level_module.decoder = hf.Mask2FormerPixelDecoder(config, list(widths))
         self.model.transformer_module = hf.Mask2FormerTransformerModule(size.dim, config)
@@ -54,11 +55,11 @@ class Head(nn.Module):
         self.eval()
 
     @property
-    def pixel_decoder(self) -> nn.Module:
+    def pixel_decoder(self) -> Any:
         return self.model.pixel_level_module.decoder
 
     @property
-    def transformer(self) -> nn.Module:
+    def transformer(self) -> Any:
         return self.model.transformer_module
 
     def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

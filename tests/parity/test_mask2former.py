@@ -12,8 +12,9 @@ OUTPUTS = 7  # the queries and six layers
 
 @pytest.mark.parametrize("family", ["mask2former_hf", "mask2former_d2"])
 def test_layers_logits_and_scores_equal_the_reference(family):
-    sides, cases, _ = parity.run(family, size="tiny", seeds=2)
-    assert report.good(cases), report.to_markdown(report.to_json(sides, cases, _), cases)
+    sides, cases, tolerance = parity.run(family, size="tiny", seeds=2)
+    found = report.to_json(sides, cases, tolerance)
+    assert report.good(cases, tolerance), report.to_markdown(found, cases)
     for case in cases:
         for view in ("chain", "given masks"):
             names = {tap.name for tap in case.taps if tap.view == view}
@@ -24,12 +25,13 @@ def test_layers_logits_and_scores_equal_the_reference(family):
         assert len(blocks) == 2 + 1 + 6  # deformable layers, fusion, decoder layers
         # the masks cut something off and leave something: the comparison is not of open attention
         assert sum(tap.bits or 0 for tap in blocks) > 0
-    assert sides.reference is None and sides.encoder is None
+    assert sides.encoder is None
 
 
 def test_a_whole_clouds_checkpoint_equals_the_reference():
-    sides, cases, _ = parity.run("clouds", size="tiny", seeds=1)
-    assert report.good(cases), report.to_markdown(report.to_json(sides, cases, _), cases)
+    sides, cases, tolerance = parity.run("clouds", size="tiny", seeds=1)
+    found = report.to_json(sides, cases, tolerance)
+    assert report.good(cases, tolerance), report.to_markdown(found, cases)
     assert cases[0].taps[-1].name == "class_scores of the images"
     assert cases[0].taps[-1].shape == (2, 75, 101, 5)  # padding cut off
     assert {"criterion.empty_weight", "void_embedding.weight"} <= sides.plan.dropped.keys()

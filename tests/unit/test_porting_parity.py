@@ -46,9 +46,21 @@ def test_a_constant_reference_allows_no_error():
 def test_the_verdict_and_the_first_bad_tap():
     good = Case("good", {}, (tap("a", 0), tap("b", 1, judged=False)))
     bad = Case("bad", {}, (tap("a", 0), tap("b", 1), tap("c", 1)))
-    assert report.good([good]) and not report.good([good, bad])
+    assert report.good([good], TOLERANCE) and not report.good([good, bad], TOLERANCE)
     assert report.first_bad(good) is None
     assert report.first_bad(bad).name == "b"
+
+
+def test_two_queries_that_are_equal_at_one_of_many_positions_are_no_error():
+    theirs = np.random.default_rng(0).normal(size=(2, 60, 70, 5))
+    ours = theirs.copy()
+    theirs[1, 4, 6, :2], ours[1, 4, 6, :2] = (9, 9.00001), (9.00001, 9)
+    large = compare("masks", "chain", ours, theirs, TOLERANCE)
+    small = compare("masks", "chain", ours[1, 4, 6], theirs[1, 4, 6], TOLERANCE)
+    assert large.agreement == 1 - 1 / 8400 and small.agreement == 0
+    assert report.good([Case("x", {}, (large,))], TOLERANCE)
+    assert not report.good([Case("x", {}, (small,))], TOLERANCE)
+    assert not report.good([Case("x", {}, (large, *[small] * 90))], TOLERANCE)
 
 
 def test_the_report_highlights_the_first_bad_tap(tmp_path):
