@@ -10,9 +10,9 @@ pytestmark = pytest.mark.parity
 OUTPUTS = 7  # the queries and six layers
 
 
-@pytest.mark.parametrize("family", ["mask2former_hf", "mask2former_d2"])
-def test_layers_logits_and_scores_equal_the_reference(family):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=2)
+@pytest.mark.parametrize("family, seeds", [("mask2former_hf", 2), ("mask2former_d2", 1)])
+def test_layers_logits_and_scores_equal_the_reference(family, seeds):
+    sides, cases, tolerance = parity.run(family, size="tiny", seeds=seeds)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases, tolerance), report.to_markdown(found, cases)
     for case in cases:
