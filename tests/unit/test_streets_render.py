@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from clouds_jax.data import streets
+from clouds_jax.data.streets.layout import Thing
+from clouds_jax.data.streets.render import far_to_near
 
 SMALL = (128, 256)
 SEEN = 12  # pictures over which every class must occur
@@ -159,3 +161,18 @@ def test_an_unknown_domain_is_answered_with_those_there_are():
 def test_too_small_a_size_is_refused():
     with pytest.raises(ValueError, match=r"size is \(8, 64\)"):
         streets.render("oldtown-day", 0, 0, (8, 64))
+
+
+def _thing(kind: str, x: float, z: float, length: float) -> Thing:
+    return Thing(kind, x, z, (length, 2.0, 2.0), 1, 2, 0)
+
+
+def test_what_stands_beyond_a_long_vehicle_is_painted_before_it():
+    tram = _thing("tram", -5.0, 20.0, 18.0)
+    beyond, between = _thing("truck", -9.0, 14.0, 7.0), _thing("car", -2.5, 24.0, 4.6)
+    far, near = _thing("car", -5.0, 60.0, 4.6), _thing("car", -5.0, 6.0, 4.6)
+    other_side = _thing("car", 5.0, 14.0, 4.6)
+    order = far_to_near([near, between, other_side, tram, beyond, far], 0.0)
+    kinds = [order.index(thing) for thing in (far, beyond, tram, between, near)]
+    assert kinds == sorted(kinds)
+    assert len(order) == 6

@@ -105,11 +105,11 @@ def leaf_gain(scene: Scene, dice: Dice, light) -> Point:
 def draw_tree(scene: Scene, x: Number, z: Number, height: Number, seed: int) -> None:
     """Draws a tree: its trunk, branches and crown."""
     dice = Dice(seed, "tree")
-    kind = dice.weighted({"round": 4, "wide": 3, "tall": 2, "cone": 1})
+    kind = dice.weighted({"round": 4, "wide": 3, "tall": 2, "cone": 0.6})
     light = scene.gain_at(x, z, (0.0, 0.45, -0.89))
     texture = crown(kind, dice.integer(0, _VARIANTS - 1), bool(scene.condition.snow))
     foot = {"round": 0.30, "wide": 0.36, "tall": 0.2, "cone": 0.08}[kind] * height
-    wide = (height - foot) * {"round": 0.52, "wide": 0.72, "tall": 0.62, "cone": 0.5}[kind]
+    wide = (height - foot) * {"round": 0.52, "wide": 0.72, "tall": 0.62, "cone": 0.34}[kind]
     bark = dice.pick(((92, 76, 60), (112, 98, 82), (74, 62, 52)))
     trunk = scene.seen(bark, z, light)
     dark = scene.seen(tuple(c * 0.6 for c in bark), z, light)

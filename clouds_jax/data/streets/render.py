@@ -18,6 +18,10 @@ from clouds_jax.data.streets.scene import Light, Scene
 from clouds_jax.data.streets.shadows import cast_shadows
 from clouds_jax.data.streets.sky import draw_backdrop, draw_sky
 from clouds_jax.data.streets.street import draw_street
+from clouds_jax.data.streets.units import Number
+
+# Metres: half the length from where on the order by depth alone goes wrong.
+_LONG = 2.2
 
 
 def render(
@@ -112,8 +116,38 @@ def _draw_upright(scene: Scene, layout: Layout) -> None:
             barriers.draw_barrier(
                 scene, barrier.kind, barrier.x, barrier.z0, barrier.z1, barrier.height
             )
-    for thing in sorted((t for t in layout.things if t.tier > 0), key=lambda t: -t.z):
+    for thing in far_to_near([t for t in layout.things if t.tier > 0], scene.camera.x):
         _draw_thing(scene, thing)
+
+
+def far_to_near(things: list[Thing], eye: Number) -> list[Thing]:
+    """Orders things for painting: by depth, and beside a long vehicle by distance from `eye`.
+
+    Args:
+        things: in any order.
+        eye: x of the camera.
+    """
+    order = sorted(things, key=lambda t: -t.z)
+    for long in sorted(things, key=lambda t: t.size[0]):
+        reach = long.size[0] / 2
+        if reach < _LONG or abs(long.turn) == 2:
+            continue
+        away = long.x - eye
+        behind, before = [], []
+        for thing in order:
+            side = thing.x - eye
+            if thing is long or abs(thing.z - long.z) > reach or side * away <= 0:
+                continue
+            if abs(side) > abs(away) and thing.z <= long.z:
+                behind.append(thing)
+            elif abs(side) < abs(away) and thing.z >= long.z:
+                before.append(thing)
+        if behind or before:
+            moved = {id(t) for t in behind + before}
+            order = [t for t in order if id(t) not in moved]
+            place = next(i for i, t in enumerate(order) if t is long)
+            order[place : place + 1] = [*behind, long, *before]
+    return order
 
 
 def _draw_thing(scene: Scene, thing: Thing) -> None:
