@@ -18,10 +18,11 @@ HEADS = {
         pixel_ffn=24,
         decoder_layers=3,
         decoder_ffn=32,
+        num_points=1,
     ),
     "fpn": clouds.FPNSize(dim=16),
 }
-IMAGES = np.random.default_rng(0).integers(0, 256, (2, 75, 101, 3)).astype(np.uint8)
+IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 75, 101, 3)), jnp.uint8)
 
 
 def build(head="mask2former", encoder="convnext_debug", **kwargs):
