@@ -18,13 +18,6 @@ def setup(*, compile_cache: str = "", nans: bool = False, compiles: bool = False
         nans: stop at the operation that makes the first NaN.
         compiles: log every compilation and why the cached one did not serve.
     """
-    # Host name and process count come from the cluster's environment; without it this is one host.
-    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        jax.distributed.initialize(
-            coordinator_address=os.environ["JAX_COORDINATOR_ADDRESS"],
-            num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-            process_id=int(os.environ["JAX_PROCESS_ID"]),
-        )
     cache = os.environ.get(CACHE_VARIABLE, compile_cache)
     if cache:
         folder = pathlib.Path(cache).expanduser()

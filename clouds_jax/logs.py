@@ -78,7 +78,7 @@ class MetricsWriter:
         """Whether the scalar of that step is written already."""
         return any(line["step"] == step and name in line for line in self._lines)
 
-    def best(self, name: str) -> dict[str, float]:
+    def best(self, name: str) -> dict[str, Any]:
         """The largest value of a scalar so far and its step; all of them go to `best.json`."""
         path = self._path.with_name("best.json")
         value, step = max((line[name], -line["step"]) for line in self._lines if name in line)
@@ -212,7 +212,7 @@ class Progress:
         )
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: float | int) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
@@ -238,7 +238,9 @@ def parameter_table(parts: Mapping[str, PyTree]) -> str:
         totals.append(f"{sum(leaf.size for _, leaf in flat):,} {part}")
         for path, leaf in flat:
             mean = std = ""
-            if leaf.is_fully_addressable:  # else this host has only a part
+            if (
+                leaf.is_fully_addressable or leaf.is_fully_replicated
+            ):  # else this host has only a part
                 values = np.asarray(leaf)
                 mean, std = f"{values.mean():+.3g}", f"{values.std():.3g}"
             name = sharding.path_name(path)

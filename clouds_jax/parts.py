@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -63,9 +64,12 @@ def shards_root(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     if not config.debug.enabled:
         return pathlib.Path(config.data.shards)
     root = workdir / "shards"
-    for ref in {*config.data.batch, *config.evals}:
-        name, split = records.parse_ref(ref, config.data.split)
-        build.build(name, raw=None, output=root, split=split, shards=1)
+    if jax.process_index() == 0:
+        for ref in {*config.data.batch, *config.evals}:
+            name, split = records.parse_ref(ref, config.data.split)
+            build.build(name, raw=None, output=root, split=split, shards=1)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("fake shards are built")
     return root
 
 

@@ -3,6 +3,8 @@
 One axis, "data": batches are split over it, weights are replicated unless a rule says otherwise.
 """
 
+import functools
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +13,32 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA = "data"
+
+
+def join_hosts() -> None:
+    """Joins the other hosts of the run where the environment names them; call before anything else.
+
+    `JAX_COORDINATOR_ADDRESS=host:port` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` says it in
+    full; `JAX_COORDINATOR_ADDRESS=auto` asks the cluster (TPU pods, SLURM, MPI, Kubernetes).
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if not address:
+        return
+    if address == "auto":
+        del os.environ["JAX_COORDINATOR_ADDRESS"]  # JAX would read it as an address
+        jax.distributed.initialize()
+        return
+    missing = [n for n in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if n not in os.environ]
+    if missing:
+        raise ValueError(
+            f"JAX_COORDINATOR_ADDRESS is {address} but {' and '.join(missing)} missing; set it on"
+            " every host, or JAX_COORDINATOR_ADDRESS=auto on a cluster that JAX knows."
+        )
+    jax.distributed.initialize(
+        coordinator_address=address,
+        num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+        process_id=int(os.environ["JAX_PROCESS_ID"]),
+    )
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -71,23 +99,21 @@ def path_name(path: Sequence[Any]) -> str:
     return name.removesuffix(".value")
 
 
-def sum_over_devices(tree: Any) -> Any:
-    """Adds over the mesh; only inside `per_device`."""
-    return jax.lax.psum(tree, DATA)
-
-
 def per_device(
     function: Callable[..., Any], mesh: Mesh, *, split: Sequence[bool]
 ) -> Callable[..., Any]:
     """`function` run by every device on its part, so that nothing in it communicates by itself.
 
     Args:
-        function: its results must be the same on all devices (`sum_over_devices`).
+        function: `function(reduce, *arguments)`; `reduce` adds a tree over the devices, and what
+            is returned must be the same on all of them.
         mesh: as of `make_mesh`.
         split: for each argument, whether its leading axis is split; otherwise it is whole.
     """
+    if mesh.size == 1:  # also what JAX's NaN checks can look into
+        return functools.partial(function, lambda tree: tree)
     return jax.shard_map(
-        function,
+        functools.partial(function, lambda tree: jax.lax.psum(tree, DATA)),
         mesh=mesh,
         in_specs=tuple(PartitionSpec(DATA) if s else PartitionSpec() for s in split),
         out_specs=PartitionSpec(),

@@ -50,7 +50,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         The last state.
     """
     workdir = pathlib.Path(workdir)
-    mesh = sharding.make_mesh()
+    # JAX's NaN checks cannot look into what several devices share.
+    mesh = sharding.make_mesh(jax.devices()[:1] if config.debug.nans else None)
     parts.check(config, mesh)
     plain = parts.jsonable(config)
     shards = parts.shards_root(config, workdir)
@@ -66,7 +67,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     )
     step = train_step.make_step(
         graphdef, parts.loss(config), tx, classes=len(get_space(config.label_space)), mesh=mesh,
-        shardings=shardings, schedule=schedule,
+        shardings=shardings, schedule=schedule, donate=not config.debug.nans,
     )  # fmt: skip
     plan = loop.Plan(
         steps=config.steps, images=sum(plain["data"]["batch"].values()),
@@ -151,6 +152,7 @@ def main(argv: list[str]) -> None:
         compile_cache=config.compile_cache, nans=config.debug.nans, compiles=config.debug.compiles
     )
     try:
+        sharding.join_hosts()
         workdir.mkdir(parents=True, exist_ok=True)
         train(config, workdir)
     except (ValueError, KeyError, OSError, FloatingPointError) as error:

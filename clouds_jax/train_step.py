@@ -29,6 +29,7 @@ def make_step(
     mesh: Mesh,
     shardings: TrainState,
     schedule: optax.Schedule,
+    donate: bool = True,
 ) -> Step:
     """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
 
@@ -45,6 +46,7 @@ def make_step(
         mesh: the devices.
         shardings: of the state, as `train_state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
+        donate: False keeps the given state, which `jax_debug_nans` needs to run a step again.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -55,17 +57,17 @@ def make_step(
         features = model.encode(batch.image)
         head = nnx.graphdef(model.head)
 
-        def local(params, features, label, keys):
+        def local(reduce, params, features, label, keys):
             targets = Targets(label=label, present=masks.present_classes(label, classes))
 
             def objective(params):
                 output = nnx.merge(head, params["head"])(features, all_outputs=True)
-                return loss(output, targets, keys, reduce=sharding.sum_over_devices)
+                return loss(output, targets, keys, reduce=reduce)
 
             (total, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
             names = sorted(metrics)
             scalars = jnp.stack([total, *(metrics[name] for name in names)])
-            grads, scalars = sharding.sum_over_devices((grads, scalars))
+            grads, scalars = reduce((grads, scalars))
             return grads, dict(zip(["loss", *names], scalars, strict=True))
 
         run = sharding.per_device(local, mesh, split=(False, True, True, True))
@@ -80,7 +82,7 @@ def make_step(
 
     return jax.jit(
         step,
-        donate_argnames="state",
+        donate_argnames="state" if donate else None,
         in_shardings=(shardings, sharding.over_batch(mesh)),
         out_shardings=(shardings, None),
     )

@@ -99,7 +99,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.debug = dict(
         # debug mode: random encoder weights are allowed, fake shards are made in the workdir
         enabled=False,
-        nans=False,  # stop at the operation that makes the first NaN (slow)
+        nans=False,  # stop at the operation that makes the first NaN (slow, on one device)
         compiles=False,  # log every compilation and why it was needed
     )
     return config

@@ -43,7 +43,7 @@ def optimizer():
     return optim.make_optimizer(**OPTIMIZER)
 
 
-def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None):
+def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None, donate=True):
     """(step, state, shardings, mesh) of a run of the small model."""
     mesh = sharding.make_mesh(devices)
     tx = optimizer()
@@ -53,7 +53,7 @@ def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None):
     schedule = optim.make_schedule(lr=1e-2, steps=20, schedule="poly")
     step = train_step.make_step(
         graphdef, segmentation.pixel_loss, tx, classes=CLASSES, mesh=mesh, shardings=shardings,
-        schedule=schedule,
+        schedule=schedule, donate=donate,
     )  # fmt: skip
     return step, state, shardings, mesh
 

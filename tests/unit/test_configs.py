@@ -4,8 +4,7 @@ import importlib.util
 import json
 
 import pytest
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from clouds_jax import parts, sharding
 from clouds_jax.data import records
@@ -96,16 +95,6 @@ def test_the_papers_runs_have_the_papers_numbers(load, name, steps, lr, schedule
     assert config.data.crop == (768, 768) and config.data.crop_offsets == "diagonal"
     assert (config.loss.cls, config.loss.mask, config.loss.dice) == (2.0, 5.0, 5.0)
     assert (config.optimizer.clip_norm, config.optimizer.weight_decay) == (0.01, 0.05)
-
-
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
-def test_a_misspelt_key_on_the_command_line_is_refused(root, monkeypatch):
-    monkeypatch.syspath_prepend(root)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    arguments = [f"--config={root}/configs/warmup_gta.py:debug", "--config.optimizer.lrr=1"]
-    with pytest.raises(AttributeError, match='Did you mean "lr"'):
-        values(["train", *arguments])
 
 
 @pytest.mark.parametrize(

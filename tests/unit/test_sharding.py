@@ -46,14 +46,25 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(size):
         sharding.check_batch(size, sharding.make_mesh())
 
 
-def test_per_device_gives_every_device_its_part_and_adds_up():
-    mesh = sharding.make_mesh()
+@pytest.mark.parametrize("devices, shape", [(1, (6,)), (2, (3,))])
+def test_per_device_gives_every_device_its_part_and_adds_up(devices, shape):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
     sizes = []
 
-    def part(x, y):
+    def part(reduce, x, y):
         sizes.append((x.shape, y.shape))
-        return sharding.sum_over_devices(x.sum() * y.sum())
+        return reduce(x.sum() * y.sum())
 
     out = sharding.per_device(part, mesh, split=(True, False))(np.arange(6.0), np.ones(5))
-    assert sizes == [((3,), (5,))]
+    assert sizes == [(shape, (5,))]
     assert float(out) == 15 * 5
+
+
+@pytest.mark.parametrize("missing", ["JAX_NUM_PROCESSES", "JAX_PROCESS_ID"])
+def test_half_a_description_of_the_hosts_is_refused(monkeypatch, missing):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.0.0.1:1234")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    monkeypatch.delenv(missing)
+    with pytest.raises(ValueError, match=f"{missing} missing"):
+        sharding.join_hosts()

@@ -115,6 +115,17 @@ def test_a_loss_that_is_not_finite_is_flagged():
     assert not bool(metrics["finite"])
 
 
+def test_the_nan_checks_find_the_operation():
+    step, state, shardings, mesh = small_run.make(jax.devices()[:1], donate=False)
+    bad = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), state.params)
+    state = state.replace(params=jax.device_put(bad, shardings.params))
+    with (
+        jax.debug_nans(True),
+        pytest.raises(FloatingPointError, match=r"invalid value \(nan\) encountered in"),
+    ):
+        step(state, small_run.batch(mesh))
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_mesh_holds_the_devices_asked_for(devices):
     assert sharding.make_mesh(jax.devices()[:devices]).size == devices
