@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ _SAFETENSORS_DTYPES = {
     "I64": np.dtype(np.int64),
     "U8": np.dtype(np.uint8),
 }
+
+
+# What the zip reader runs into when bytes are missing or wrong.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +164,7 @@ def _read(path: Path) -> tuple[Any, str]:
     try:
         if zipfile.is_zipfile(path):
             if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as arrays:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                     return dict(arrays), "npz"
             return unpickle.read_torch_zip(path), "torch zip"
         if unpickle.is_torch_legacy(head):
@@ -168,7 +173,7 @@ def _read(path: Path) -> tuple[Any, str]:
             return _read_safetensors(path), "safetensors"
         if head[:1] == b"\x80":
             return unpickle.read_pickle(path), "pickle"
-    except (zipfile.BadZipFile, KeyError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} is cut short or damaged: {error}") from error
     raise ValueError(
         f"{path} is none of the known kinds (torch zip, torch legacy, pickle, safetensors, npz);"

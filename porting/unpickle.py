@@ -62,6 +62,9 @@ _DAMAGE = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
     TypeError,
     UnicodeDecodeError,
 )

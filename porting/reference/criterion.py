@@ -160,4 +160,4 @@ def criterion(
         terms["loss_ce" + suffix] = weights[0] * class_loss(logits, targets, pairs, no_object)
         terms["loss_mask" + suffix] = weights[1] * mask / masks
         terms["loss_dice" + suffix] = weights[2] * dice / masks
-    return sum(terms.values()), terms
+    return torch.stack(list(terms.values())).sum(), terms

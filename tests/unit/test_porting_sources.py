@@ -224,6 +224,39 @@ def test_a_file_cut_short_gives_one_clear_error(tmp_path, kind, share):
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "pkl", "npz"])
+def test_damaged_bytes_give_numbers_or_one_kind_of_error(tmp_path, kind):
+    arrays = {"a": np.ones((3, 4), np.float32), "b": np.ones(2, np.float16)}
+    path = tmp_path / ("a.npz" if kind == "npz" else "a.bin")
+    if kind == "npz":
+        np.savez(path, **arrays)
+    elif kind == "safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path)
+    elif kind == "pkl":
+        path.write_bytes(pickle.dumps({"model": arrays}))
+    else:
+        torch = pytest.importorskip("torch")
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        torch.save(tensors, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 600), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found, _ = open_checkpoint(path)
+            for tensor in found.values():
+                tensor.sum()  # reads every byte: a view outside the file would crash here
+        except ValueError:
+            refused += 1
+    assert refused > 50
+
+
 def test_a_torchscript_archive_is_told_apart(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("a/data.pkl", b"")
