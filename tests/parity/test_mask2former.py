@@ -22,7 +22,8 @@ def test_layers_logits_and_scores_equal_the_reference(family, seeds):
             assert names >= {f"mask_logits.{o}" for o in range(OUTPUTS)}
             assert "class_scores" in names
         blocks = [tap for tap in case.taps if tap.view == "block"]
-        assert len(blocks) == 2 + 1 + 6  # deformable layers, fusion, decoder layers
+        # deformable layers, fusion, decoder layers, scores
+        assert len(blocks) == 2 + 1 + 6 + 1
         # the masks cut something off and leave something: the comparison is not of open attention
         assert sum(tap.bits or 0 for tap in blocks) > 0
     assert sides.encoder is None
