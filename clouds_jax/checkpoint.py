@@ -158,7 +158,7 @@ class RunCheckpoints:
         Raises:
             ValueError: the checkpoint is of another config.
         """
-        metadata = self._checkpointer.checkpointables_metadata().custom_metadata
+        metadata = self._checkpointer.metadata().custom_metadata
         check_config(metadata["config"], self._metadata["config"], where=str(self._workdir))
         restored = self._checkpointer.load_checkpointables(None, {"state": state, "data": data})
         return restored["state"], metadata
@@ -194,12 +194,12 @@ def load_run(
     if step not in found:
         raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {found}.")
     path = folder / str(step)
-    described = ocp.checkpointables_metadata(path)
+    described = ocp.metadata(path)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         name: jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            described.metadata["state"][name],
+            described.metadata[name],
         )
         for name in ("params", "frozen")
     }

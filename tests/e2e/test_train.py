@@ -34,7 +34,8 @@ def metrics(workdir):
 def saved(workdir, step):
     """All arrays of a checkpoint, and the data position."""
     folder = workdir / "checkpoints" / str(step)
-    position = {p.name: p.read_text() for p in (folder / "data").rglob("*") if p.is_file()}
+    position = {p.name: p.read_text() for p in (folder / "data").glob("*.json")}
+    assert position
     return checkpoint.load_run(workdir, step)[0], position
 
 
