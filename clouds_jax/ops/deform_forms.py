@@ -116,7 +116,7 @@ def forward(
     """The attention, in float32."""
     e = values.shape[-1]
     table = form.table(sizes, values)
-    out = 0.0
+    out = jnp.zeros(())
     for row, parts in form.slots(sizes, points, weights):
         vectors = table.at[row].get(mode="promise_in_bounds").astype(jnp.float32)
         for i, part in enumerate(parts):

@@ -52,7 +52,7 @@ def _shift(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     w = (x.shape[2] - kw) // stride + 1
     # Without the barrier XLA fuses the padding into each of the kh * kw reads.
     x = lax.optimization_barrier(x)
-    out = 0.0
+    out = jnp.zeros(())
     for i in range(kh):
         for j in range(kw):
             rows = slice(i, i + (h - 1) * stride + 1, stride)

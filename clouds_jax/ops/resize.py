@@ -5,6 +5,7 @@ Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False, an
 """
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,10 @@ def resize_bilinear(
     Rows are gathered and blended, first along h, then along w. The written-out gradient does the
     same with the transposed weights, since the scatter that JAX would derive is slow on CPU.
     """
-    out = x.astype(jnp.float32)
+    out: Array = x.astype(jnp.float32)
     for axis, new in ((1, size[0]), (2, size[1])):
         if out.shape[axis] != new:
-            out = _resize_axis(axis, out.shape[axis], new, out)
+            out = cast(Array, _resize_axis(axis, out.shape[axis], new, out))
     return out.astype(x.dtype)
 
 
@@ -61,7 +62,7 @@ def _blend(matrix: np.ndarray, axis: int, x: Array) -> Array:
     taps = np.argsort(matrix == 0, axis=1, kind="stable")  # the pixels with a weight come first
     taps = taps[:, : np.count_nonzero(matrix, axis=1).max()]
     weights = np.take_along_axis(matrix, taps, axis=1).astype(np.float32)
-    out = 0.0
+    out = jnp.zeros(())
     for tap, weight in zip(taps.T, weights.T, strict=True):
         pixels = jnp.take(x, tap.astype(np.int32), axis, mode="clip")
         out = out + pixels * lax.expand_dims(weight, [d for d in range(x.ndim) if d != axis])

@@ -61,7 +61,7 @@ def grid_sample(
     """
     b, h, w, c = features.shape
     rows = features.reshape(b, h * w, c)
-    out = 0.0
+    out = jnp.zeros(())
     for index, weight in corners_of(points, h, w):
         value = _take(rows, index)
         out = out + value.astype(jnp.float32) * weight[..., None]
@@ -83,7 +83,7 @@ def sample_classes(
     ids = jnp.arange(classes, dtype=label.dtype)[None, None, :]
     b, h, w = label.shape
     flat = label.reshape(b, h * w)
-    out = 0.0
+    out = jnp.zeros(())
     for index, weight in corners_of(points, h, w):
         value = _take(flat, index)
         out = out + jnp.where(value[..., None] == ids, weight[..., None], 0)
@@ -103,7 +103,7 @@ def sample_targets(
     b, h, w = label.shape
     flat = label.reshape(b, h * w)
     ids = ids[None, :, None]
-    out = 0.0
+    out = jnp.zeros(())
     for index, weight in corners_of(points, h, w):
         value = _take(flat, index)
         out = out + jnp.where(value.astype(ids.dtype) == ids, weight, 0)
@@ -140,7 +140,7 @@ def sample_channels(
         preferred_element_type=jnp.float32,
     ).reshape(-1)
     plane = jnp.arange(b * m, dtype=jnp.int32).reshape(b, m, 1) * (h * w)
-    out = 0.0
+    out = jnp.zeros(())
     for index, weight in corners_of(points, h, w):
         out = out + planes.at[plane + index].get(mode="promise_in_bounds") * weight
     return out

@@ -15,7 +15,8 @@ def sample_layout(domain: Domain, dice: Dice) -> Layout:
     lanes = dice.integer(*city.lanes)
     median = dice.between(2.0, 4.5) if dice.chance(city.median) else 0.0
     lane = city.lane * dice.between(0.95, 1.05)
-    sides = tuple(_sample_side(domain, dice, sign, median / 2 + lanes * lane) for sign in (-1, 1))
+    edge = median / 2 + lanes * lane
+    sides = (_sample_side(domain, dice, -1, edge), _sample_side(domain, dice, 1, edge))
     crossing = None
     if dice.chance(0.6):
         z0 = dice.between(16, 70)

@@ -4,7 +4,7 @@ NumPy promises the raw stream of a bit generator for ever, but not what `Generat
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -56,7 +56,7 @@ class Dice:
         """Returns one of `items`."""
         return items[int(self.unit() * len(items))]
 
-    def weighted(self, weights: dict[str, Number]) -> str:
+    def weighted(self, weights: Mapping[str, Number]) -> str:
         """Returns a key of `weights`, drawn in proportion to its value."""
         rest = self.unit() * sum(weights.values())
         for name, weight in weights.items():

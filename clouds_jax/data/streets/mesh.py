@@ -5,6 +5,7 @@ lies on the ground under its middle.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -41,18 +42,18 @@ class Builder:
 
     def __init__(self):
         """Starts without any face."""
-        self._faces: list[tuple[list[Point], str, int, int]] = []
+        self._faces: list[tuple[Sequence[Point], str, int, int]] = []
         self._origins: list[Point] = []
 
     def part(self, origin: Point) -> None:
         """Starts a part around `origin`, which its faces turn away from."""
         self._origins.append(origin)
 
-    def face(self, points: list[Point], slot: str, layer: int = 0) -> None:
+    def face(self, points: Sequence[Point], slot: str, layer: int = 0) -> None:
         """Adds a face to the latest part."""
         self._faces.append((points, slot, len(self._origins) - 1, layer))
 
-    def pair(self, points: list[Point], slot: str, layer: int = 0) -> None:
+    def pair(self, points: Sequence[Point], slot: str, layer: int = 0) -> None:
         """Adds a face and its mirror image at -x."""
         self.face(points, slot, layer)
         self.face([(-x, y, z) for x, y, z in points], slot, layer)
@@ -75,7 +76,7 @@ class Builder:
     def build(self) -> Mesh:
         """Returns the mesh."""
         most = max(len(points) for points, *_ in self._faces)
-        corners = np.array([p + [p[-1]] * (most - len(p)) for p, *_ in self._faces])
+        corners = np.array([[*p, *[p[-1]] * (most - len(p))] for p, *_ in self._faces])
         # Newell's sum: the first corners may lie on one line.
         normals = np.zeros((len(corners), 3))
         for k in range(most):
@@ -111,7 +112,7 @@ def draw_mesh(
     mesh: Mesh,
     place: Point,
     heading: Flat,
-    colours: dict[str, Colour],
+    colours: Mapping[str, Colour],
     label: int,
     shining: frozenset[str] = frozenset(),
 ) -> None:
@@ -175,7 +176,7 @@ def draw_mesh(
             for c in range(3):
                 gain = light.ambient[c] * up + light.direct[c] * facing + pool[c] * (0.5 + 0.4 * ny)
                 value = base[c] * gain + sky[c] * gloss * (0.25 + 0.75 * min(gain, 1.0))
-                colour.append(min(value, 255.0) * clear + haze[c])
+                colour.append(float(min(value, 255.0) * clear + haze[c]))
         if near[i] < NEAR:
             clipped = clip_near(corners[i])
             if len(clipped) < 3:

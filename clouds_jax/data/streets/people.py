@@ -32,8 +32,8 @@ def draw_person(scene: Scene, x: Number, z: Number, walk: Number, seed: int) -> 
     skirt = not coat and dice.chance(0.2)
     wide = dice.between(0.9, 1.15)
     facing = dice.chance(0.5)
+    swing = 0.30 * phase
     if walk:
-        swing = 0.30 * phase
         hips = [(0.0, 0.9), (0.0, 0.9)]
         feet = [(swing, 0.06 + 0.05 * abs(phase)), (-swing, 0.06)]
         knees = [(swing * 0.55 + walk * 0.05, 0.5), (-swing * 0.4 + walk * 0.05, 0.5)]

@@ -1,5 +1,7 @@
 """Posts along a street: lamps, traffic lights and bollards."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from clouds_jax.data.streets import labels
@@ -8,7 +10,7 @@ from clouds_jax.data.streets.dice import Dice
 from clouds_jax.data.streets.scene import Scene
 from clouds_jax.data.streets.units import Colour, Flat, Number
 
-Shape = list[Flat] | np.ndarray
+Shape = Sequence[Flat] | np.ndarray
 
 _GREY = (118, 120, 122)
 

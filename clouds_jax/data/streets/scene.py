@@ -63,7 +63,7 @@ class Scene:
     lane_end: Number
     glows: list[Glow] = dataclasses.field(default_factory=list)
 
-    def clear(self, z: Number | np.ndarray) -> Number | np.ndarray:
+    def clear(self, z):
         """Returns the share of light that comes through the haze from depth `z`."""
         q = z / self.condition.visibility
         return 1.0 / (1.0 + q + 0.5 * q * q)

@@ -6,6 +6,7 @@ from clouds_jax.data.streets.heavy import bus, tram, truck
 from clouds_jax.data.streets.layout import Thing
 from clouds_jax.data.streets.mesh import Mesh, draw_mesh
 from clouds_jax.data.streets.scene import Scene
+from clouds_jax.data.streets.units import Colour
 from clouds_jax.data.streets.vehicles import PAINTS, car
 
 _BASE = {
@@ -34,7 +35,7 @@ def draw_vehicle(scene: Scene, thing: Thing) -> None:
     """Draws a car, van, truck, bus or tram."""
     dice = Dice(thing.seed, thing.kind)
     night = scene.condition.lamps > 0.25
-    colours = dict(_BASE)
+    colours: dict[str, Colour] = dict(_BASE)
     colours["paint"] = dice.pick(PAINTS)
     mesh, label = _model(thing.kind, dice, colours)
     colours["seam"] = tuple(c * 0.55 for c in colours["paint"])
