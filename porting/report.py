@@ -133,7 +133,7 @@ def _worst(case: Case) -> list[str]:
         bits = max((tap.bits or 0 for tap in taps), default=0)
         text = f"- {view}: {len(taps)} taps, worst {worst.ratio:.1e} (`{worst.name}`)"
         if judged is not worst:
-            text += f", before any flip {judged.ratio:.1e} (`{judged.name}`)"
+            text += f", of the judged {judged.ratio:.1e} (`{judged.name}`)"
         text += f", argmax agreement {pooled_agreement(taps):.4%}"
         lines.append(text + (f", {flips} of {bits:,} mask bits flipped" if bits else ""))
     return lines
