@@ -2,8 +2,6 @@
 
 import pickle
 
-import pytest
-
 from clouds_jax.data import streets
 from clouds_jax.data.datasets import DATASETS, get_dataset
 from clouds_jax.data.datasets import streets as dataset
@@ -42,8 +40,3 @@ def test_sources_travel_to_other_processes():
     render = pickle.loads(pickle.dumps(source)).render
     assert render.func is streets.render
     assert render.args == source.render.args == ("suburb-snow", 1, 0, (512, 1024))
-
-
-def test_a_domain_of_another_dataset_is_refused():
-    with pytest.raises(KeyError, match="--domain newtown-day does not fit streets_oldtown_day"):
-        get_dataset("streets_oldtown_day").examples(None, "train", domain="newtown-day")

@@ -15,7 +15,6 @@ def examples(
     raw: None,
     split: str,
     *,
-    domain: str | None = None,
     seed: int = 0,
     count: int | None = None,
 ) -> Sequence[Source]:
@@ -25,17 +24,10 @@ def examples(
         name: of the domain.
         raw: nothing is read.
         split: "train" or "val".
-        domain: `name` or nothing: each domain is a dataset of its own.
         seed: another seed gives other scenes.
         count: number of scenes; None: 400 to train on, 50 to score.
     """
     del raw
-    if domain not in (None, name):
-        others = ", ".join(spec.name for spec in SPECS)
-        raise KeyError(
-            f"--domain {domain} does not fit streets_{name.replace('-', '_')}: each domain is a "
-            f"dataset of its own; build one of {others}."
-        )
     stream = seed * len(_COUNTS) + list(_COUNTS).index(split)
     return [
         Source(
