@@ -118,9 +118,16 @@ def run_row(table: str, name: str, row: Row, arguments: argparse.Namespace) -> N
         "hardware": hardware(),
     }
     path = result_path(arguments.results, table, name)
+    for panels in sorted(output.glob("*_panels.png")):
+        keep(panels.read_bytes(), path.with_name(f"{slug(name)}_{panels.name}"))
+    keep(json.dumps(record, indent=1).encode() + b"\n", path)
+
+
+def keep(content: bytes, path: pathlib.Path) -> None:
+    """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
@@ -180,7 +187,15 @@ def main(argv: list[str] | None = None) -> None:
         for name in arguments.row or rows:
             if not result_path(arguments.results, arguments.table, name).exists():
                 run_row(arguments.table, name, rows[name], arguments)
-    print(render(arguments.table, rows, arguments.results))
+    text = render(arguments.table, rows, arguments.results)
+    if not arguments.show:
+        folder = pathlib.Path(arguments.results) / arguments.table
+        keep(text.encode() + b"\n", folder / "table.md")
+        runs = [pathlib.Path(arguments.workdir) / arguments.table / slug(name) for name in rows]
+        runs = [str(run) for run in runs if run.is_dir()]
+        if runs:
+            program("clouds_jax.visualise", "curves", *runs, f"--output={folder / 'curves.png'}")
+    print(text)
 
 
 if __name__ == "__main__":
