@@ -98,6 +98,14 @@ def batches(config: ConfigDict, shards: pathlib.Path, mesh: Mesh) -> Iterator[Ba
     return iter(ahead)
 
 
+def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:
+    """Dataset -> scored every n steps; a dataset without shards is an error now, not then."""
+    wanted = config.evals.to_dict() if config.eval.enabled else {}
+    for ref in wanted:
+        records.open_ref(ref, shards)
+    return wanted
+
+
 def model_builder(config: Mapping[str, Any]) -> Callable[[nnx.Rngs], Clouds]:
     """`build(rngs)` of the model that a config (or its JSON) describes."""
     head = dict(config["head"])

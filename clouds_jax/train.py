@@ -71,8 +71,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     )  # fmt: skip
     plan = loop.Plan(
         steps=config.steps, images=sum(plain["data"]["batch"].values()),
-        log_every=config.log_every, checkpoint_every=config.checkpoint_every, 
-        evals=plain["evals"] if config.eval.enabled else {},
+        log_every=config.log_every, checkpoint_every=config.checkpoint_every,
+        evals=parts.evals(config, shards),
     )  # fmt: skip
     with loop.stop_on_signal() as stop:
         state = loop.run(

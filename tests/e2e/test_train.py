@@ -171,5 +171,6 @@ def test_one_two_and_eight_devices_train_alike(root, tmp_path):
     for devices in ("2", "8"):
         for ours, one in zip(found[devices]["metrics"], found["1"]["metrics"], strict=True):
             np.testing.assert_allclose(ours["loss"], one["loss"], rtol=SAME_LOSS)
-        # Two normalisers of the loss, then gradients and metrics in one.
-        assert found[devices]["collectives"] == ["all-reduce"] * 3
+        # The loss's normalisers, then gradients and metrics; the compiler may join some.
+        assert set(found[devices]["collectives"]) == {"all-reduce"}
+        assert len(found[devices]["collectives"]) <= 3
