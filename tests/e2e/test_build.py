@@ -70,8 +70,11 @@ def test_a_killed_build_goes_on_and_ends_in_the_same_bytes(tmp_path, root, worke
     resumed = subprocess.run(command(*options, "--output", output), cwd=root, capture_output=True)
     assert resumed.returncode == 0, resumed.stderr
     assert files(output) == files(tmp_path / "straight")
-    for name, written in early.items():  # moved, not written again
-        assert (output / "fake" / name).stat().st_mtime_ns == written
+    built = output / "fake"
+    again = [name for name, then in early.items() if (built / name).stat().st_mtime_ns != then]
+    # The rest was moved, not written again. A worker may have been killed after it named its last
+    # shard and before it noted so; that one is remade.
+    assert len(again) <= workers
     assert not list((output / "fake").glob(".*"))
 
 

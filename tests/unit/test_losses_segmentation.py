@@ -116,16 +116,15 @@ def test_two_devices_have_the_loss_and_gradient_of_one(kind):
     prediction, targets, keys = case(b=4)
     outputs_last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), prediction)
 
-    def local(scale, prediction, targets, keys):
+    def local(reduce, scale, prediction, targets, keys):
         def value(scale):
             scaled = jax.tree.map(lambda x: scale * jnp.moveaxis(x, -1, 0), prediction)
-            reduce = sharding.sum_over_devices
             if kind == "set":
                 return loss(scaled, targets, keys, reduce=reduce)
             logits = scaled.mask_logits[0, ..., :CLASSES]
             return segmentation.pixel_loss(logits, targets, keys, reduce=reduce)
 
-        return sharding.sum_over_devices(jax.value_and_grad(value, has_aux=True)(scale))
+        return reduce(jax.value_and_grad(value, has_aux=True)(scale))
 
     results = []
     for devices in (1, 2):
