@@ -3,112 +3,30 @@
 Masked attention is a threshold: a mask bit that flips at 0.5, because two float32 sums were made
 in another order, changes what follows by more than rounding does. So the transformer decoder is
 run by itself (`chain`, flips counted), with the reference's masks (`given masks`), and layer by
-layer on the reference's own inputs (`block`).
+layer on the reference's own inputs (`block`). The reference also runs in float64, with the same
+masks, which tells how much of a difference is rounding (`porting.compare`).
 """
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from clouds_jax.nn.mask2former import Mask2FormerHead, class_scores
 from clouds_jax.nn.transformer_decoder import TransformerDecoder
 from clouds_jax.typing import Prediction
 from porting.compare import Tap, View, compare
-from porting.compare_encoder import member, pure, to_ours, to_torch
+from porting.recording import Recording, record, record_float64, reference_scores
 from porting.reference.mask2former import Head
+from porting.steps import member, pure
 from porting.tolerances import Tolerance
 
 _LEVELS = 3
-_NAMES = ("res2", "res3", "res4", "res5")
-
-
-@dataclasses.dataclass
-class Recording:
-    """What the reference computed, in our layout.
-
-    Attributes:
-        inputs: layer name -> its input, (b, s, d) or (b, q, d).
-        outputs: layer name -> its output.
-        positions: position codes of the pixel decoder's tokens, (s, d).
-        masks: True where a query may attend, per decoder layer, (b, q, s); before the rule for
-            rows without any True.
-        levels: pixel decoder outputs at strides 32, 16, 8.
-        mask_features: at stride 4.
-        class_logits: (o, b, q, k+1).
-        mask_logits: (o, b, h4, w4, q).
-    """
-
-    inputs: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
-    positions: np.ndarray
-    masks: list[np.ndarray]
-    levels: tuple[np.ndarray, ...]
-    mask_features: np.ndarray
-    class_logits: np.ndarray
-    mask_logits: np.ndarray
-
-
-@torch.no_grad()
-def record(reference: Head, features: dict[str, np.ndarray]) -> Recording:
-    """Runs the reference and keeps what passes between its layers."""
-    inputs: dict[str, np.ndarray] = {}
-    outputs: dict[str, np.ndarray] = {}
-    seen: dict[str, Any] = {"masks": []}
-
-    def watch(name: str, queries_first: bool):
-        def hook(_module, args, kwargs, output):
-            given = args[0] if args else kwargs["hidden_states"]
-            if not queries_first:
-                seen["positions"] = kwargs["position_embeddings"][0].numpy()
-            axes = (1, 0, 2) if queries_first else (0, 1, 2)
-            inputs[name] = given.permute(axes).numpy()
-            outputs[name] = output[0].permute(axes).numpy()
-
-        return hook
-
-    def watch_masks(_module, _args, output):
-        blocked = output[1]  # (b * heads, q, s), the same for all heads
-        blocked = blocked.reshape(-1, reference.heads, *blocked.shape[1:])[:, 0]
-        seen["masks"].append(~blocked.numpy())
-
-    def watch_pixels(_module, _args, output):
-        seen["pixel"] = output
-
-    decoder = reference.transformer.decoder
-    hooks = [
-        *(
-            layer.register_forward_hook(watch(f"pixel_decoder.layers.{i}", False), with_kwargs=True)
-            for i, layer in enumerate(reference.pixel_decoder.encoder.layers)
-        ),
-        *(
-            layer.register_forward_hook(
-                watch(f"transformer_decoder.layers.{i}", True), with_kwargs=True
-            )
-            for i, layer in enumerate(decoder.layers)
-        ),
-        decoder.mask_predictor.register_forward_hook(watch_masks),
-        reference.pixel_decoder.register_forward_hook(watch_pixels),
-    ]
-    try:
-        class_logits, mask_logits = reference([to_torch(features[name]) for name in _NAMES])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Recording(
-        inputs=inputs,
-        outputs=outputs,
-        positions=seen["positions"],
-        masks=seen["masks"][:-1],  # the last one is read by no layer
-        levels=tuple(map(to_ours, seen["pixel"].multi_scale_features)),
-        mask_features=to_ours(seen["pixel"].mask_features),
-        class_logits=class_logits.numpy(),
-        mask_logits=np.moveaxis(mask_logits.numpy(), 2, -1),
-    )
+_PIXEL_OUTPUTS = (
+    *(f"pixel_decoder.stride{stride}" for stride in (32, 16, 8)),
+    "pixel_decoder.mask_features",
+)
 
 
 def compare_head(
@@ -131,13 +49,18 @@ def compare_head(
         The taps in the model's order.
     """
     kept = record(reference, features)
-    taps = _pixel_decoder(head, features, kept, tolerance)
-    taps += _transformer_decoder(head, features, kept, size, tolerance)
+    exact = record_float64(reference, features, kept.masks)
+    taps = _pixel_decoder(head, features, kept, exact, tolerance)
+    taps += _transformer_decoder(head, features, kept, exact, size, tolerance)
     return taps
 
 
 def _pixel_decoder(
-    head: Mask2FormerHead, features: dict[str, np.ndarray], kept: Recording, tolerance: Tolerance
+    head: Mask2FormerHead,
+    features: dict[str, np.ndarray],
+    kept: Recording,
+    exact: Recording,
+    tolerance: Tolerance,
 ) -> list[Tap]:
     decoder = head.pixel_decoder
     sizes = tuple(level.shape[1:3] for level in kept.levels)
@@ -153,13 +76,11 @@ def _pixel_decoder(
     fused = pure(decoder, lambda m, *args: m.fuse(*args))(kept.levels[-1], features["res2"])
     taps.append(compare("pixel_decoder.fuse", "block", fused, kept.mask_features, tolerance))
     mask_features, levels = pure(decoder, lambda m, f: m(f))(features)
-    for stride, ours, theirs in zip((32, 16, 8), levels, kept.levels, strict=True):
-        taps.append(compare(f"pixel_decoder.stride{stride}", "chain", ours, theirs, tolerance))
-    taps.append(
-        compare(
-            "pixel_decoder.mask_features", "chain", mask_features, kept.mask_features, tolerance
-        )
-    )
+    ours = (*levels, mask_features)
+    theirs = (*kept.levels, kept.mask_features)
+    truth = (*exact.levels, exact.mask_features)
+    for name, *arrays in zip(_PIXEL_OUTPUTS, ours, theirs, truth, strict=True):
+        taps.append(compare(name, "chain", *arrays[:2], tolerance, exact=arrays[2]))
     return taps
 
 
@@ -167,6 +88,7 @@ def _transformer_decoder(
     head: Mask2FormerHead,
     features: dict[str, np.ndarray],
     kept: Recording,
+    exact: Recording,
     size: tuple[int, int],
     tolerance: Tolerance,
 ) -> list[Tap]:
@@ -200,9 +122,9 @@ def _transformer_decoder(
         flips.append(flips[-1] + int((mask != theirs).sum()))
         own_queries = decoder.layer(i, own_queries, level, mask)
         given.append(decoder.layer(i, given[-1], level, theirs))
-    taps += _outputs(prediction, kept, size, "chain", tolerance, flips)
+    taps += _outputs(prediction, kept, exact, size, "chain", tolerance, flips)
     prediction = decoder.predict(jnp.stack(given), mask_features)
-    return taps + _outputs(prediction, kept, size, "given masks", tolerance, None)
+    return taps + _outputs(prediction, kept, exact, size, "given masks", tolerance, None)
 
 
 class _Decoder:
@@ -241,6 +163,7 @@ class _Decoder:
 def _outputs(
     prediction: Prediction,
     kept: Recording,
+    exact: Recording,
     size: tuple[int, int],
     view: View,
     tolerance: Tolerance,
@@ -253,36 +176,18 @@ def _outputs(
         if flips is None:
             return {}
         # after a flip the two sides compute different things: `given masks` judges what follows
-        same = flips[o] == 0
-        return dict(flips=flips[o], bits=int(bits[o]), judged=same, counted=same)
+        return dict(flips=flips[o], bits=int(bits[o]), judged=flips[o] == 0)
 
     taps = []
     last = kept.class_logits.shape[0] - 1
     for o in range(last + 1):
         for name in ("class_logits", "mask_logits"):
-            ours, theirs = getattr(prediction, name)[o], getattr(kept, name)[o]
-            taps.append(compare(f"{name}.{o}", view, ours, theirs, tolerance, **counts(o)))
+            ours, theirs, truth = (getattr(x, name)[o] for x in (prediction, kept, exact))
+            name = f"{name}.{o}"
+            taps.append(compare(name, view, ours, theirs, tolerance, exact=truth, **counts(o)))
     ours = jax.jit(class_scores, static_argnums=1)(prediction, size)
-    theirs = reference_scores(kept.class_logits[-1], kept.mask_logits[-1], size)
-    # Scores are sums over all queries: the errors of a hundred masks add, while with random weights
-    # the sums hardly vary over an image. So here the map of classes is judged, and must hold in
-    # spite of flips; the scores themselves are judged as a block.
-    more = counts(last) | dict(judged=False, counted=True)
-    taps.append(compare("class_scores", view, ours, theirs, tolerance, **more))
-    return taps
-
-
-def reference_scores(
-    class_logits: np.ndarray, mask_logits: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
-    """Class scores (b, h, w, k) in PyTorch, from logits in our layout.
-
-    Source: semantic inference of Mask2Former, spec 6.2: upsample to the padded image, sigmoid,
-        sum over queries weighted by class probability, cut the padding off.
-    """
-    masks = to_torch(mask_logits)
-    padded = (4 * masks.shape[2], 4 * masks.shape[3])
-    masks = F.interpolate(masks, padded, mode="bilinear", align_corners=False).sigmoid()
-    votes = torch.from_numpy(class_logits).softmax(-1)[..., :-1]
-    scores = torch.einsum("bqk,bqhw->bhwk", votes, masks[:, :, : size[0], : size[1]])
-    return scores.numpy()
+    theirs, truth = (
+        reference_scores(x.class_logits[-1], x.mask_logits[-1], size) for x in (kept, exact)
+    )
+    more = counts(last)
+    return [*taps, compare("class_scores", view, ours, theirs, tolerance, exact=truth, **more)]

@@ -18,9 +18,11 @@ import PIL.Image
 from clouds_jax.encoders import get_encoder
 from clouds_jax.nn import clouds
 from porting.compare import Tap, compare
-from porting.compare_encoder import compare_encoder, pure
-from porting.compare_head import compare_head, record, reference_scores
+from porting.compare_encoder import compare_encoder
+from porting.compare_head import compare_head
+from porting.recording import record, reference_scores
 from porting.sides import EncoderPair, HeadPair, Sides, from_file, from_random
+from porting.steps import pure
 from porting.tables import get_table
 from porting.tolerances import Tolerance, get_tolerance
 
@@ -51,6 +53,7 @@ def run(
     family: str,
     *,
     weights: str | None = None,
+    encoder: str | None = None,
     size: str = "tiny",
     seeds: int = 2,
     images: Sequence[Path] = (),
@@ -61,6 +64,7 @@ def run(
     Args:
         family: name of the rule table.
         weights: checkpoint file; None draws random ones.
+        encoder: of random models; None takes the first of the family.
         size: "tiny" or "full", of random models and random images.
         seeds: how many random models (without `weights`) and random batches (without `images`).
         images: photos, one batch each.
@@ -77,7 +81,7 @@ def run(
     sides = file
     with jax.default_matmul_precision("highest"):
         for seed in range(1 if weights and images else seeds):
-            sides = file or from_random(table, size, seed)
+            sides = file or from_random(table, size, seed, encoder)
             for name, pixels in photos or [_random_batch(size, seed)]:
                 taps = tuple(_compare(sides, pixels, seed, tolerance))
                 cases.append(Case(f"{name}, seed {seed}", sides.checkpoint, taps))

@@ -13,8 +13,8 @@ from flax import nnx
 from clouds_jax.encoders import get_encoder
 from clouds_jax.nn.mask2former import Mask2FormerHead
 from clouds_jax.nn.sizes import HeadSize
-from porting.reference import encoders
 from porting.reference.encoders import Reference
+from porting.reference.families import FAMILIES
 from porting.reference.mask2former import Head, from_original, to_original
 from porting.reference.randomise import randomise
 from porting.rules import ConversionError, Plan, apply_rules, plan
@@ -35,24 +35,6 @@ _HEADS = {
     ),
     "full": HeadSize(),
 }
-# Family -> encoder of the random models.
-_ENCODERS = {
-    "open_clip_convnext": dict(tiny="convnext_debug", full="convnext_large_d_320"),
-    "timm_convnext": dict(tiny="convnext_tiny", full="convnext_tiny"),
-    "timm_clip_convnext": dict(tiny="convnext_debug", full="convnext_large_d_320"),
-    "efficientnet_lite0": dict(tiny="efficientnet_lite0", full="efficientnet_lite0"),
-    "clouds": dict(tiny="convnext_debug", full="convnext_large_d_320"),
-}
-_BUILD: dict[str, Callable[[str], Reference]] = {
-    "open_clip_convnext": encoders.open_clip_convnext,
-    "timm_convnext": lambda name: encoders.timm_convnext(name, clip=False),
-    "timm_clip_convnext": lambda name: encoders.timm_convnext(name, clip=True),
-    "efficientnet_lite0": lambda _: encoders.efficientnet_lite0(),
-    "clouds": encoders.open_clip_convnext,
-}
-_HEAD_FAMILIES = ("mask2former_hf", "mask2former_d2", "clouds")
-# What stands before the names of the encoder's own library.
-_PREFIX = {"clouds": "backbone.clip_model."}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,24 +75,25 @@ class Sides:
     head: HeadPair | None
 
 
-def from_random(table: Table, size: str, seed: int) -> Sides:
+def from_random(table: Table, size: str, seed: int, encoder: str | None = None) -> Sides:
     """Random PyTorch models of a family, converted.
 
     Args:
         table: of the family.
         size: "tiny" or "full".
         seed: of the weights.
+        encoder: our name; None takes the family's small one, or the first of its full ones.
     """
-    name = _ENCODERS.get(table.name, {}).get(size)
+    family = FAMILIES[table.name]
+    name = encoder or (family.tiny if size == "tiny" else family.full[0])
     reference = randomised = None
-    if name:
-        reference = _BUILD[table.name](name)
+    if family.encoder:
+        reference = family.encoder(name)
         randomise(reference.module, seed)
         if table.name == "timm_clip_convnext":
             torch.nn.init.zeros_(reference.module.head.fc.bias)  # as in timm's files
-    if table.name in _HEAD_FAMILIES:
-        widths = get_encoder(name or _ENCODERS["clouds"][size]).widths
-        randomised = Head(widths, _HEADS[size], _CLASSES[size])
+    if family.head:
+        randomised = Head(get_encoder(name).widths, _HEADS[size], _CLASSES[size])
         randomise(randomised, seed)
     state = _state_dict(table, reference, randomised)
     text = "".join(f"{name} {tensor_hash(tensor)}\n" for name, tensor in state.items())
@@ -119,7 +102,7 @@ def from_random(table: Table, size: str, seed: int) -> Sides:
         "format": "state dict of the PyTorch classes",
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-    target = choose(state, table, encoder=name, heads=_HEADS[size].num_heads)
+    target = choose(state, table, encoder=name if reference else None, heads=_HEADS[size].num_heads)
     return _joined(table, target, state, checkpoint, reference, randomised)
 
 
@@ -129,8 +112,9 @@ def from_file(table: Table, file: str, heads: int) -> Sides:
     target = choose(state, table, heads=heads)
     reference = head = None
     if target.encoder:
-        reference = _BUILD[table.name](target.encoder)
-        prefix = _PREFIX.get(table.name, "")
+        family = FAMILIES[table.name]
+        assert family.encoder is not None  # the table has an encoder, so the family has one
+        reference, prefix = family.encoder(target.encoder), family.prefix
         _load(reference.module, {k.removeprefix(prefix): v for k, v in _tensors(state).items()})
     if target.head and target.widths and target.classes:
         head = Head(target.widths, target.head, target.classes)
@@ -182,7 +166,7 @@ def _state_dict(
     """What a checkpoint of the family would hold."""
     tensors: dict[str, torch.Tensor] = {}
     if reference:
-        prefix = _PREFIX.get(table.name, "")
+        prefix = FAMILIES[table.name].prefix
         tensors |= {prefix + name: t for name, t in reference.module.state_dict().items()}
     if head:
         own = head.state_dict()

@@ -1,0 +1,61 @@
+"""Our encoders step by step, by the same names as the steps of their PyTorch references."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from flax import nnx
+
+from clouds_jax.nn.convnext import ConvNeXt
+from clouds_jax.nn.efficientnet import EfficientNetLite0
+
+Step = tuple[str, Callable[[Any], Any]]
+
+
+def pure(module: nnx.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(module, ...)` compiled, with the weights as an argument and not as constants."""
+    graphdef, state = nnx.split(module)
+    run = jax.jit(lambda state, *args: function(nnx.merge(graphdef, state), *args))
+    return lambda *args: run(state, *args)
+
+
+def member(stack: nnx.Module, i: Any) -> nnx.Module:
+    """Block i of a stack of blocks."""
+    graphdef, state = nnx.split(stack)
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[i], state))
+
+
+def stack_steps(name: str, stack: nnx.Module) -> Iterator[Step]:
+    """The blocks of a stack, compiled once: `name.0`, `name.1`, ..."""
+    block = pure(stack, lambda m, i, x: member(m, i)(x))
+    depth = jax.tree.leaves(nnx.state(stack))[0].shape[0]
+    for i in range(depth):
+        yield f"{name}.{i}", functools.partial(block, i)
+
+
+def _efficientnet(encoder: EfficientNetLite0) -> Iterator[Step]:
+    yield "stem", pure(encoder.stem, lambda m, x: jax.nn.relu6(m(x)))
+    for i, block in enumerate(encoder.blocks):
+        yield f"blocks.{i}", pure(block, lambda m, x: m(x))
+
+
+def _convnext(encoder: ConvNeXt) -> Iterator[Step]:
+    yield "stem", pure(encoder.stem, lambda m, x: m(x))
+    for s, stage in enumerate(encoder.stages):
+        if stage.downsample is not None:
+            yield f"stages.{s}.downsample", pure(stage.downsample, lambda m, x: m(x))
+        yield from stack_steps(f"stages.{s}.blocks", stage.blocks)
+
+
+_STEPS: dict[type, Callable[[Any], Iterator[Step]]] = {
+    ConvNeXt: _convnext,
+    EfficientNetLite0: _efficientnet,
+}
+
+
+def steps(encoder: nnx.Module) -> Iterator[Step]:
+    """(name, function) from one feature map (NHWC) to the next, as in `Reference.steps`."""
+    if type(encoder) not in _STEPS:
+        raise TypeError(f"no steps are known of a {type(encoder).__name__}")
+    return _STEPS[type(encoder)](encoder)
