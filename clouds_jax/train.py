@@ -3,7 +3,8 @@
     python -m clouds_jax.train --config configs/warmup_camvid.py --workdir runs/camvid
 
 The run's folder gets `config.json`, `run.txt` (commit, versions, parameters), `metrics.jsonl`,
-`best.json`, `checkpoints/` and, on wish, `tensorboard/` and `profile/`. The same command goes on
+`best.json`, `checkpoints/`, `eval/STEP/` with the same few images of every evaluation (image,
+label, prediction, error) and, on wish, `tensorboard/` and `profile/`. The same command goes on
 from the last checkpoint, bit for bit.
 """
 
@@ -31,6 +32,7 @@ from clouds_jax import (
     logs,
     loop,
     parts,
+    results,
     sharding,
     train_state,
     train_step,
@@ -78,7 +80,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         state = loop.run(
             step, state, batches, plan=plan, writer=writer, checkpoints=checkpoints, stop=stop,
             window=logs.Window(saved.get("window")),
-            evaluate=functools.partial(score, config, graphdef, shards, writer),
+            evaluate=functools.partial(score, config, graphdef, shards, workdir, writer),
             profile=debug.ProfileWindow(workdir, **plain["profile"]),
         )  # fmt: skip
     checkpoints.close()
@@ -113,18 +115,24 @@ def score(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
     shards: pathlib.Path,
+    workdir: pathlib.Path,
     writer: logs.MetricsWriter,
     ref: str,
     step: int,
     state: TrainState,
 ) -> None:
-    """Scores the state on the dataset `ref` and writes it, unless that is already written."""
+    """Scores the state on the dataset `ref` and writes it, unless that is already written.
+
+    The numbers are written last, so that a killed evaluation is done again, pictures included.
+    """
     if writer.has(step, f"eval/{ref}/miou"):
         return
     result = evaluation.evaluate_dataset(
         graphdef, (state.params, state.frozen), ref, shards=shards, model_space=config.label_space,
-        protocol=parts.protocol(config), limit=config.eval.limit, panels=0,
+        protocol=parts.protocol(config), limit=config.eval.limit, panels=config.eval.panels,
     )  # fmt: skip
+    if jax.process_index() == 0:
+        results.write_pictures(result, workdir / "eval" / f"{step:07d}")
     writer.write(step, {f"eval/{ref}/{name}": v for name, v in result.numbers().items()})
     best = writer.best(f"eval/{ref}/miou")
     logs.log(

@@ -80,6 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
         enabled=True,  # False: none of `evals`
         protocol="clouds",  # how images are resized and scored; see clouds_jax.evaluation
         limit=0,  # score the first n images only; 0: all
+        panels=6,  # evenly spaced images drawn at every evaluation; 0: no pictures
     )
 
     config.checkpoint_every = 1_000
@@ -129,7 +130,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.update(crop=(64, 64), initial_size=None, threads=2, buffer=1, split="train")
     config.loss.num_points = 64
     config.evals = {"fake/train": 2}
-    config.eval.update(protocol="native", limit=2)
+    config.eval.update(protocol="native", limit=2, panels=2)
     config.checkpoint_every = 2
     config.log_every = 2
     config.tensorboard = False

@@ -81,7 +81,8 @@ if [ -n "${CLOUDS_DATA:-}" ]; then
   "$python" -m clouds_jax.evaluate --workdir "$out/run" --datasets camvid/test --protocol native \
     --output "$out/evaluation_camvid"
   evaluations+=("$out/evaluation_camvid")
-  find "$CLOUDS_DATA/street_photos" -name '*.jpg' | sort | head -4 | xargs cp -t "$photos"
+  # sed reads to the end, where `head` would leave early and pipefail take that for a failure
+  find "$CLOUDS_DATA/street_photos" -name '*.jpg' | sort | sed -n '1,4p' | xargs cp -t "$photos"
 else
   "$python" - "$photos" <<'PY'
 import sys
