@@ -79,8 +79,8 @@ def _pixel_decoder(
     ours = (*levels, mask_features)
     theirs = (*kept.levels, kept.mask_features)
     truth = (*exact.levels, exact.mask_features)
-    for name, *arrays in zip(_PIXEL_OUTPUTS, ours, theirs, truth, strict=True):
-        taps.append(compare(name, "chain", *arrays[:2], tolerance, exact=arrays[2]))
+    for name, mine, reference, right in zip(_PIXEL_OUTPUTS, ours, theirs, truth, strict=True):
+        taps.append(compare(name, "chain", mine, reference, tolerance, exact=right))
     return taps
 
 
