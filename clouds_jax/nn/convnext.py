@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
-from clouds_jax.ops import depthwise
+from clouds_jax.nn import convolution, layers
 from clouds_jax.typing import Features
 
 _KERNEL = 7
@@ -48,42 +47,11 @@ SIZES = {
 }
 
 
-class Patchify(nnx.Module):
-    """A convolution whose stride is its size: one matrix product per patch."""
-
-    def __init__(self, inputs: int, outputs: int, *, size: int, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_WEIGHT(rngs.params(), (size, size, inputs, outputs)))
-        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (outputs,)))
-        self.size = size
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        b, h, w, c = x.shape
-        p = self.size
-        x = x[:, : h // p * p, : w // p * p]  # rows and columns that fill no patch are not read
-        x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(b, h // p, w // p, p * p * c)
-        kernel = self.kernel[...].reshape(p * p * c, -1).astype(x.dtype)
-        return x @ kernel + self.bias[...].astype(x.dtype)[None, None, None]
-
-
-class DepthwiseConv(nnx.Module):
-    """7x7 depthwise convolution with bias."""
-
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_WEIGHT(rngs.params(), (_KERNEL, _KERNEL, channels)))
-        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        half = (_KERNEL // 2, _KERNEL // 2)
-        y = depthwise.depthwise_conv(x, self.kernel[...].astype(x.dtype), padding=(half, half))
-        return y + self.bias[...].astype(x.dtype)[None, None, None]
-
-
 class Block(nnx.Module):
     """Depthwise 7x7, LayerNorm, two linear maps with exact GELU, scaled residual."""
 
     def __init__(self, channels: int, *, eps: float, rngs: nnx.Rngs):
-        self.conv_dw = DepthwiseConv(channels, rngs=rngs)
+        self.conv_dw = convolution.DepthwiseConv(channels, size=_KERNEL, rngs=rngs)
         self.norm = layers.LayerNorm(channels, eps=eps, rngs=rngs)
         self.fc1 = layers.Linear(channels, 4 * channels, kernel_init=_WEIGHT, rngs=rngs)
         self.fc2 = layers.Linear(4 * channels, channels, kernel_init=_WEIGHT, rngs=rngs)
@@ -101,7 +69,7 @@ class Downsample(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, eps: float, rngs: nnx.Rngs):
         self.norm = layers.LayerNorm(inputs, eps=eps, rngs=rngs)
-        self.conv = Patchify(inputs, outputs, size=2, rngs=rngs)
+        self.conv = convolution.Patchify(inputs, outputs, size=2, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         return self.conv(self.norm(x))
@@ -111,7 +79,7 @@ class Stem(nnx.Module):
     """4x4 patch convolution, then LayerNorm."""
 
     def __init__(self, outputs: int, *, eps: float, rngs: nnx.Rngs):
-        self.conv = Patchify(3, outputs, size=4, rngs=rngs)
+        self.conv = convolution.Patchify(3, outputs, size=4, rngs=rngs)
         self.norm = layers.LayerNorm(outputs, eps=eps, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:

@@ -1,4 +1,4 @@
-"""Dense convolution with a kernel gradient that is fast on CPU."""
+"""Convolutions: dense, with a kernel gradient that is fast on CPU; of patches; depthwise."""
 
 import functools
 from collections.abc import Callable
@@ -10,10 +10,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import layers
+from clouds_jax.ops import depthwise
+
+_NORMAL = jax.nn.initializers.truncated_normal(0.02)
 
 
 class Conv(nnx.Module):
-    """Dense convolution without bias; `padding` is ((top, bottom), (left, right))."""
+    """Dense convolution; `padding` is ((top, bottom), (left, right)).
+
+    Args:
+        bias_init: None leaves the bias out.
+    """
 
     def __init__(
         self,
@@ -24,14 +31,50 @@ class Conv(nnx.Module):
         stride: int = 1,
         padding: tuple[tuple[int, int], tuple[int, int]],
         kernel_init: Callable = layers.KAIMING,
+        bias_init: Callable | None = None,
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, inputs, outputs)))
+        has_bias = bias_init is not None
+        self.bias = nnx.Param(bias_init(rngs.params(), (outputs,))) if has_bias else None
         self.stride = stride
         self.padding = padding
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        return _convolve(self.stride, self.padding, x, self.kernel[...].astype(x.dtype))
+        y = _convolve(self.stride, self.padding, x, self.kernel[...].astype(x.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)[None, None, None]
+
+
+class Patchify(nnx.Module):
+    """A convolution whose stride is its size: one matrix product per patch."""
+
+    def __init__(self, inputs: int, outputs: int, *, size: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_NORMAL(rngs.params(), (size, size, inputs, outputs)))
+        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (outputs,)))
+        self.size = size
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        b, h, w, c = x.shape
+        p = self.size
+        x = x[:, : h // p * p, : w // p * p]  # rows and columns that fill no patch are not read
+        x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, h // p, w // p, p * p * c)
+        kernel = self.kernel[...].reshape(p * p * c, -1).astype(x.dtype)
+        return x @ kernel + self.bias[...].astype(x.dtype)[None, None, None]
+
+
+class DepthwiseConv(nnx.Module):
+    """Depthwise convolution with bias that keeps the size of the map; `size` is odd."""
+
+    def __init__(self, channels: int, *, size: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_NORMAL(rngs.params(), (size, size, channels)))
+        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
+        self.half = (size // 2, size // 2)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        padding = (self.half, self.half)
+        y = depthwise.depthwise_conv(x, self.kernel[...].astype(x.dtype), padding=padding)
+        return y + self.bias[...].astype(x.dtype)[None, None, None]
 
 
 def _native(stride: int, padding: tuple, x: Array, kernel: Array) -> Array:
