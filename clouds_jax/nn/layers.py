@@ -138,24 +138,26 @@ class Attention(nnx.Module):
         self,
         queries: Float[Array, "b q d"],
         memory: Float[Array, "b s d"],
-        position: Float[Array, "s d"],
-        mask: Bool[Array, "b q s"] | None = None,
+        position: Float[Array, "s d"] | None = None,
+        mask: Bool[Array, "#b q s"] | None = None,
     ) -> Float[Array, "b q d"]:
         """Attends from `queries` to `memory`.
 
         Args:
             queries: content plus position.
             memory: content; gives the values, and with `position` the keys.
-            position: added to the keys only. It is projected once for the whole batch:
+            position: if any, added to the keys only. It is projected once for the whole batch:
                 (memory + position) K = memory K + position K.
             mask: True where a query may attend, the same for all heads. A row without any True
                 attends everywhere.
         """
         split = (*memory.shape[:2], self.heads, -1)
-        # the kernel alone: the bias is already in the projected memory
-        moved = position @ self.key.kernel[...]
         query = self.query(queries).reshape(*queries.shape[:2], self.heads, -1)
-        key = (self.key(memory) + moved[None]).reshape(split)
+        key = self.key(memory)
+        if position is not None:
+            # the kernel alone: the bias is already in the projected memory
+            key = key + (position @ self.key.kernel[...])[None]
+        key = key.reshape(split)
         value = self.value(memory).reshape(split)
         return self.out(attend(query, key, value, mask).reshape(queries.shape))
 
@@ -164,7 +166,7 @@ def attend(
     query: Float[Array, "b q n e"],
     key: Float[Array, "b s n e"],
     value: Float[Array, "b s n e"],
-    mask: Bool[Array, "b q s"] | None = None,
+    mask: Bool[Array, "#b q s"] | None = None,
 ) -> Float[Array, "b q n e"]:
     """Softmax attention in float32; a row of `mask` without any True counts as all True.
 

@@ -1,0 +1,50 @@
+"""The text tower of CLIP models, as open_clip and OpenAI name it.
+
+`TEXT` serves every family whose files hold a whole CLIP: tables of encoders take it in, so that
+one conversion gives the encoder and the tower, and the way back gives a file that is whole. The
+family `open_clip_text` is for users of the tower alone.
+"""
+
+from porting.layouts import fused_qkv, fused_qkv_bias
+from porting.rules import Rule, prefixed
+from porting.tables.parts import dense, norm
+from porting.tables.table import Table
+
+_BLOCK = r"transformer\.resblocks\.(\d+)\."
+_AT = r"[\1]"
+_ATTENTION = "blocks.attention.{query,key,value}"
+
+# Models with `custom_text` keep the tower in a module of its own, but for the scale.
+_TOWER = (
+    Rule(r"token_embedding\.weight", "token_embedding"),
+    Rule("positional_embedding", "position"),
+    *norm(_BLOCK + "ln_1", "blocks.norm1", at=_AT),
+    Rule(_BLOCK + r"attn\.in_proj_weight", _ATTENTION + ".kernel" + _AT, fused_qkv),
+    Rule(_BLOCK + r"attn\.in_proj_bias", _ATTENTION + ".bias" + _AT, fused_qkv_bias),
+    *dense(_BLOCK + r"attn\.out_proj", "blocks.attention.out", at=_AT),
+    *norm(_BLOCK + "ln_2", "blocks.norm2", at=_AT),
+    *dense(_BLOCK + r"mlp\.c_fc", "blocks.fc1", at=_AT),
+    *dense(_BLOCK + r"mlp\.c_proj", "blocks.fc2", at=_AT),
+    *norm("ln_final", "norm"),
+    # applied as x @ W, so not transposed
+    Rule("text_projection", "projection"),
+    Rule("attn_mask", None, why="the causal mask is made, not learned"),
+)
+TEXT = prefixed(
+    (*prefixed(_TOWER, r"(?:text\.)?", ""), Rule("logit_scale", "logit_scale")), "", "text."
+)
+# Archives of OpenAI hold three numbers beside the weights.
+NUMBERS = Rule(
+    "input_resolution|context_length|vocab_size", None, why="sizes are told by the weights"
+)
+
+TABLE = Table(
+    name="open_clip_text",
+    rules=(
+        *TEXT,
+        NUMBERS,
+        Rule(r"visual\..*", None, why="the visual tower has a family of its own"),
+    ),
+    source="open_clip or OpenAI CLIP, any file with the text tower",
+    licence="MIT for LAION's and OpenAI's weights; see the model card of the file",
+)
