@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flax import nnx
 
-from clouds_jax.nn import convnext, efficientnet
+from clouds_jax.nn import clip_resnet, convnext, efficientnet, resnet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,8 @@ _CLIP = dict(
     std=(68.5005327, 66.6321579, 70.32316305),
 )
 _IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+# MSRA's models read blue, green, red without a scale; converted, they read red, green, blue.
+_MSRA = dict(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0))
 # What the Lite models were trained with. The package's own example uses ImageNet's statistics,
 # but the stored batch norm disagrees: on 179 street photos at 224x224 the variance after the stem
 # convolution is 0.6 of the stored one with these numbers and 2.9 of it with ImageNet's.
@@ -49,6 +51,14 @@ def _build_efficientnet(rngs: nnx.Rngs) -> efficientnet.EfficientNetLite0:
     return efficientnet.EfficientNetLite0(rngs=rngs)
 
 
+def _build_clip_resnet(size: clip_resnet.CLIPResNetSize, rngs: nnx.Rngs) -> clip_resnet.CLIPResNet:
+    return clip_resnet.CLIPResNet(size, rngs=rngs)
+
+
+def _build_resnet(size: resnet.ResNetSize, rngs: nnx.Rngs) -> resnet.ResNet:
+    return resnet.ResNet(size, rngs=rngs)
+
+
 def _convnext(size: str, source: str, licence: str, statistics: dict) -> EncoderSpec:
     numbers = convnext.SIZES[size]
     return EncoderSpec(
@@ -58,6 +68,18 @@ def _convnext(size: str, source: str, licence: str, statistics: dict) -> Encoder
         licence=licence,
         **statistics,
     )
+
+
+def _clip_resnet(name: str, source: str, licence: str) -> EncoderSpec:
+    size = clip_resnet.SIZES[name]
+    build = functools.partial(_build_clip_resnet, size)
+    return EncoderSpec(build, size.widths, source=source, licence=licence, **_CLIP)
+
+
+def _resnet(name: str, source: str, licence: str, statistics: dict) -> EncoderSpec:
+    size = resnet.SIZES[name]
+    build = functools.partial(_build_resnet, size)
+    return EncoderSpec(build, size.widths, source=source, licence=licence, **statistics)
 
 
 ENCODERS: dict[str, EncoderSpec] = {
@@ -71,6 +93,19 @@ ENCODERS: dict[str, EncoderSpec] = {
     ),
     "convnext_xxlarge": _convnext(
         "xxlarge", "open_clip convnext_xxlarge, laion2b_s34b_b82k_augreg_soup", "MIT", _CLIP
+    ),
+    "clip_resnet_debug": _clip_resnet("clip_resnet_debug", "none: random weights", "Apache-2.0"),
+    "clip_resnet50": _clip_resnet("clip_resnet50", "OpenAI CLIP RN50", "MIT"),
+    "clip_resnet101": _clip_resnet("clip_resnet101", "OpenAI CLIP RN101", "MIT"),
+    "resnet_debug": _resnet("resnet_debug", "none: random weights", "Apache-2.0", _IMAGENET),
+    "resnet50": _resnet("resnet50", "torchvision resnet50", "BSD-3-Clause", _IMAGENET),
+    "resnet101": _resnet("resnet101", "torchvision resnet101", "BSD-3-Clause", _IMAGENET),
+    "resnet_msra_debug": _resnet("resnet_msra_debug", "none: random weights", "Apache-2.0", _MSRA),
+    "resnet50_msra": _resnet(
+        "resnet50_msra", "Detectron2 ImageNetPretrained/MSRA/R-50.pkl", "CC-BY-SA 3.0", _MSRA
+    ),
+    "resnet101_msra": _resnet(
+        "resnet101_msra", "Detectron2 ImageNetPretrained/MSRA/R-101.pkl", "CC-BY-SA 3.0", _MSRA
     ),
     "efficientnet_lite0": EncoderSpec(
         build=_build_efficientnet,
