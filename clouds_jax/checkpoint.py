@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ _FREE_KEYS = (
 
 def save_weights(
     path: str | os.PathLike,
-    tree: Mapping[str, Any],
+    tree: Mapping[str, Any] | Iterator[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     *,
     overwrite: bool = False,
@@ -58,7 +58,8 @@ def save_weights(
 
     Args:
         path: the folder to make.
-        tree: nested mappings with arrays as leaves; keys are written as text.
+        tree: nested mappings with arrays as leaves; keys are written as text. Or an iterator of
+            such trees without a common leaf: only one at a time is in memory.
         provenance: anything JSON can hold (source file, hash, licence, versions).
         overwrite: replace a weights folder that is already there.
     """
@@ -73,7 +74,12 @@ def save_weights(
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        ocp.save(temporary / _ARRAYS, _plain(tree))
+        if isinstance(tree, Mapping):
+            ocp.save(temporary / _ARRAYS, _plain(tree))
+        else:
+            for part in tree:
+                ocp.partial.save(temporary / _ARRAYS, _plain(part))
+            ocp.partial.finalize(temporary / _ARRAYS)
         (temporary / _PROVENANCE).write_text(
             json.dumps(provenance, indent=2, sort_keys=True) + "\n"
         )
