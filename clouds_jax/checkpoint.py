@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -90,8 +90,15 @@ def save_weights(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads (nested dict of numpy arrays with text keys, provenance) of `save_weights`."""
+def load_weights(
+    path: str | os.PathLike, parts: Sequence[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads (nested dict of numpy arrays with text keys, provenance) of `save_weights`.
+
+    Args:
+        path: the folder.
+        parts: what to read of the tree's first level, where it is there; None reads all.
+    """
     path = pathlib.Path(path).absolute()
     if not path.exists():
         raise FileNotFoundError(
@@ -103,10 +110,14 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
         raise FileNotFoundError(
             f"{path} is no weights folder ({_ARRAYS}/ and {_PROVENANCE} expected)."
         )
-    return (
-        jax.tree.map(np.asarray, ocp.load(path / _ARRAYS)),
-        json.loads((path / _PROVENANCE).read_text()),
-    )
+    if parts is None:
+        tree = ocp.load(path / _ARRAYS)
+    else:
+        described = ocp.metadata(path / _ARRAYS).metadata
+        wanted = {part: described[part] for part in parts if part in described}
+        with _partial():
+            tree = ocp.load(path / _ARRAYS, wanted)
+    return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
 
 
 def _plain(tree: Any) -> Any:

@@ -1,14 +1,12 @@
 """A trained model from a run or a weights folder, for the programs that only look at it."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from clouds_jax import checkpoint, parts, sharding
+from clouds_jax import checkpoint, parts
+from clouds_jax.fill import fill_module
 
 Model = tuple[nnx.GraphDef, nnx.State]
 
@@ -50,32 +48,14 @@ def restore(
             "provenance": provenance,
             "config": parts.jsonable(config),
         }
-    return fill(config, tree, where=workdir or weights), config, about
-
-
-def fill(config: Mapping[str, Any], tree: Mapping[str, Any], *, where: str) -> Model:
-    """The model of `config` with the weights of `tree`, which must fill it exactly."""
     build = parts.model_builder(config)
-    graphdef, shape = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
-    slots, treedef = jax.tree_util.tree_flatten_with_path(shape)
-    leaves = jax.tree_util.tree_flatten_with_path(dict(tree))[0]
-    given = {sharding.path_name(path): leaf for path, leaf in leaves}
-    wanted = {sharding.path_name(path): slot for path, slot in slots}
-    misfits = [f"{name}: not in the weights" for name in wanted if name not in given]
-    misfits += [f"{name}: not in the model" for name in given if name not in wanted]
-    misfits += [
-        f"{name}: {given[name].shape} in the weights, {slot.shape} in the model"
-        for name, slot in wanted.items()
-        if name in given and given[name].shape != slot.shape
-    ]
-    if misfits:
-        raise ValueError(
-            f"{where} has weights of another model, {len(misfits)} misfits:\n  "
-            + "\n  ".join(misfits[:20])
-            + "\nIs this the config it was trained with?"
-        )
-    values = [jnp.asarray(given[name], slot.dtype) for name, slot in wanted.items()]
-    return graphdef, jax.tree.unflatten(treedef, values)
+    model = fill_module(
+        lambda: build(nnx.Rngs(0)),
+        tree,
+        where=workdir or weights,
+        hint="Is this the config it was trained with?",
+    )
+    return model, config, about
 
 
 def _check_same_model(trained: ConfigDict, config: ConfigDict, workdir: str) -> None:

@@ -52,6 +52,7 @@ SIZES = {
     "convnext_base": TextSize(width=512, layers=12, embedding=512),
     "convnext_large_d_320": TextSize(width=768, layers=16, embedding=768),
     "convnext_xxlarge": TextSize(width=1024, layers=24, embedding=1024),
+    "clip_resnet_debug": TextSize(width=16, layers=2, embedding=12, quick_gelu=True),
     "clip_resnet50": TextSize(width=512, layers=12, embedding=1024, quick_gelu=True),
     "clip_resnet101": TextSize(width=512, layers=12, embedding=512, quick_gelu=True),
 }

@@ -1,0 +1,63 @@
+"""The names of the classes and the sentences that CLIP reads them in.
+
+Source: FC-CLIP's names for Cityscapes, which CLOUDS uses unchanged; the 14 templates of ViLD that
+    most open-vocabulary segmenters use.
+"""
+
+from clouds_jax.data.classes import get_space
+
+Names = tuple[tuple[str, ...], ...]
+
+_SIZES = ("small", "medium", "large")
+TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in _SIZES),
+    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
+    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
+)
+
+_CITYSCAPES = """
+road, railroad
+sidewalk, pavement
+building, buildings, edifice, edifices, house, ceiling
+wall, walls, brick wall, stone wall, tile wall, wood wall
+fence, fences
+pole, poles
+traffic light, traffic lights
+traffic sign, stop sign
+vegetation, tree, trees, palm tree, bushes
+terrain, river, sand, sea, snow, water, mountain, grass, dirt, rock
+sky, clouds
+person
+rider
+car, cars
+truck, trucks
+bus, buses
+train, trains, locomotive, locomotives, freight train
+motorcycle, motorcycles
+bicycle, bicycles, bike, bikes
+"""
+# Label space -> synonyms of each class; other spaces have their classes' own names alone.
+_SYNONYMS: dict[str, Names] = {
+    "cityscapes19": tuple(tuple(line.split(", ")) for line in _CITYSCAPES.split("\n")[1:-1])
+}
+
+
+def class_names(space: str) -> Names:
+    """For each class of a label space, the names that it may be recognised by."""
+    return _SYNONYMS.get(space) or tuple((name,) for name in get_space(space).names)
+
+
+def class_of_row(names: Names) -> tuple[int, ...]:
+    """For each name in order, the class that it is a name of."""
+    return tuple(k for k, synonyms in enumerate(names) for _ in synonyms)
+
+
+def seen_classes(names: Names, trained: Names) -> tuple[bool, ...]:
+    """Whether each class shares a name with any class that was trained."""
+    known = {name for synonyms in trained for name in synonyms}
+    return tuple(any(name in known for name in synonyms) for synonyms in names)
