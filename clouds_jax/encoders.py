@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flax import nnx
 
-from clouds_jax.nn import clip_resnet, convnext, efficientnet, resnet
+from clouds_jax.nn import clip_resnet, convnext, efficientnet, mix_transformer, resnet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,40 @@ def _convnext(size: str, source: str, licence: str, statistics: dict) -> Encoder
     )
 
 
+def _files(size: str, source: str) -> str:
+    return "none: random weights" if "debug" in size else source
+
+
+def _imagenet_convnext(size: str, *, normed: bool = False) -> EncoderSpec:
+    key = f"{size}_normed" if normed else size
+    source = _files(size, f"Hugging Face facebook/convnext-{size.removeprefix('in22k_')}-224-22k")
+    return _convnext(key, source, "Apache-2.0", _IMAGENET)
+
+
+def _dinov3_convnext(size: str) -> EncoderSpec:
+    source = _files(size, f"Hugging Face facebook/dinov3-convnext-{size}-pretrain-lvd1689m")
+    return _convnext(f"dinov3_{size}", source, "DINOv3 License", _IMAGENET)
+
+
+def _build_mit(size: mix_transformer.MiTSize, rngs: nnx.Rngs) -> mix_transformer.MixTransformer:
+    return mix_transformer.MixTransformer(size, rngs=rngs)
+
+
+def _mit(size: str, *, original: bool = False) -> EncoderSpec:
+    numbers = mix_transformer.SIZES[size]
+    source = f"Hugging Face nvidia/mit-{size}"
+    if original:
+        numbers = dataclasses.replace(numbers, eps=mix_transformer.ORIGINAL_EPS)
+        source = f"NVlabs' SegFormer, mit_{size}.pth"
+    return EncoderSpec(
+        build=functools.partial(_build_mit, numbers),
+        widths=numbers.widths,
+        source=_files(size, source),
+        licence="NVIDIA Source Code License for SegFormer (not for commercial use)",
+        **_IMAGENET,
+    )
+
+
 def _clip_resnet(name: str, source: str, licence: str) -> EncoderSpec:
     size = clip_resnet.SIZES[name]
     build = functools.partial(_build_clip_resnet, size)
@@ -107,6 +141,23 @@ ENCODERS: dict[str, EncoderSpec] = {
     "resnet101_msra": _resnet(
         "resnet101_msra", "Detectron2 ImageNetPretrained/MSRA/R-101.pkl", "CC-BY-SA 3.0", _MSRA
     ),
+    # facebook's; "in22k" where CLIP's model has the plain name, "normed" as ConvNextBackbone
+    "convnext_in22k_debug": _imagenet_convnext("in22k_debug"),
+    "convnext_small": _imagenet_convnext("small"),
+    "convnext_in22k_base": _imagenet_convnext("in22k_base"),
+    "convnext_in22k_large": _imagenet_convnext("in22k_large"),
+    "convnext_in22k_xlarge": _imagenet_convnext("in22k_xlarge"),
+    "convnext_in22k_debug_normed": _imagenet_convnext("in22k_debug", normed=True),
+    "convnext_tiny_normed": _imagenet_convnext("tiny", normed=True),
+    "convnext_small_normed": _imagenet_convnext("small", normed=True),
+    "convnext_in22k_base_normed": _imagenet_convnext("in22k_base", normed=True),
+    "convnext_in22k_large_normed": _imagenet_convnext("in22k_large", normed=True),
+    **{
+        f"dinov3_convnext_{size}": _dinov3_convnext(size)
+        for size in ("debug", "tiny", "small", "base", "large")
+    },
+    **{f"mit_{size}": _mit(size) for size in mix_transformer.SIZES},
+    **{f"mit_{size}_nvlabs": _mit(size, original=True) for size in mix_transformer.SIZES},
     "efficientnet_lite0": EncoderSpec(
         build=_build_efficientnet,
         widths=efficientnet.WIDTHS,

@@ -46,6 +46,14 @@ linear = _moved("linear", 2, lambda x: x.T, lambda y: y.T)
 # (out, in, kh, kw) <-> (kh, kw, in, out)
 conv2d = _moved("conv2d", 4, lambda x: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1))
 
+# The same of a first layer that reads blue, green, red: ours read red, green, blue.
+conv2d_bgr = _moved(
+    "conv2d_bgr",
+    4,
+    lambda x: x[:, ::-1].transpose(2, 3, 1, 0),
+    lambda y: y.transpose(3, 2, 0, 1)[:, ::-1],
+)
+
 # (out, in, 1, 1) <-> (in, out): a 1x1 convolution is a dense layer over channels
 pointwise = _moved(
     "pointwise", 4, lambda x: _squeezed(x, (2, 3)).T, lambda y: y.T[:, :, None, None]
@@ -59,16 +67,25 @@ depthwise = _moved(
     lambda y: y.transpose(2, 0, 1)[:, None],
 )
 
-# Query, key and value of torch.nn.MultiheadAttention lie one after the other in the rows of one
-# matrix (3d, d) or vector (3d).
-fused_qkv = Layout(
-    "fused_qkv",
-    2,
-    3,
-    lambda x: [part.T for part in np.split(x, 3)],
-    lambda parts: np.concatenate([part.T for part in parts]),
-)
-fused_qkv_bias = Layout("fused_qkv_bias", 1, 3, lambda x: np.split(x, 3), np.concatenate)
+
+def _fused(name: str, parts: int) -> tuple[Layout, Layout]:
+    """Several linear maps one after the other in the rows of one matrix, and their biases."""
+    return (
+        Layout(
+            name,
+            2,
+            parts,
+            lambda x: [part.T for part in np.split(x, parts)],
+            lambda targets: np.concatenate([target.T for target in targets]),
+        ),
+        Layout(f"{name}_bias", 1, parts, lambda x: np.split(x, parts), np.concatenate),
+    )
+
+
+# query, key and value of torch.nn.MultiheadAttention: (3d, d) and (3d)
+fused_qkv, fused_qkv_bias = _fused("fused_qkv", 3)
+# key and value of SegFormer's original: (2d, d) and (2d)
+fused_kv, fused_kv_bias = _fused("fused_kv", 2)
 
 
 def _squeezed(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """ConvNeXt, the image encoder of CLIP's convolutional models, and its visual head.
 
 Source: timm's ConvNeXt (Apache-2.0) as the visual tower of open_clip (MIT). The weights CLOUDS
-uses, convnext_large_d_320, are from LAION (MIT).
+uses, convnext_large_d_320, are from LAION (MIT). transformers' ConvNextModel, ConvNextBackbone
+and DINOv3ConvNextModel (Apache-2.0) are the same trunk.
 """
 
 import dataclasses
@@ -29,6 +30,9 @@ class ConvNeXtSize:
         hidden: width between the two linear maps of the visual head; None: a single map.
         embedding: width of the image embedding; None leaves the visual head out.
         eps: of every LayerNorm.
+        projected: whether linear maps follow the norm of the visual head. DINOv3 has none.
+        feature_norms: whether each feature goes through a LayerNorm of its own, which the next
+            stage does not see, as in transformers' ConvNextBackbone.
     """
 
     depths: tuple[int, int, int, int]
@@ -36,14 +40,36 @@ class ConvNeXtSize:
     hidden: int | None = None
     embedding: int | None = None
     eps: float = 1e-6
+    projected: bool = True
+    feature_norms: bool = False
 
 
+def _dinov3(depths: tuple[int, int, int, int], widths: tuple[int, int, int, int]) -> ConvNeXtSize:
+    return ConvNeXtSize(depths, widths, embedding=widths[-1], projected=False)
+
+
+_DEEP = (3, 3, 27, 3)
 SIZES = {
     "debug": ConvNeXtSize((1, 1, 2, 1), (8, 16, 24, 32), hidden=24, embedding=12),
     "tiny": ConvNeXtSize((3, 3, 9, 3), (96, 192, 384, 768)),
-    "base": ConvNeXtSize((3, 3, 27, 3), (128, 256, 512, 1024), embedding=512),
-    "large_d_320": ConvNeXtSize((3, 3, 27, 3), (192, 384, 768, 1536), hidden=1536, embedding=768),
+    "base": ConvNeXtSize(_DEEP, (128, 256, 512, 1024), embedding=512),
+    "large_d_320": ConvNeXtSize(_DEEP, (192, 384, 768, 1536), hidden=1536, embedding=768),
     "xxlarge": ConvNeXtSize((3, 4, 30, 3), (384, 768, 1536, 3072), embedding=1024, eps=1e-5),
+    # of ImageNet, without what comes after the last stage
+    "in22k_debug": ConvNeXtSize((1, 1, 2, 1), (8, 16, 24, 32)),
+    "small": ConvNeXtSize(_DEEP, (96, 192, 384, 768)),
+    "in22k_base": ConvNeXtSize(_DEEP, (128, 256, 512, 1024)),
+    "in22k_large": ConvNeXtSize(_DEEP, (192, 384, 768, 1536)),
+    "in22k_xlarge": ConvNeXtSize(_DEEP, (256, 512, 1024, 2048)),
+    "dinov3_debug": _dinov3((1, 1, 2, 1), (8, 16, 24, 32)),
+    "dinov3_tiny": _dinov3((3, 3, 9, 3), (96, 192, 384, 768)),
+    "dinov3_small": _dinov3(_DEEP, (96, 192, 384, 768)),
+    "dinov3_base": _dinov3(_DEEP, (128, 256, 512, 1024)),
+    "dinov3_large": _dinov3(_DEEP, (192, 384, 768, 1536)),
+}
+SIZES |= {
+    f"{name}_normed": dataclasses.replace(SIZES[name], feature_norms=True)
+    for name in ("in22k_debug", "tiny", "small", "in22k_base", "in22k_large")
 }
 
 
@@ -103,24 +129,27 @@ class Stage(nnx.Module):
 
 
 class VisualHead(nnx.Module):
-    """LayerNorm and one or two linear maps from a pooled feature to CLIP's embedding."""
+    """LayerNorm and up to two linear maps from a pooled feature to the embedding of the image."""
 
     def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
         width = size.widths[-1]
         self.norm = layers.LayerNorm(width, eps=size.eps, rngs=rngs)
         hidden, v = size.hidden, size.embedding
-        self.fc1 = hidden and layers.Linear(width, hidden, kernel_init=_WEIGHT, rngs=rngs)
-        self.fc2 = layers.Linear(hidden or width, v, kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
+        self.fc1 = layers.Linear(width, hidden, kernel_init=_WEIGHT, rngs=rngs) if hidden else None
+        self.fc2 = None
+        if size.projected:
+            last = dict(kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
+            self.fc2 = layers.Linear(hidden or width, v, **last)
 
     def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n v"]:
         x = self.norm(pooled)
         if self.fc1 is not None:
             x = jax.nn.gelu(self.fc1(x), approximate=False)
-        return self.fc2(x)
+        return x if self.fc2 is None else self.fc2(x)
 
 
 class ConvNeXt(nnx.Module):
-    """The trunk: four stages whose raw outputs are the features, and the visual head."""
+    """The trunk: four stages whose outputs are the features, and the visual head."""
 
     def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
         self.stem = Stem(size.widths[0], eps=size.eps, rngs=rngs)
@@ -131,22 +160,30 @@ class ConvNeXt(nnx.Module):
                 for i, o, depth in zip(inputs, size.widths, size.depths, strict=True)
             ]
         )
+        self.feature_norms = None
+        if size.feature_norms:
+            norms = [layers.LayerNorm(width, eps=size.eps, rngs=rngs) for width in size.widths]
+            self.feature_norms = nnx.List(norms)
         self.visual_head = None if size.embedding is None else VisualHead(size, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
         Sizes round down as in a strided convolution without padding. No norm is applied to the
-        features.
+        features, but where the size has `feature_norms`.
         """
         x = self.stem(images)
         features = {}
-        for level, stage in enumerate(self.stages, start=2):
-            features[f"res{level}"] = x = stage(x)
+        for s, stage in enumerate(self.stages):
+            x = stage(x)
+            features[f"res{s + 2}"] = x if self.feature_norms is None else self.feature_norms[s](x)
         return features
 
     def embed(self, features: Features) -> Float[Array, "b v"]:
-        """CLIP's image embedding, not normalised: global mean of res5, then the visual head."""
+        """The image embedding, not normalised: global mean of res5, then the visual head.
+
+        It is CLIP's, or DINOv3's global feature: `pooler_output` of transformers' class.
+        """
         if self.visual_head is None:
             raise ValueError("This ConvNeXt has no visual head: its size has embedding=None.")
         return self.visual_head(features["res5"].mean((1, 2)))

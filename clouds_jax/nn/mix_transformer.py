@@ -23,6 +23,7 @@ _REDUCTIONS = (8, 4, 2, 1)  # of the keys and values, in rows and columns
 _PATCHES = ((7, 4), (3, 2), (3, 2), (3, 2))  # size and stride
 _RATIO = 4  # of the hidden to the outer width
 _KERNEL = 3
+ORIGINAL_EPS = 1e-6  # see `MiTSize.eps`
 _SMALLEST = 29  # rows of an image whose first stage has the 8 rows that its reduction needs
 _WEIGHT = jax.nn.initializers.truncated_normal(0.02)
 _FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -2,10 +2,13 @@
 
 from porting.tables import (
     clouds,
+    convnext_hf,
+    dinov3_convnext_hf,
     efficientnet_lite0,
     mask2former_d2,
     mask2former_hf,
     open_clip_convnext,
+    segformer,
     timm_convnext,
 )
 from porting.tables.table import Table
@@ -16,6 +19,10 @@ TABLES: dict[str, Table] = {
         open_clip_convnext.TABLE,
         timm_convnext.TABLE,
         timm_convnext.CLIP_TABLE,
+        convnext_hf.TABLE,
+        dinov3_convnext_hf.TABLE,
+        segformer.HF_TABLE,
+        segformer.TABLE,
         efficientnet_lite0.TABLE,
         mask2former_d2.TABLE,
         clouds.TABLE,
