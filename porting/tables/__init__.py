@@ -8,8 +8,12 @@ from porting.tables import (
     mask2former_d2,
     mask2former_hf,
     open_clip_convnext,
+    open_clip_resnet,
+    resnet_d2,
+    resnet_hf,
     segformer,
     timm_convnext,
+    torchvision_resnet,
 )
 from porting.tables.table import Table
 
@@ -23,6 +27,11 @@ TABLES: dict[str, Table] = {
         dinov3_convnext_hf.TABLE,
         segformer.HF_TABLE,
         segformer.TABLE,
+        open_clip_resnet.TABLE,
+        torchvision_resnet.TABLE,
+        resnet_hf.TABLE,
+        resnet_d2.TABLE,
+        resnet_d2.MSRA_TABLE,
         efficientnet_lite0.TABLE,
         mask2former_d2.TABLE,
         clouds.TABLE,

@@ -1,4 +1,6 @@
-"""Mask2Former heads as the original code names them: Detectron2's model zoo and CLOUDS.
+"""Mask2Former as the original code names it: Detectron2's model zoo, and the head of CLOUDS.
+
+A file with a ResNet converts to encoder and head, one with a Swin Transformer to a head alone.
 
 The nine layers of the transformer decoder read three feature levels in turn. Ours are stacked by
 level: layer L is member L // 3 of stack L % 3.
@@ -9,6 +11,7 @@ from collections.abc import Callable
 
 from porting.layouts import conv2d, fused_qkv, fused_qkv_bias, linear, pointwise
 from porting.rules import Rule, prefixed
+from porting.tables import resnet, resnet_d2
 from porting.tables.parts import dense, norm
 from porting.tables.table import Table
 
@@ -109,8 +112,14 @@ TABLE = Table(
     rules=(
         *HEAD,
         CRITERION,
-        Rule(r"backbone\..*", None, why="the trunks of Detectron2 are no encoders of ours"),
+        *prefixed(resnet_d2.TRUNK, r"backbone\.", "encoder."),
+        Rule(
+            r"backbone\.(patch_embed|layers|norm\d)\..*",
+            None,
+            why="Swin Transformers are no encoders of ours",
+        ),
     ),
-    source="Mask2Former model zoo, .pkl or .pth, MSDeformAttn pixel decoder and linear classes",
+    encoders=resnet.ENCODERS,
+    source="Mask2Former model zoo, .pkl or .pth: the head, and the trunk if it is a ResNet",
     licence="see the model zoo (CC-BY-NC 4.0)",
 )

@@ -6,9 +6,11 @@ from porting.tables.convnext import CLIP_ENCODERS, TRUNK
 from porting.tables.parts import dense, norm
 from porting.tables.table import Table
 
-_TEXT = (
+TEXT_LEFT_OUT = Rule(
     r"(text|transformer|token_embedding|ln_final)\..*"
-    r"|positional_embedding|text_projection|logit_scale|logit_bias|attn_mask"
+    r"|positional_embedding|text_projection|logit_scale|logit_bias|attn_mask",
+    None,
+    why="the text tower is no part of the encoder",
 )
 
 RULES = (
@@ -17,7 +19,7 @@ RULES = (
     # two linear maps (models with `mlp` projection), or one (`linear`)
     *dense(r"visual\.head\.mlp\.fc1", "visual_head.fc1"),
     Rule(r"visual\.head\.(?:mlp\.fc2|proj)\.weight", "visual_head.fc2.kernel", linear),
-    Rule(_TEXT, None, why="the text tower is no part of the encoder"),
+    TEXT_LEFT_OUT,
 )
 
 TABLE = Table(

@@ -1,0 +1,43 @@
+"""CLIP's RN50 and RN101 as OpenAI and open_clip name them: the visual tower.
+
+OpenAI's archives hold float16 kernels and three numbers beside the weights.
+"""
+
+from porting.layouts import conv2d
+from porting.rules import Rule, prefixed
+from porting.tables import resnet
+from porting.tables.open_clip_convnext import TEXT_LEFT_OUT
+from porting.tables.open_clip_text import NUMBERS
+from porting.tables.parts import dense
+from porting.tables.table import Table
+from porting.tables.torchvision_resnet import STAGES
+
+CLIP_ENCODERS = ("clip_resnet50", "clip_resnet101", "clip_resnet_debug")
+_POOL = r"attnpool\."
+
+VISUAL = prefixed(
+    (
+        *(
+            rule
+            for i in (1, 2, 3)
+            for rule in resnet.conv_norm(f"conv{i}", f"bn{i}", f"stem.conv{i}.{{}}".format, conv2d)
+        ),
+        *STAGES,
+        Rule(_POOL + "positional_embedding", "attention_pool.position"),
+        *dense(_POOL + "q_proj", "attention_pool.query"),
+        *dense(_POOL + "k_proj", "attention_pool.key"),
+        *dense(_POOL + "v_proj", "attention_pool.value"),
+        *dense(_POOL + "c_proj", "attention_pool.out"),
+    ),
+    r"visual\.",
+    "",
+)
+RULES = (*VISUAL, TEXT_LEFT_OUT, NUMBERS)
+
+TABLE = Table(
+    name="open_clip_resnet",
+    rules=prefixed(RULES, "", "encoder."),
+    encoders=CLIP_ENCODERS,
+    source="OpenAI CLIP RN50.pt and RN101.pt, or open_clip RN50 and RN101",
+    licence="MIT (OpenAI)",
+)
