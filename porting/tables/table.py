@@ -15,6 +15,8 @@ class Table:
         source: whose files these are.
         licence: of the weights, as far as their makers say.
         encoders: the encoders of ours that such files may hold; empty for heads alone.
+        clip_prefix: what stands before the names of CLIP in the family's files, for those that may
+            lack it (`convert --clip`); empty where there is no CLIP, or the file is nothing else.
         version: raised whenever the same file would convert to other numbers.
     """
 
@@ -23,4 +25,5 @@ class Table:
     source: str
     licence: str
     encoders: tuple[str, ...] = ()
+    clip_prefix: str = ""
     version: int = 1
