@@ -7,8 +7,11 @@ from typing import Any
 import jax
 from flax import nnx
 
+from clouds_jax.nn.clip_resnet import CLIPResNet
 from clouds_jax.nn.convnext import ConvNeXt
 from clouds_jax.nn.efficientnet import EfficientNetLite0
+from clouds_jax.nn.mix_transformer import MixTransformer
+from clouds_jax.nn.resnet import ResNet
 
 Step = tuple[str, Callable[[Any], Any]]
 
@@ -26,12 +29,12 @@ def member(stack: nnx.Module, i: Any) -> nnx.Module:
     return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[i], state))
 
 
-def stack_steps(name: str, stack: nnx.Module) -> Iterator[Step]:
-    """The blocks of a stack, compiled once: `name.0`, `name.1`, ..."""
+def stack_steps(name: str, stack: nnx.Module, start: int = 0) -> Iterator[Step]:
+    """The blocks of a stack, compiled once: `name.start`, `name.(start + 1)`, ..."""
     block = pure(stack, lambda m, i, x: member(m, i)(x))
     depth = jax.tree.leaves(nnx.state(stack))[0].shape[0]
     for i in range(depth):
-        yield f"{name}.{i}", functools.partial(block, i)
+        yield f"{name}.{start + i}", functools.partial(block, i)
 
 
 def _efficientnet(encoder: EfficientNetLite0) -> Iterator[Step]:
@@ -48,9 +51,28 @@ def _convnext(encoder: ConvNeXt) -> Iterator[Step]:
         yield from stack_steps(f"stages.{s}.blocks", stage.blocks)
 
 
+def _resnet(encoder: CLIPResNet | ResNet) -> Iterator[Step]:
+    yield "stem", pure(encoder.stem, lambda m, x: m(x))
+    for s, stage in enumerate(encoder.stages):
+        name = f"stages.{s}.blocks"
+        yield f"{name}.0", pure(stage.first, lambda m, x: m(x))
+        if stage.rest is not None:
+            yield from stack_steps(name, stage.rest, start=1)
+
+
+def _mix_transformer(encoder: MixTransformer) -> Iterator[Step]:
+    for s, stage in enumerate(encoder.stages):
+        yield f"stages.{s}.embed", pure(stage.embed, lambda m, x: m(x))
+        yield from stack_steps(f"stages.{s}.blocks", stage.blocks)
+        yield f"stages.{s}.norm", pure(stage.norm, lambda m, x: m(x))
+
+
 _STEPS: dict[type, Callable[[Any], Iterator[Step]]] = {
     ConvNeXt: _convnext,
     EfficientNetLite0: _efficientnet,
+    MixTransformer: _mix_transformer,
+    CLIPResNet: _resnet,
+    ResNet: _resnet,
 }
 
 

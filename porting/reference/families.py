@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
-from porting.reference import encoders
+from porting.reference import encoders, resnets
 from porting.reference.encoders import Reference
+from porting.tables import convnext_hf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,16 @@ class Family:
     prefix: str = ""
 
 
+_RESNET = ("resnet50", "resnet101")
+_CLIP_RESNET = ("clip_resnet50", "clip_resnet101")
+_MIT = tuple(f"mit_b{number}" for number in range(6))
 _CLIP_CONVNEXT = ("convnext_large_d_320", "convnext_base", "convnext_xxlarge")
+
+
+def _open_clip(name: str) -> Reference:
+    resnet = name.startswith("clip_resnet")
+    return resnets.open_clip_resnet(name) if resnet else encoders.open_clip_convnext(name)
+
 
 FAMILIES: dict[str, Family] = {
     "open_clip_convnext": Family(encoders.open_clip_convnext, full=_CLIP_CONVNEXT),
@@ -43,9 +53,37 @@ FAMILIES: dict[str, Family] = {
         tiny="efficientnet_lite0",
         full=("efficientnet_lite0",),
     ),
-    "mask2former_d2": Family(head=True),
+    "open_clip_resnet": Family(
+        resnets.open_clip_resnet, tiny="clip_resnet_debug", full=_CLIP_RESNET
+    ),
+    "torchvision_resnet": Family(resnets.torchvision_resnet, tiny="resnet_debug", full=_RESNET),
+    "resnet_hf": Family(resnets.resnet_hf, tiny="resnet_debug", full=_RESNET),
+    "resnet_d2": Family(resnets.resnet_d2, tiny="resnet_debug", full=_RESNET),
+    "resnet_msra": Family(
+        resnets.resnet_msra, tiny="resnet_msra_debug", full=("resnet50_msra", "resnet101_msra")
+    ),
+    "convnext_hf": Family(
+        hugging_face.convnext_hf, tiny="convnext_in22k_debug", full=convnext_hf.ENCODERS
+    ),
+    "dinov3_convnext_hf": Family(
+        hugging_face.dinov3_convnext,
+        tiny="dinov3_convnext_debug",
+        full=tuple(f"dinov3_convnext_{size}" for size in ("tiny", "small", "base", "large")),
+    ),
+    "segformer_hf": Family(hugging_face.segformer_hf, tiny="mit_debug", full=_MIT),
+    "segformer": Family(
+        hugging_face.segformer,
+        tiny="mit_debug_nvlabs",
+        full=tuple(f"{name}_nvlabs" for name in _MIT),
+    ),
+    "mask2former_d2": Family(
+        resnets.resnet_d2, tiny="resnet_debug", full=_RESNET, head=True, prefix="backbone."
+    ),
     "mask2former_hf": Family(head=True),
     "clouds": Family(
-        encoders.open_clip_convnext, full=_CLIP_CONVNEXT, head=True, prefix="backbone.clip_model."
+        _open_clip,
+        full=(*_CLIP_CONVNEXT, *_CLIP_RESNET),
+        head=True,
+        prefix="backbone.clip_model.",
     ),
 }
