@@ -48,7 +48,8 @@ def compare_encoder(
             taps.append(compare(name, "block", block(given), to_ours(x), tolerance))
             if name in feature_of:
                 feature = feature_of[name]
-                features[feature] = to_ours(x)
+                norm = reference.norms.get(feature)
+                features[feature] = to_ours(x if norm is None else norm(x))
                 taps.append(compare(feature, "chain", ours[feature], features[feature], tolerance))
         if reference.embed is not None:
             theirs_embedding = reference.embed(to_torch(images)).numpy()

@@ -6,7 +6,7 @@ steps that lead from images to the features.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -33,13 +33,18 @@ class Reference:
         module: what `load_state_dict` fills; names as in the family's files.
         steps: (name, function) from one feature map (NCHW) to the next, in order.
         taps: name of a feature -> the step it comes out of.
-        embed: images -> image embedding, for CLIP models.
+        embed: images -> image embedding, for models that have one.
+        norms: name of a feature -> what it goes through on its way out, while the next step takes
+            it as it was; empty for most.
     """
 
     module: Any  # nn.Module; its attributes are modules too, which torch's types do not know
     steps: tuple[Step, ...]
     taps: dict[str, str]
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None
+    norms: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def open_clip_convnext(encoder: str, *, text: bool = False) -> Reference:

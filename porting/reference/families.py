@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from porting.reference import encoders, resnets
+from porting.reference import encoders, hugging_face, resnets
 from porting.reference.encoders import Reference
 from porting.tables import convnext_hf
 

@@ -37,10 +37,10 @@ TRUNK = (
     Rule(r"hidden_states_norms\.stage(\d)\.bias", _feature_norm("bias")),
 )
 NORMED = tuple(f"convnext_{size}_normed" for size in ("tiny", "small", "in22k_base", "in22k_large"))
-IMAGENET = tuple(
-    f"convnext_{size}" for size in ("tiny", "small", "in22k_base", "in22k_large", "in22k_xlarge")
+ENCODERS = (
+    *(f"convnext_{s}" for s in ("tiny", "small", "in22k_base", "in22k_large", "in22k_xlarge")),
+    *NORMED,
 )
-DEBUG = ("convnext_in22k_debug", "convnext_in22k_debug_normed")
 
 _CLASSIFIER = "the norm and classifier of ImageNet come after the last feature"
 
@@ -50,7 +50,7 @@ TABLE = Table(
         *prefixed(TRUNK, r"(?:convnext\.)?", "encoder."),
         Rule(r"(?:(?:convnext\.)?layernorm|classifier)\.(?:weight|bias)", None, why=_CLASSIFIER),
     ),
-    encoders=(*IMAGENET, *NORMED, *DEBUG),
+    encoders=(*ENCODERS, "convnext_in22k_debug", "convnext_in22k_debug_normed"),
     source="Hugging Face ConvNextModel, ConvNextForImageClassification or ConvNextBackbone",
     licence="see the model card of the file (Apache-2.0 for facebook/convnext-*)",
 )
