@@ -23,6 +23,7 @@ TABLE = Table(
         Rule(r"void_embedding\.weight", None, why=_VOID),
     ),
     encoders=(*CLIP_ENCODERS, *open_clip_resnet.CLIP_ENCODERS),
+    clip_prefix="backbone.clip_model.",
     source="CLOUDS (CVPR 2024), Detectron2 .pth with the linear class head",
     licence="not stated by its authors; the CLIP part is MIT",
 )
