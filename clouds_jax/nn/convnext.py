@@ -160,10 +160,11 @@ class ConvNeXt(nnx.Module):
                 for i, o, depth in zip(inputs, size.widths, size.depths, strict=True)
             ]
         )
-        self.feature_norms = None
-        if size.feature_norms:
-            norms = [layers.LayerNorm(width, eps=size.eps, rngs=rngs) for width in size.widths]
-            self.feature_norms = nnx.List(norms)
+        self.feature_norms = (
+            nnx.List([layers.LayerNorm(width, eps=size.eps, rngs=rngs) for width in size.widths])
+            if size.feature_norms
+            else None
+        )
         self.visual_head = None if size.embedding is None else VisualHead(size, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
