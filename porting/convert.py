@@ -1,17 +1,20 @@
-"""From a checkpoint to a folder of weights, and back."""
+"""From a checkpoint to a folder of weights."""
 
 import dataclasses
 import importlib.metadata
+import os
 import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from porting.rules import ConversionError, Plan, Tree, apply_rules, invert_rules, plan
-from porting.sources import Provenance, open_checkpoint, tensor_hash
-from porting.tables import Table, get_table
+from porting import guess, streaming
+from porting.rules import ConversionError, Plan, plan
+from porting.sources import Provenance, open_checkpoint
+from porting.tables import Table
 from porting.targets import Target, choose
 
 _PACKAGES = ("clouds-jax", "jax", "flax", "orbax-checkpoint", "numpy")
@@ -19,14 +22,15 @@ _PACKAGES = ("clouds-jax", "jax", "flax", "orbax-checkpoint", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A checkpoint that fits, and what it becomes.
+    """A checkpoint, and what it would become.
 
     Attributes:
         state: the source tensors.
         provenance: of the file.
         table: the rules.
         target: the model.
-        plan: which tensor goes where.
+        plan: which tensor goes where, and what does not fit.
+        clip: provenance of the second file, which holds the CLIP encoder.
     """
 
     state: dict[str, np.ndarray]
@@ -34,15 +38,22 @@ class Conversion:
     table: Table
     target: Target
     plan: Plan
+    clip: Provenance | None = None
 
-    def tree(self) -> Tree:
-        """The weights: nested dict with `encoder`, `head` or both."""
-        return apply_rules(self.state, self.table.rules, self.target.want)
+    def to_json(self, hashes: Mapping[str, str], dtype: str) -> dict[str, Any]:
+        """All that the weights' provenance.json says; `hashes` are those of the tensors."""
 
-    def to_json(self) -> dict[str, Any]:
-        """All that the weights' provenance.json says."""
+        def describe(name: str) -> dict[str, Any]:
+            tensor = self.state[name]
+            return {
+                "shape": list(tensor.shape),
+                "dtype": str(tensor.dtype),
+                "sha256": hashes[name],
+            }
+
         return {
             "source": self.provenance.to_json(),
+            **({"clip": self.clip.to_json()} if self.clip else {}),
             "table": {
                 "name": self.table.name,
                 "version": self.table.version,
@@ -50,68 +61,114 @@ class Conversion:
             },
             "licence": self.table.licence,
             "target": self.target.to_json(),
+            "dtype": dtype,
+            "order": list(self.state),  # JSON objects of ours are sorted
             "tensors": {
                 name: {
-                    **_describe(self.state[name]),
+                    **describe(name),
                     "layout": rule.layout.name,
                     "targets": [str(address) for address in addresses],
                 }
                 for name, (rule, addresses) in self.plan.used.items()
             },
             "dropped": {
-                name: {**_describe(self.state[name]), "why": rule.why}
+                name: {**describe(name), "why": rule.why}
                 for name, rule in self.plan.dropped.items()
             },
             "versions": versions(),
         }
 
 
-def prepare(family: str, file: str, *, encoder: str | None = None, heads: int = 8) -> Conversion:
-    """Opens a checkpoint and checks by names and shapes that it fits; reads no numbers.
+def prepare(
+    family: str | None,
+    file: str,
+    *,
+    encoder: str | None = None,
+    heads: int = 8,
+    clip: str | None = None,
+    strict: bool = True,
+) -> Conversion:
+    """Opens a checkpoint and fits it to a family by names and shapes; reads no numbers.
+
+    Args:
+        family: name of the table, or None for the one that fits.
+        file: what `open_checkpoint` takes.
+        encoder: our name of the encoder; None takes the one that fits.
+        heads: attention heads of a Mask2Former head.
+        clip: a second checkpoint, with the CLIP encoder that `file` lacks.
+        strict: raise what does not fit, instead of leaving it in the plan.
 
     Raises:
         ConversionError: all that does not fit.
     """
-    table = get_table(family)
     state, provenance = open_checkpoint(file)
-    target = choose(state, table, encoder=encoder, heads=heads)
-    planned = plan(state, table.rules, target.want)
-    if planned.misfits:
-        raise ConversionError(planned.misfits)
-    return Conversion(state, provenance, table, target, planned)
+    found = guess.fit(family, state, provenance, encoder=encoder, heads=heads)
+    made = Conversion(found.state, found.provenance, found.table, found.target, found.plan)
+    if clip:
+        made = _with_clip(made, clip, encoder, heads)
+    if strict and made.plan.misfits:
+        raise ConversionError(made.plan.misfits)
+    return made
 
 
-def roundtrip(conversion: Conversion, tree: Tree) -> int:
-    """Makes the source tensors anew from the weights and compares them bit by bit.
+def _with_clip(made: Conversion, clip: str, encoder: str | None, heads: int) -> Conversion:
+    """The same with the CLIP tensors of a second file."""
+    prefix = made.table.clip_prefix
+    if not prefix:
+        raise ValueError(f"files of family {made.table.name} hold no CLIP; leave --clip out.")
+    if any(name.startswith(prefix) for name in made.state):
+        raise ValueError(f"{made.provenance.file} has a CLIP of its own; leave --clip out.")
+    tensors, provenance = open_checkpoint(clip)
+    state = {prefix + name: tensor for name, tensor in tensors.items()} | made.state
+    target = choose(state, made.table, encoder=encoder, heads=heads)
+    planned = plan(state, made.table.rules, target.want)
+    return dataclasses.replace(made, state=state, target=target, plan=planned, clip=provenance)
+
+
+def save(
+    conversion: Conversion, output: Path, *, dtype: str = "float32", force: bool = False
+) -> streaming.Parts:
+    """Writes the weights and their provenance to the new folder `output`, part by part.
 
     Returns:
-        How many tensors were compared: all but those the table leaves out.
+        The parts, which have counted the source tensors that come back bit for bit.
     """
-    back = invert_rules(tree, conversion.table.rules, conversion.state)
-    wrong = [
-        f"{name}: does not come back bit for bit"
-        for name, tensor in back.items()
-        if tensor_hash(tensor) != tensor_hash(conversion.state[name])
-    ]
-    if wrong:
-        raise ConversionError(wrong)
-    return len(back)
-
-
-def save(conversion: Conversion, output: Path, *, force: bool = False) -> int:
-    """Writes the weights and their provenance to the new folder `output`.
-
-    Returns:
-        How many source tensors the written weights give back bit for bit.
-    """
+    check_writable(output, force=force)
     from clouds_jax import checkpoint  # the slow import; `inspect` does without
 
+    parts = streaming.Parts(conversion.state, conversion.plan, conversion.target.want, dtype)
+    hashes = streaming.check(conversion.state, conversion.plan)
+    provenance = conversion.to_json(hashes, dtype)
+    checkpoint.save_weights(output, iter(parts), provenance, overwrite=force)
+    return parts
+
+
+def check_writable(output: Path, *, force: bool = False) -> None:
+    """Says before the work that `output` cannot be written; removes what killed runs left there."""
     if output.exists() and not force:
         raise FileExistsError(f"{output} exists; choose another --output or give --force.")
-    tree = conversion.tree()
-    same = roundtrip(conversion, tree)
-    checkpoint.save_weights(output, tree, conversion.to_json(), overwrite=force)
-    return same
+    parent = output.absolute().parent
+    probe = parent / f".{output.name}.tmp-{os.getpid()}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise OSError(f"{output} cannot be written: {error}; choose another --output.") from error
+    for left in parent.glob(f".{output.name}.tmp-*"):
+        if not _runs(left.name.rpartition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: str) -> bool:
+    """Whether a process is there; what is no number might be one of another program."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        return True
+    return True
 
 
 def versions() -> dict[str, str]:
@@ -124,11 +181,3 @@ def summary(state: Mapping[str, np.ndarray]) -> str:
     """`296 tensors, 4,700,112 numbers`."""
     total = sum(tensor.size for tensor in state.values())
     return f"{len(state):,} tensors, {total:,} numbers"
-
-
-def _describe(tensor: np.ndarray) -> dict[str, Any]:
-    return {
-        "shape": list(tensor.shape),
-        "dtype": str(tensor.dtype),
-        "sha256": tensor_hash(tensor),
-    }

@@ -243,6 +243,13 @@ def shapes_of(source: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, tup
     return shapes
 
 
+def match_counts(names: Iterable[str], rules: Sequence[Rule]) -> tuple[int, int]:
+    """How many names go somewhere, and how many have no rule or several."""
+    found = [_rules_of(name, rules) for name in names]
+    used = sum(len(one) == 1 and one[0][0].target is not None for one in found)
+    return used, sum(len(one) != 1 for one in found)
+
+
 def nest(leaves: Mapping[tuple, Any]) -> Tree:
     """Nested dict of a dict whose keys are paths (tuples)."""
     tree: Tree = {}

@@ -23,7 +23,7 @@ from porting.rules import flatten
 
 # Programs save their weights beside other things under one of these keys.
 _ENTRIES = ("model", "state_dict", "model_state", "model_state_dict")
-_PROVENANCE = "provenance.json"
+PROVENANCE = "provenance.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance
     """
     located = fetch.locate(str(file))
     path = located.path
-    if (path / _PROVENANCE).exists() or (path / "checkpoints").is_dir():
+    if (path / PROVENANCE).exists() or (path / "checkpoints").is_dir():
         return _open_ours(path)
     files = _files_of(path) if path.is_dir() else [path]
     content: dict[str, Any] = {}
@@ -114,7 +114,8 @@ def sha256(path: Path) -> str:
 
 def tensor_hash(tensor: np.ndarray) -> str:
     """Hash of a tensor's numbers in row-major order; of equal tensors it is equal."""
-    return hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()
+    numbers = np.ascontiguousarray(tensor).reshape(-1)
+    return hashlib.sha256(numbers.view(np.uint8)).hexdigest()
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -137,9 +138,9 @@ def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
     """A folder of our weights, or a run with checkpoints; names are paths in the model."""
     from clouds_jax import checkpoint  # the slow import
 
-    if (folder / _PROVENANCE).exists():
+    if (folder / PROVENANCE).exists():
         kind, (tree, _) = "clouds_jax weights", checkpoint.load_weights(folder)
-        files = [folder / _PROVENANCE]
+        files = [folder / PROVENANCE]
     else:
         kind, (tree, _) = "clouds_jax run", checkpoint.load_run(folder)
         files = []

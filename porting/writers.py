@@ -1,0 +1,126 @@
+"""Writes a state dict as a checkpoint file: .safetensors, .pth, .pt, .bin or .npz."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def write(
+    output: Path, state: Mapping[str, np.ndarray], source: Mapping[str, Any], *, plain: bool
+) -> None:
+    """Writes a file under its final name only when it is complete.
+
+    Args:
+        output: the file; its ending says which kind.
+        state: the tensors.
+        source: of the original's provenance: `prefix`, `entry` and `parts` say how its names began
+            and how deep its tensors lay. The flat kinds keep the prefix alone.
+        plain: neither.
+    """
+    writer = _writer(output)
+    prefix = "" if plain else source.get("prefix", "")
+    content: dict[str, Any] = {prefix + name: tensor for name, tensor in state.items()}
+    if writer is _write_torch and not plain:
+        content = _nested(content, source)
+    temporary = output.with_name(f".{output.name}.tmp-{os.getpid()}{output.suffix}")
+    try:
+        writer(temporary, content)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(output: Path, *, force: bool = False) -> None:
+    """Says before the work that `output` cannot be written."""
+    _writer(output)
+    if output.is_dir():
+        raise IsADirectoryError(f"{output} is a folder; give --output a file.")
+    if output.exists() and not force:
+        raise FileExistsError(f"{output} exists; choose another --output or give --force.")
+    probe = output.with_name(f".{output.name}.tmp-{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{output} cannot be written: {error}; choose another --output.") from error
+
+
+def _writer(output: Path) -> Callable[[Path, dict[str, Any]], None]:
+    if output.suffix not in _WRITERS:
+        raise ValueError(f"{output} is of no kind that can be written: {', '.join(_WRITERS)}.")
+    writer = _WRITERS[output.suffix]
+    if writer is _write_torch:
+        _torch()
+    return writer
+
+
+def _nested(content: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors under the keys where the original had them."""
+    if source.get("parts"):
+        nested: dict[str, Any] = {part: {} for part in source["parts"]}
+        for name, tensor in content.items():
+            part = next(part for part in source["parts"] if name.startswith(f"{part}."))
+            nested[part][name.removeprefix(f"{part}.")] = tensor
+        content = nested
+    for entry in reversed([entry for entry in source.get("entry", "").split(".") if entry]):
+        content = {entry: content}
+    return content
+
+
+def _write_safetensors(path: Path, content: dict[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in content.items()}
+    save_file(contiguous, path, metadata={"format": "pt"})
+
+
+def _write_npz(path: Path, content: dict[str, Any]) -> None:
+    brain = [name for name, tensor in content.items() if tensor.dtype == _BFLOAT16]
+    if brain:
+        raise ValueError(
+            f"{brain[0]} and {len(brain) - 1} more are bfloat16, which .npz cannot hold; write"
+            " .safetensors."
+        )
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **content)
+
+
+def _write_torch(path: Path, content: dict[str, Any]) -> None:
+    torch = _torch()
+
+    def tensors(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: tensors(inner) for name, inner in value.items()}
+        array = np.array(value)  # torch wants memory of its own that may be written
+        if array.dtype == _BFLOAT16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    torch.save(tensors(content), path)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(
+            ".pth, .pt and .bin are written by torch, which is not installed: pip install"
+            " 'clouds-jax[torch]', or write .safetensors."
+        ) from None
+    return torch
+
+
+_WRITERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
+    ".safetensors": _write_safetensors,
+    ".pth": _write_torch,
+    ".pt": _write_torch,
+    ".bin": _write_torch,
+    ".npz": _write_npz,
+}
