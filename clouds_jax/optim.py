@@ -10,7 +10,7 @@ import optax
 # The pixel decoder's level_embed is a bare parameter and does decay.
 _NO_DECAY = (
     r"(.*\.)?(\w+_)?(norm|bn)\d*\.\w+",
-    r"(.*\.)?(query_feat|query_embed)",
+    r"(.*\.)?(query_feat|query_embed|void_embedding)",
     r"(.*\.)?transformer_decoder\.level_embed",
 )
 

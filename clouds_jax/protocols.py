@@ -141,13 +141,9 @@ def class_scores(
 ) -> Float[Array, "b h2 w2 k"]:
     """Scores of every class at `size`, for images at their input size. Pure; for use under jit."""
 
-    def whole(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
-        output = model.head(model.encode(images), all_outputs=False)
-        return model.head.scores(output, images.shape[1:3])
-
     part, corners = windows(images.shape[1:3], protocol)
     if len(corners) == 1:
-        return resize_bilinear(whole(images), size)
+        return resize_bilinear(model.scores(images), size)
 
     b, h, w, _ = images.shape
     often = np.zeros((h, w, 1), np.float32)  # how many windows see each pixel
@@ -156,11 +152,12 @@ def class_scores(
 
     def add(total: Float[Array, "b h w k"], corner: Array) -> tuple[Array, None]:
         at = (0, corner[0], corner[1], 0)
-        scores = whole(jax.lax.dynamic_slice(images, at, (b, *part, 3))).astype(jnp.float32)
+        scores = model.scores(jax.lax.dynamic_slice(images, at, (b, *part, 3)))
+        scores = scores.astype(jnp.float32)
         scores += jax.lax.dynamic_slice(total, at, scores.shape)
         return jax.lax.dynamic_update_slice(total, scores, at), None
 
-    classes = jax.eval_shape(whole, images).shape[-1]
+    classes = jax.eval_shape(model.scores, images).shape[-1]
     total = jnp.zeros((b, h, w, classes), jnp.float32)
     total, _ = jax.lax.scan(add, total, np.asarray(corners, np.int32))
     return resize_bilinear(total / often[None], size)

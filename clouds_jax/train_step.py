@@ -55,13 +55,14 @@ def make_step(
         keys = jax.random.split(key, batch.image.shape[0])
         model = nnx.merge(graphdef, state.params, state.frozen)
         features = model.encode(batch.image)
-        head = nnx.graphdef(model.head)
+        # beside the trained ones a head may have fixed variables, such as a class matrix
+        head, _, fixed = nnx.split(model.head, nnx.Param, ...)
 
-        def local(reduce, params, features, label, keys):
+        def local(reduce, params, fixed, features, label, keys):
             targets = Targets(label=label, present=masks.present_classes(label, classes))
 
             def objective(params):
-                output = nnx.merge(head, params["head"])(features, all_outputs=True)
+                output = nnx.merge(head, params["head"], fixed)(features, all_outputs=True)
                 return loss(output, targets, keys, reduce=reduce)
 
             (total, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -70,8 +71,8 @@ def make_step(
             grads, scalars = reduce((grads, scalars))
             return grads, dict(zip(["loss", *names], scalars, strict=True))
 
-        run = sharding.per_device(local, mesh, split=(False, True, True, True))
-        grads, metrics = run(state.params, features, batch.label, keys)
+        run = sharding.per_device(local, mesh, split=(False, False, True, True, True))
+        grads, metrics = run(state.params, fixed, features, batch.label, keys)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)

@@ -1,5 +1,6 @@
 """CLOUDS: a frozen encoder and a trained head."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from clouds_jax.encoders import EncoderSpec, get_encoder
+from clouds_jax.nn import text
+from clouds_jax.nn.class_heads import TextRows
+from clouds_jax.nn.ensemble import Ensemble, EnsembleSize
 from clouds_jax.nn.fpn import FPNHead, FPNSize
 from clouds_jax.nn.mask2former import Mask2FormerHead, class_map, class_scores
 from clouds_jax.nn.sizes import HeadSize
@@ -15,14 +19,17 @@ from clouds_jax.typing import Features
 
 __all__ = [
     "Clouds",
+    "EnsembleSize",
     "FPNSize",
     "HeadSize",
+    "TextRows",
     "build_model",
     "class_map",
     "class_scores",
     "in_head",
     "normalise",
     "pad",
+    "text_rows",
 ]
 
 STRIDE = 32
@@ -53,10 +60,19 @@ class Clouds(nnx.Module):
     Args:
         spec: of the encoder.
         head: from features to an output, and from the output to class scores.
+        ensemble: changes the output before it is scored; None: nothing does.
         encoder_dtype: of the encoder's weights and activations; the head takes float32.
     """
 
-    def __init__(self, spec: EncoderSpec, head: nnx.Module, *, encoder_dtype: str, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        head: nnx.Module,
+        *,
+        ensemble: Ensemble | None = None,
+        encoder_dtype: str,
+        rngs: nnx.Rngs,
+    ):
         if encoder_dtype not in _DTYPES:
             raise ValueError(
                 f"encoder_dtype is {encoder_dtype!r}; allowed are: {', '.join(_DTYPES)}."
@@ -66,6 +82,7 @@ class Clouds(nnx.Module):
             graphdef, jax.tree.map(lambda leaf: leaf.astype(encoder_dtype), state)
         )
         self.head = head
+        self.ensemble = ensemble
         self.spec = spec
         self.encoder_dtype = encoder_dtype
 
@@ -83,8 +100,21 @@ class Clouds(nnx.Module):
 
     def scores(self, images: Num[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
         """Class scores at every pixel of RGB images 0..255."""
-        output = self.head(self.encode(images), all_outputs=False)
+        features = self.encode(images)
+        output = self.head(features, all_outputs=False)
+        if self.ensemble is not None:
+            output = self.ensemble(output, features, self.encoder)
         return self.head.scores(output, images.shape[1:3])
+
+
+def text_rows(encoder: str, class_of_row: Sequence[int]) -> TextRows:
+    """The form of a class matrix made by the text tower that belongs to a CLIP encoder."""
+    if encoder not in text.SIZES:
+        raise ValueError(
+            f"encoder {encoder!r} has no text tower, which the text classifier and the ensemble"
+            f" need; those that have are: {', '.join(text.SIZES)}."
+        )
+    return TextRows(tuple(class_of_row), text.SIZES[encoder].embedding)
 
 
 def build_model(
@@ -92,6 +122,8 @@ def build_model(
     head: HeadSize | FPNSize,
     classes: int,
     *,
+    rows: TextRows | None = None,
+    ensemble: EnsembleSize | None = None,
     encoder_dtype: str = "float32",
     rngs: nnx.Rngs,
 ) -> Clouds:
@@ -101,13 +133,19 @@ def build_model(
         encoder: a name in `clouds_jax.encoders.ENCODERS`.
         head: its type chooses the head.
         classes: k, without no-object.
+        rows: of the class matrix, where `head.classifier` is "text".
+        ensemble: its numbers; None: there is none.
         encoder_dtype: "float32" or "bfloat16".
     """
     spec = get_encoder(encoder)
-    make = Mask2FormerHead if isinstance(head, HeadSize) else FPNHead
+    if isinstance(head, HeadSize):
+        made = Mask2FormerHead(spec.widths, head, classes, rows=rows, rngs=rngs)
+    else:
+        made = FPNHead(spec.widths, head, classes, rngs=rngs)
     return Clouds(
         spec,
-        make(spec.widths, head, classes, rngs=rngs),
+        made,
+        ensemble=None if ensemble is None else Ensemble(ensemble, rngs=rngs),
         encoder_dtype=encoder_dtype,
         rngs=rngs,
     )

@@ -10,9 +10,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from clouds_jax.nn import convolution, layers
+from clouds_jax.ops import masks as ops_masks
 from clouds_jax.typing import Features
 
 _KERNEL = 7
@@ -136,10 +137,8 @@ class VisualHead(nnx.Module):
         self.norm = layers.LayerNorm(width, eps=size.eps, rngs=rngs)
         hidden, v = size.hidden, size.embedding
         self.fc1 = layers.Linear(width, hidden, kernel_init=_WEIGHT, rngs=rngs) if hidden else None
-        self.fc2 = None
-        if size.projected:
-            last = dict(kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
-            self.fc2 = layers.Linear(hidden or width, v, **last)
+        last = dict(kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
+        self.fc2 = layers.Linear(hidden or width, v, **last) if size.projected else None
 
     def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n v"]:
         x = self.norm(pooled)
@@ -188,3 +187,16 @@ class ConvNeXt(nnx.Module):
         if self.visual_head is None:
             raise ValueError("This ConvNeXt has no visual head: its size has embedding=None.")
         return self.visual_head(features["res5"].mean((1, 2)))
+
+    def pool_masks(
+        self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+    ) -> Float[Array, "b q v"]:
+        """One embedding per mask, not normalised: mean of res5 under it, then the visual head.
+
+        An empty mask has the embedding of a feature of zeros.
+
+        Source: FC-CLIP (Apache-2.0), for its ConvNeXt.
+        """
+        if self.visual_head is None:
+            raise ValueError("This ConvNeXt has no visual head: its size has embedding=None.")
+        return self.visual_head(ops_masks.pool_masks(res5, masks))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from clouds_jax.nn.class_heads import TextRows
 from clouds_jax.nn.pixel_decoder import PixelDecoder
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.nn.transformer_decoder import TransformerDecoder
@@ -21,13 +22,20 @@ class Mask2FormerHead(nnx.Module):
     Args:
         widths: channels of res2 to res5.
         classes: k, without no-object.
+        rows: of the class matrix, where `size.classifier` is "text".
     """
 
     def __init__(
-        self, widths: tuple[int, int, int, int], size: HeadSize, classes: int, *, rngs: nnx.Rngs
+        self,
+        widths: tuple[int, int, int, int],
+        size: HeadSize,
+        classes: int,
+        *,
+        rows: TextRows | None = None,
+        rngs: nnx.Rngs,
     ):
         self.pixel_decoder = PixelDecoder(widths, size, rngs=rngs)
-        self.transformer_decoder = TransformerDecoder(size, classes, rngs=rngs)
+        self.transformer_decoder = TransformerDecoder(size, classes, rows=rows, rngs=rngs)
 
     def __call__(self, features: Features, *, all_outputs: bool) -> Prediction:
         mask_features, levels = self.pixel_decoder(features)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+CLASSIFIERS = ("linear", "text", "pooled")
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadSize:
@@ -16,6 +18,7 @@ class HeadSize:
         decoder_layers: layers of the transformer decoder; a multiple of the 3 feature levels.
         decoder_ffn: width of their FFN.
         num_points: sampled points per head and level.
+        classifier: of the queries: "linear", "text" or "pooled"; see `clouds_jax.nn.class_heads`.
     """
 
     num_queries: int = 100
@@ -26,6 +29,7 @@ class HeadSize:
     decoder_layers: int = 9
     decoder_ffn: int = 2048
     num_points: int = 4
+    classifier: str = "linear"
 
     def __post_init__(self):
         if self.decoder_layers % 3:
@@ -36,4 +40,9 @@ class HeadSize:
         if self.dim % self.num_heads:
             raise ValueError(
                 f"HeadSize.dim is {self.dim}, not a multiple of num_heads = {self.num_heads}."
+            )
+        if self.classifier not in CLASSIFIERS:
+            raise ValueError(
+                f"HeadSize.classifier is {self.classifier!r}; it must be one of:"
+                f" {', '.join(CLASSIFIERS)}."
             )

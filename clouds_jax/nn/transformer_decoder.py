@@ -1,7 +1,6 @@
 """The transformer decoder: queries that read the image where their own mask is.
 
-Source: MultiScaleMaskedTransformerDecoder of Mask2Former (MIT) with the linear class head, which
-is what every released config of CLOUDS uses.
+Source: MultiScaleMaskedTransformerDecoder of Mask2Former (MIT); the class heads are apart.
 """
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import class_heads, layers
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.ops import position, resize
 from clouds_jax.typing import Prediction
@@ -55,9 +54,17 @@ class TransformerDecoder(nnx.Module):
 
     Args:
         classes: k, without no-object.
+        rows: of the class matrix, where `size.classifier` is "text".
     """
 
-    def __init__(self, size: HeadSize, classes: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        size: HeadSize,
+        classes: int,
+        *,
+        rows: class_heads.TextRows | None = None,
+        rngs: nnx.Rngs,
+    ):
         dim = size.dim
         groups = size.decoder_layers // _LEVELS
         self.layers = nnx.List(
@@ -70,7 +77,7 @@ class TransformerDecoder(nnx.Module):
         self.query_feat = nnx.Param(layers.NORMAL(rngs.params(), (size.num_queries, dim)))
         self.query_embed = nnx.Param(layers.NORMAL(rngs.params(), (size.num_queries, dim)))
         self.level_embed = nnx.Param(layers.NORMAL(rngs.params(), (_LEVELS, dim)))
-        self.class_embed = layers.Linear(dim, classes + 1, **layers.torch_linear(dim), rngs=rngs)
+        self.class_embed = class_heads.make_class_head(size, classes, rows, rngs=rngs)
         self.mask_embed = layers.mlp((dim, dim, dim, dim), rngs=rngs)
 
     def __call__(
@@ -158,7 +165,8 @@ class TransformerDecoder(nnx.Module):
         """Class and mask logits of queries, query-last."""
         normed = self.norm(queries)
         embedding = layers.apply_mlp(self.mask_embed, normed)
+        mask_logits = jnp.einsum("obqd,bhwd->obhwq", embedding, mask_features)
         return Prediction(
-            class_logits=self.class_embed(normed),
-            mask_logits=jnp.einsum("obqd,bhwd->obhwq", embedding, mask_features),
+            class_logits=class_heads.classify(self.class_embed, normed, mask_features, mask_logits),
+            mask_logits=mask_logits,
         )

@@ -16,25 +16,14 @@ SPACE = SPACES["cityscapes19"]
 
 
 class ByColour(nnx.Module):
-    """Predicts the class whose colour is nearest; an encoder and a head that need no training."""
+    """Predicts the class whose colour is nearest; a model that needs no training."""
 
     def __init__(self, space=SPACE):
         self.colours = nnx.Param(jnp.asarray(space.colours, jnp.float32))
-        self.head = Nearest()
 
-    def encode(self, images):
+    def scores(self, images):
         difference = images[..., None, :].astype(jnp.float32) - self.colours[...][None, None, None]
         return -jnp.square(difference).sum(-1)
-
-
-class Nearest(nnx.Module):
-    def __call__(self, features, *, all_outputs):
-        assert not all_outputs
-        return features
-
-    def scores(self, output, size):
-        assert output.shape[1:3] == size
-        return output
 
 
 def drawn(count, sizes=((40, 56),), seed=3):

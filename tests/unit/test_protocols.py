@@ -65,17 +65,7 @@ def test_a_window_larger_than_the_image_shrinks_to_it():
 class Context(nnx.Module):
     """Scores that depend on the whole window, as those of a real model do."""
 
-    def __init__(self):
-        self.head = self.Head()
-
-    class Head(nnx.Module):
-        def __call__(self, features, *, all_outputs):
-            return features
-
-        def scores(self, output, size):
-            return output
-
-    def encode(self, images):
+    def scores(self, images):
         x = images.astype(jnp.float32)
         return x[..., :2] + x.mean((1, 2), keepdims=True)[..., :2]
 
@@ -89,7 +79,7 @@ def test_slide_averages_the_scores_of_overlapping_windows():
     for y in (0, 4, 5):
         for x in (0, 5, 9):
             part = np.s_[:, y : y + 6, x : x + 8]
-            total[part] += model.encode(jnp.asarray(images[part]))
+            total[part] += model.scores(jnp.asarray(images[part]))
             often[part] += 1
     got = jax.jit(lambda i: protocols.class_scores(model, i, protocol, (11, 17)))(images)
     np.testing.assert_allclose(got, total / often, **FLOAT)
