@@ -4,6 +4,7 @@ Source: torchvision (BSD-3-Clause), Detectron2 (Apache-2.0) and OpenAI's CLIP (M
     where a block halves the map.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -99,7 +100,7 @@ class Stage(nnx.Module):
 
 def make_stages(
     stem: int, width: int, depths: tuple[int, ...], *, down: Down, rngs: nnx.Rngs
-) -> nnx.List:
+) -> Sequence[Stage]:
     """Stages at strides 4, 8, 16 and 32, each twice as wide as the one before.
 
     Args:
@@ -114,7 +115,7 @@ def make_stages(
     return nnx.List(stages)
 
 
-def run_stages(stages: nnx.List, x: Float[Array, "b h4 w4 c"]) -> dict[str, Array]:
+def run_stages(stages: Sequence[Stage], x: Float[Array, "b h4 w4 c"]) -> dict[str, Array]:
     """The raw outputs of the stages, res2 to res5."""
     features = {}
     for level, stage in enumerate(stages, start=2):

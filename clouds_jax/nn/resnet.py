@@ -56,8 +56,7 @@ class Stem(nnx.Module):
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
         x = jax.nn.relu(self.conv1(images))
         border = ((0, 0), (1, 1), (1, 1), (0, 0))
-        lowest = jnp.array(-jnp.inf, x.dtype)
-        return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
 
 
 class ResNet(nnx.Module):
