@@ -76,6 +76,15 @@ def test_a_stack_applies_its_blocks_in_order():
     assert not np.allclose(stack.kernel[...][0], stack.kernel[...][1])
 
 
+def test_a_stack_has_the_numbers_of_blocks_drawn_one_after_the_other():
+    drawn, stacked = nnx.Rngs(3), nnx.Rngs(3)
+    blocks = [layers.Linear(4, 2, rngs=drawn) for _ in range(3)]
+    stack = layers.stack_blocks(lambda rngs: layers.Linear(4, 2, rngs=rngs), 3, stacked)
+    for i, block in enumerate(blocks):
+        np.testing.assert_array_equal(stack.kernel[...][i], block.kernel[...])
+    assert drawn.params() == stacked.params()
+
+
 def test_norms_have_zero_mean_and_unit_variance_in_float32_whatever_the_input_is():
     x = random(2, 4, 6, 8) * 3 + 100
     for norm, axes in (
