@@ -107,16 +107,19 @@ def test_a_text_classifier_head_is_refused_by_name(head):
 
 
 @pytest.mark.parametrize("query", ["query_feat", "static_query"])
-def test_a_detectron2_head_on_a_resnet_fits_under_both_names_of_its_queries(head, query):
+def test_a_detectron2_head_on_a_swin_fits_under_both_names_of_its_queries(query):
+    widths = (96, 192, 384, 768)
     with torch.device("meta"):
-        module = mask2former.Head((256, 512, 1024, 2048), HeadSize(), 19)
+        module = mask2former.Head(widths, HeadSize(), 19)
     source = shapes(mask2former.to_original(module.state_dict()))
     queries = source.pop("sem_seg_head.predictor.query_feat.weight")
     source[f"sem_seg_head.predictor.{query}.weight"] = queries
-    source["backbone.stem.conv1.weight"] = jax.ShapeDtypeStruct((64, 3, 7, 7), np.float32)
+    trunk = ("patch_embed.proj.weight", "layers.0.blocks.1.attn.qkv.weight", "norm3.bias")
+    for name in trunk:
+        source[f"backbone.{name}"] = jax.ShapeDtypeStruct((1,), np.float32)
     target, found = planned("mask2former_d2", source)
-    assert target.widths == (256, 512, 1024, 2048)
-    assert list(found.dropped) == ["backbone.stem.conv1.weight"]
+    assert target.widths == widths and target.encoder is None
+    assert list(found.dropped) == [f"backbone.{name}" for name in trunk]
 
 
 def test_the_whole_hugging_face_model_fits():
