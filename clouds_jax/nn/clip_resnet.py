@@ -150,6 +150,7 @@ class CLIPResNet(nnx.Module):
     ) -> Float[Array, "b q v"]:
         """One embedding per mask, not normalised; an empty mask counts as the whole image.
 
-        Source: FC-CLIP's attention pool restricted to a mask, where empty masks give NaN.
+        Source: FC-CLIP's attention pool restricted to a mask. There an empty mask gives NaN, which
+            its ensemble then leaves out.
         """
         return self.attention_pool.masks(res5, masks)

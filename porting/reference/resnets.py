@@ -69,7 +69,7 @@ def pool_image(pool: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def pool_masks(pool: Any, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """FC-CLIP's embedding (b, q, v) of each mask; NaN where a mask is empty.
+    """FC-CLIP's embedding (b, q, v) of each mask; of no meaning where a mask is empty.
 
     Args:
         pool: attention pool of open_clip.
