@@ -51,6 +51,8 @@ class Tap:
         flips: attention-mask bits that differ, on the way to this tap.
         bits: how many there are.
         judged: whether the verdict depends on this tap.
+        bound: on `ratio`; None where the reference's own rounding is above it, so that it says
+            nothing about ours.
         good: error and `decided_agreement` within their bounds.
     """
 
@@ -69,6 +71,7 @@ class Tap:
     flips: int | None
     bits: int | None
     judged: bool
+    bound: float | None
     good: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -116,7 +119,9 @@ def compare(
         own_same = theirs.argmax(-1) == np.asarray(exact).argmax(-1)
         rounding = Rounding(_ratio(own, std), float(own_same.mean()))
     decided_agreement = float(same[decided].mean()) if decided.any() else 1.0
-    bound = tolerance.block if view == "block" else tolerance.model
+    bound: float | None = tolerance.block if view == "block" else tolerance.model
+    if rounding and rounding.ratio > bound:
+        bound = None
     return Tap(
         name=name,
         view=view,
@@ -133,8 +138,12 @@ def compare(
         flips=flips,
         bits=bits,
         judged=judged,
+        bound=bound,
         # written so that NaN is never good
-        good=bool(ratio <= bound and decided_agreement >= tolerance.agreement),
+        good=bool(
+            ratio <= (np.finfo(np.float64).max if bound is None else bound)
+            and decided_agreement >= tolerance.agreement
+        ),
     )
 
 
