@@ -9,8 +9,11 @@ from typing import Any
 from flax import nnx
 
 from clouds_jax.encoders import get_encoder
+from clouds_jax.nn import text
+from clouds_jax.nn.class_heads import TextRows
 from clouds_jax.nn.mask2former import Mask2FormerHead
 from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.text import TextSize, TextTower
 from porting.rules import ConversionError, Tree, plan, shapes_of
 from porting.tables import Table
 
@@ -24,18 +27,23 @@ class Target:
     """What a checkpoint is converted to.
 
     Attributes:
-        want: nested dict of `jax.ShapeDtypeStruct`, with `encoder`, `head` or both.
+        want: nested dict of `jax.ShapeDtypeStruct`, with `encoder`, `text` and `head` or some.
         encoder: name in `ENCODERS`, or None.
+        text: numbers of the text tower, or None.
         head: numbers of the head, or None.
         widths: of the features the head reads.
-        classes: of the head, without no-object.
+        classes: of the head, without no-object; None for the text classifier, which has as many
+            as its class matrix.
+        embedding: width of the class matrix that the text classifier reads.
     """
 
     want: Tree
     encoder: str | None = None
+    text: TextSize | None = None
     head: HeadSize | None = None
     widths: tuple[int, int, int, int] | None = None
     classes: int | None = None
+    embedding: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, without the shapes."""
@@ -50,10 +58,21 @@ def encoder_want(name: str) -> Tree:
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0)))))
 
 
-def head_want(widths: tuple[int, int, int, int], size: HeadSize, classes: int) -> Tree:
-    """Shapes of a Mask2Former head's weights."""
-    make = lambda: Mask2FormerHead(widths, size, classes, rngs=nnx.Rngs(0))  # noqa: E731
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make)))
+def text_want(size: TextSize) -> Tree:
+    """Shapes of a text tower's weights."""
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: TextTower(size, rngs=nnx.Rngs(0)))))
+
+
+def head_want(
+    widths: tuple[int, int, int, int],
+    size: HeadSize,
+    classes: int | None,
+    embedding: int | None = None,
+) -> Tree:
+    """Shapes of a Mask2Former head's weights; a class matrix, which no file holds, is left out."""
+    rows = None if embedding is None else TextRows((0,), embedding)
+    make = lambda: Mask2FormerHead(widths, size, classes or 1, rows=rows, rngs=nnx.Rngs(0))  # noqa: E731
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make), nnx.Param))
 
 
 def choose(
@@ -73,9 +92,13 @@ def choose(
     shapes = shapes_of(source, table.rules)
     target = Target({})
     if any(path.startswith("head.") for path in shapes):
-        widths, size, classes = _head_of(shapes, heads)
-        want = {"head": head_want(widths, size, classes)}
-        target = Target(want, None, size, widths, classes)
+        widths, size, classes, embedding = _head_of(shapes, heads)
+        want = {"head": head_want(widths, size, classes, embedding)}
+        target = Target(want, head=size, widths=widths, classes=classes, embedding=embedding)
+    if any(path.startswith("text.") for path in shapes):
+        tower = _text_of(shapes, quick_gelu=any(".attnpool." in name for name in source))
+        want = target.want | {"text": text_want(tower)}
+        target = dataclasses.replace(target, want=want, text=tower)
     if any(path.startswith("encoder.") for path in shapes):
         names = (encoder,) if encoder else table.encoders
         wants = {name: {"encoder": encoder_want(name)} for name in names}
@@ -90,32 +113,64 @@ def choose(
     return target
 
 
+def _axis(shapes: Mapping[str, tuple[int, ...]], path: str, number: int, default: int) -> int:
+    """One axis of a target, or what stands for a tensor that is missing."""
+    shape = shapes.get(path, ())
+    return shape[number] if len(shape) > number else default
+
+
+def _rows(shapes: Mapping[str, tuple[int, ...]], pattern: str, default: int) -> int:
+    """How many rows a stacked target has."""
+    found = [re.fullmatch(pattern + r"\[(\d+)\]", path) for path in shapes]
+    return max((int(match[1]) + 1 for match in found if match), default=default)
+
+
+def _text_of(shapes: Mapping[str, tuple[int, ...]], *, quick_gelu: bool) -> TextSize:
+    """The text tower whose tensors have these shapes; what is missing counts as in CLOUDS.
+
+    Args:
+        shapes: by path of the target.
+        quick_gelu: whether it is OpenAI's, which no shape tells: that of a CLIP ResNet is.
+    """
+    usual = text.SIZES["convnext_large_d_320"]
+    return TextSize(
+        width=_axis(shapes, "text.token_embedding", 1, usual.width),
+        layers=_rows(shapes, r"text\.blocks\.fc1\.bias", usual.layers),
+        embedding=_axis(shapes, "text.projection", 1, usual.embedding),
+        quick_gelu=quick_gelu,
+        vocabulary=_axis(shapes, "text.token_embedding", 0, usual.vocabulary),
+        context=_axis(shapes, "text.position", 0, usual.context),
+    )
+
+
 def _head_of(
     shapes: Mapping[str, tuple[int, ...]], heads: int
-) -> tuple[tuple[int, int, int, int], HeadSize, int]:
-    """Widths, size and classes of the head whose tensors have these shapes.
+) -> tuple[tuple[int, int, int, int], HeadSize, int | None, int | None]:
+    """Widths, size, classes and width of the class matrix of the head with these shapes.
 
     A tensor that is missing counts as in CLOUDS, so that it is reported as missing and not as a
     wrong size of everything else.
     """
     usual = HeadSize()
-
-    def axis(path: str, number: int, default: int) -> int:
-        shape = shapes.get(path, ())
-        return shape[number] if len(shape) > number else default
-
-    def rows(pattern: str, default: int) -> int:
-        found = [re.fullmatch(pattern, path) for path in shapes]
-        return max((int(match[1]) + 1 for match in found if match), default=default)
-
+    axis = functools.partial(_axis, shapes)
+    rows = functools.partial(_rows, shapes)
     layer = re.escape(_PIXEL + "layers.fc1.kernel")
-    pixel_layers = rows(layer + r"\[(\d+)\]", usual.pixel_layers)
+    pixel_layers = rows(layer, usual.pixel_layers)
     groups = rows(
-        re.escape(_TRANSFORMER) + r"layers\.2\.fc1\.kernel\[(\d+)\]",
+        re.escape(_TRANSFORMER + "layers.2.fc1.kernel"),
         usual.decoder_layers // _LEVELS,
     )
     first = _PIXEL + "layers.{}.{}[0]"
     offsets = axis(first.format("sampling_offsets", "bias"), 0, 2 * _LEVELS * 4 * heads)
+    classes_at = _TRANSFORMER + "class_embed."
+    embedding = None
+    if any(path.startswith(classes_at + "mlp.") for path in shapes):
+        classifier, classes = "text", None
+        embedding = axis(classes_at + "mlp.2.bias", 0, text.SIZES["convnext_large_d_320"].embedding)
+    elif any(path.startswith(classes_at + "pooling.") for path in shapes):
+        classifier, classes = "pooled", axis(classes_at + "linear.bias", 0, 2) - 1
+    else:
+        classifier, classes = "linear", axis(classes_at + "bias", 0, 2) - 1
     size = HeadSize(
         num_queries=axis(_TRANSFORMER + "query_feat", 0, usual.num_queries),
         dim=axis(_TRANSFORMER + "query_feat", 1, usual.dim),
@@ -125,6 +180,7 @@ def _head_of(
         decoder_layers=_LEVELS * groups,
         decoder_ffn=axis(_TRANSFORMER + "layers.0.fc1.bias[0]", 0, usual.decoder_ffn),
         num_points=max(1, offsets // (2 * _LEVELS * heads)),
+        classifier=classifier,
     )
     widths = (
         axis(_PIXEL + "lateral.conv.kernel", 0, 1),
@@ -132,5 +188,4 @@ def _head_of(
         axis(_PIXEL + "input_proj.1.conv.kernel", 0, 1),
         axis(_PIXEL + "input_proj.0.conv.kernel", 0, 1),
     )
-    classes = axis(_TRANSFORMER + "class_embed.bias", 0, 2) - 1
-    return widths, size, classes
+    return widths, size, classes, embedding

@@ -17,6 +17,7 @@ class Family:
         tiny: our name of the encoder of small random models.
         full: our names of all encoders that the family's files hold; the first is the default.
         head: whether the files hold a Mask2Former head.
+        classifier: of that head, as in `HeadSize`.
         prefix: what stands in the files before the names of the encoder's own library.
     """
 
@@ -24,6 +25,7 @@ class Family:
     tiny: str = "convnext_debug"
     full: tuple[str, ...] = ("convnext_large_d_320",)
     head: bool = False
+    classifier: str = "linear"
     prefix: str = ""
 
 
@@ -36,6 +38,16 @@ _CLIP_CONVNEXT = ("convnext_large_d_320", "convnext_base", "convnext_xxlarge")
 def _open_clip(name: str) -> Reference:
     resnet = name.startswith("clip_resnet")
     return resnets.open_clip_resnet(name) if resnet else encoders.open_clip_convnext(name)
+
+
+def _clouds(classifier: str) -> Family:
+    return Family(
+        _open_clip,
+        full=(*_CLIP_CONVNEXT, *_CLIP_RESNET),
+        head=True,
+        classifier=classifier,
+        prefix="backbone.clip_model.",
+    )
 
 
 FAMILIES: dict[str, Family] = {
@@ -80,10 +92,8 @@ FAMILIES: dict[str, Family] = {
         resnets.resnet_d2, tiny="resnet_debug", full=_RESNET, head=True, prefix="backbone."
     ),
     "mask2former_hf": Family(head=True),
-    "clouds": Family(
-        _open_clip,
-        full=(*_CLIP_CONVNEXT, *_CLIP_RESNET),
-        head=True,
-        prefix="backbone.clip_model.",
-    ),
+    "clouds": _clouds("linear"),
+    "clouds_text": _clouds("text"),
+    "clouds_pooled": _clouds("pooled"),
+    "fcclip": Family(head=True, classifier="text"),
 }

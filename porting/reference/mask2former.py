@@ -5,7 +5,7 @@ can be fed in. The names of the state dict are those of the whole model.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,20 +13,30 @@ from torch import nn
 
 from clouds_jax.nn.sizes import HeadSize
 from porting import _torchvision
+from porting.reference.class_heads import PooledPredictor, TextPredictor
 
 _PIXEL = "model.pixel_level_module.decoder."
 _TRANSFORMER = "model.transformer_module."
 
 
 class Head(nn.Module):
-    """Pixel decoder, transformer decoder and linear class head.
+    """Pixel decoder, transformer decoder and class head.
 
     Args:
         widths: channels of res2 to res5.
         classes: k, without no-object.
+        matrix: unit vectors (r, v) for the text class head.
+        counts: rows of each class in the matrix.
     """
 
-    def __init__(self, widths: tuple[int, ...], size: HeadSize, classes: int):
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        size: HeadSize,
+        classes: int,
+        matrix: torch.Tensor | None = None,
+        counts: Sequence[int] = (),
+    ):
         super().__init__()
         _torchvision.prepare()  # transformers imports torchvision
         from transformers import Mask2FormerConfig
@@ -50,8 +60,15 @@ class Head(nn.Module):
         self.model.pixel_level_module = nn.Module()
         self.model.pixel_level_module.decoder = hf.Mask2FormerPixelDecoder(config, list(widths))
         self.model.transformer_module = hf.Mask2FormerTransformerModule(size.dim, config)
-        self.class_predictor = nn.Linear(size.dim, classes + 1)
+        if size.classifier == "text":
+            assert matrix is not None
+            self.class_predictor = TextPredictor(size.dim, matrix, counts)
+        elif size.classifier == "pooled":
+            self.class_predictor = PooledPredictor(size.dim, classes)
+        else:
+            self.class_predictor = nn.Linear(size.dim, classes + 1)
         self.heads = size.num_heads
+        self.classes = classes
         self.eval()
 
     @property
@@ -69,10 +86,19 @@ class Head(nn.Module):
             multi_scale_features=pixel.multi_scale_features, mask_features=pixel.mask_features
         )
         # intermediate queries are (q, b, d)
+        masks = output.masks_queries_logits
         classes = [
-            self.class_predictor(x.transpose(0, 1)) for x in output.intermediate_hidden_states
+            self._classify(x.transpose(0, 1), pixel.mask_features, mask)
+            for x, mask in zip(output.intermediate_hidden_states, masks, strict=True)
         ]
-        return torch.stack(classes), torch.stack(output.masks_queries_logits)
+        return torch.stack(classes), torch.stack(masks)
+
+    def _classify(
+        self, queries: torch.Tensor, features: torch.Tensor, masks: torch.Tensor
+    ) -> torch.Tensor:
+        if isinstance(self.class_predictor, nn.Linear):
+            return self.class_predictor(queries)
+        return self.class_predictor(queries, features, masks)
 
 
 # Names of Hugging Face -> names of the original (Detectron2's zoo, CLOUDS), spec 8.5. Written
@@ -112,6 +138,8 @@ _ORIGINAL = (
     (_TRANSFORMER + "queries_embedder.weight", _P + "query_embed.weight"),
     (_TRANSFORMER + "queries_features.weight", _P + "query_feat.weight"),
     (_TRANSFORMER + "level_embed.weight", _P + "level_embed.weight"),
+    (r"class_predictor.(void_embedding.weight)", r"\1"),
+    (r"class_predictor.(logit_scale|_mask_pooling_proj.*|class_embed.*)", _P + r"\1"),
     (r"class_predictor.(\w+)", _P + r"class_embed.\1"),
 )
 _THIRD = re.compile(r"(.*self_attn)\.([qkv])_proj\.(weight|bias)")

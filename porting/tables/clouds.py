@@ -1,29 +1,45 @@
 """CLOUDS' own checkpoints: the frozen CLIP, the head, and buffers of the training.
 
-A file without the CLIP weights (`backbone.*`) converts to a head alone.
+One family per class head: `clouds` has the linear one of every released config, `clouds_text` and
+`clouds_pooled` those of the other two decoders. A file without the CLIP weights (`backbone.*`)
+converts to a head alone; `convert --clip FILE` takes encoder and text tower from a second file, any
+that the families open_clip_convnext and open_clip_resnet read.
+
+The class matrix of the text head is in no file: it is made by `python -m clouds_jax.text`.
 """
 
 from porting.rules import Rule, prefixed
-from porting.tables import mask2former_d2, open_clip_convnext, open_clip_resnet
+from porting.tables import mask2former_d2, open_clip_convnext, open_clip_resnet, open_clip_text
 from porting.tables.convnext import CLIP_ENCODERS
 from porting.tables.table import Table
 
-_VOID = "belongs to the text classifier; the linear one does not read it"
-
-TABLE = Table(
-    name="clouds",
-    rules=(
-        *prefixed(
-            (*open_clip_convnext.RULES, *open_clip_resnet.VISUAL),
-            r"backbone\.clip_model\.",
-            "encoder.",
-        ),
-        *mask2former_d2.HEAD,
-        mask2former_d2.CRITERION,
-        Rule(r"void_embedding\.weight", None, why=_VOID),
-    ),
-    encoders=(*CLIP_ENCODERS, *open_clip_resnet.CLIP_ENCODERS),
-    clip_prefix="backbone.clip_model.",
-    source="CLOUDS (CVPR 2024), Detectron2 .pth with the linear class head",
-    licence="not stated by its authors; the CLIP part is MIT",
+_VOID = Rule(
+    r"void_embedding\.weight",
+    None,
+    why="belongs to the text classifier; the other ones do not read it",
 )
+_PREFIX = r"backbone\.clip_model\."
+
+# CLIP under the names of CLOUDS and FC-CLIP
+CLIP = (
+    *prefixed((*open_clip_convnext.VISUAL, *open_clip_resnet.VISUAL), _PREFIX, "encoder."),
+    *prefixed((*open_clip_text.TEXT, open_clip_text.NUMBERS), _PREFIX, ""),
+)
+CLIP_PREFIX = "backbone.clip_model."
+ENCODERS = (*CLIP_ENCODERS, *open_clip_resnet.CLIP_ENCODERS)
+
+
+def _table(name: str, rules: tuple[Rule, ...], classes: str) -> Table:
+    return Table(
+        name=name,
+        rules=(*CLIP, *rules, mask2former_d2.CRITERION),
+        encoders=ENCODERS,
+        clip_prefix=CLIP_PREFIX,
+        source=f"CLOUDS (CVPR 2024), Detectron2 .pth with the {classes} class head",
+        licence="not stated by its authors; the CLIP part is MIT",
+    )
+
+
+TABLE = _table("clouds", (*mask2former_d2.HEAD, _VOID), "linear")
+TEXT_TABLE = _table("clouds_text", mask2former_d2.TEXT_HEAD, "text")
+POOLED_TABLE = _table("clouds_pooled", (*mask2former_d2.POOLED_HEAD, _VOID), "pooled")

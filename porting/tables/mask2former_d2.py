@@ -98,11 +98,33 @@ PREDICTOR = (
     Rule(_PREDICTOR + r"(?:query_feat|static_query)\.weight", "transformer_decoder.query_feat"),
     Rule(_PREDICTOR + r"query_embed\.weight", "transformer_decoder.query_embed"),
     Rule(_PREDICTOR + r"level_embed\.weight", "transformer_decoder.level_embed"),
-    *dense(_PREDICTOR + "class_embed", "transformer_decoder.class_embed"),
     *dense(_PREDICTOR + r"mask_embed\.layers\.(\d)", r"transformer_decoder.mask_embed.\1"),
 )
-# Relative to the model's `head.`
-HEAD = prefixed((*PIXEL_DECODER, *PREDICTOR), r"sem_seg_head\.", "head.")
+# The class head is one of three, see clouds_jax.nn.class_heads.
+_CLASSES = "transformer_decoder.class_embed"
+_POOLING = (
+    *norm(_PREDICTOR + r"_mask_pooling_proj\.0", _CLASSES + ".pooling.norm"),
+    *dense(_PREDICTOR + r"_mask_pooling_proj\.1", _CLASSES + ".pooling.proj"),
+)
+_LINEAR = dense(_PREDICTOR + "class_embed", _CLASSES)
+_POOLED = (*_POOLING, *dense(_PREDICTOR + "class_embed", _CLASSES + ".linear"))
+_TEXT = (
+    *_POOLING,
+    *dense(_PREDICTOR + r"class_embed\.layers\.(\d)", _CLASSES + r".mlp.\1"),
+    Rule(_PREDICTOR + "logit_scale", _CLASSES + ".logit_scale"),
+)
+
+
+def _head(classes: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    return prefixed((*PIXEL_DECODER, *PREDICTOR, *classes), r"sem_seg_head\.", "head.")
+
+
+HEAD = _head(_LINEAR)
+POOLED_HEAD = _head(_POOLED)
+TEXT_HEAD = (
+    *_head(_TEXT),
+    Rule(r"void_embedding\.weight", f"head.{_CLASSES}.void_embedding"),
+)
 CRITERION = Rule(
     r"criterion\.empty_weight", None, why="the class weights of the loss come from the config"
 )

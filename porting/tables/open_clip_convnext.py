@@ -1,30 +1,23 @@
-"""open_clip's ConvNeXt models: the visual tower; the text tower is left out."""
+"""open_clip's ConvNeXt models: the visual and the text tower."""
 
 from porting.layouts import linear
 from porting.rules import Rule, prefixed
 from porting.tables.convnext import CLIP_ENCODERS, TRUNK
+from porting.tables.open_clip_text import TEXT
 from porting.tables.parts import dense, norm
 from porting.tables.table import Table
 
-TEXT_LEFT_OUT = Rule(
-    r"(text|transformer|token_embedding|ln_final)\..*"
-    r"|positional_embedding|text_projection|logit_scale|logit_bias|attn_mask",
-    None,
-    why="the text tower is no part of the encoder",
-)
-
-RULES = (
+VISUAL = (
     *prefixed(TRUNK, r"visual\.trunk\.", ""),
     *norm(r"visual\.trunk\.head\.norm", "visual_head.norm"),
     # two linear maps (models with `mlp` projection), or one (`linear`)
     *dense(r"visual\.head\.mlp\.fc1", "visual_head.fc1"),
     Rule(r"visual\.head\.(?:mlp\.fc2|proj)\.weight", "visual_head.fc2.kernel", linear),
-    TEXT_LEFT_OUT,
 )
 
 TABLE = Table(
     name="open_clip_convnext",
-    rules=prefixed(RULES, "", "encoder."),
+    rules=(*prefixed(VISUAL, "", "encoder."), *TEXT),
     encoders=CLIP_ENCODERS,
     source="open_clip: open_clip_model.safetensors or open_clip_pytorch_model.bin",
     licence="MIT for LAION's weights; see the model card of the file",

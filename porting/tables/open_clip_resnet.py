@@ -1,4 +1,4 @@
-"""CLIP's RN50 and RN101 as OpenAI and open_clip name them: the visual tower.
+"""CLIP's RN50 and RN101 as OpenAI and open_clip name them: the visual and the text tower.
 
 OpenAI's archives hold float16 kernels and three numbers beside the weights.
 """
@@ -6,8 +6,7 @@ OpenAI's archives hold float16 kernels and three numbers beside the weights.
 from porting.layouts import conv2d
 from porting.rules import Rule, prefixed
 from porting.tables import resnet
-from porting.tables.open_clip_convnext import TEXT_LEFT_OUT
-from porting.tables.open_clip_text import NUMBERS
+from porting.tables.open_clip_text import NUMBERS, TEXT
 from porting.tables.parts import dense
 from porting.tables.table import Table
 from porting.tables.torchvision_resnet import STAGES
@@ -32,11 +31,10 @@ VISUAL = prefixed(
     r"visual\.",
     "",
 )
-RULES = (*VISUAL, TEXT_LEFT_OUT, NUMBERS)
 
 TABLE = Table(
     name="open_clip_resnet",
-    rules=prefixed(RULES, "", "encoder."),
+    rules=(*prefixed(VISUAL, "", "encoder."), *TEXT, NUMBERS),
     encoders=CLIP_ENCODERS,
     source="OpenAI CLIP RN50.pt and RN101.pt, or open_clip RN50 and RN101",
     licence="MIT (OpenAI)",

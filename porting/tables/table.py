@@ -11,7 +11,7 @@ class Table:
 
     Attributes:
         name: of the family, as in `python -m porting convert <name>`.
-        rules: see `porting.rules`; the targets begin with `encoder.` or `head.`.
+        rules: see `porting.rules`; the targets begin with `encoder.`, `text.` or `head.`.
         source: whose files these are.
         licence: of the weights, as far as their makers say.
         encoders: the encoders of ours that such files may hold; empty for heads alone.
