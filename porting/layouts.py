@@ -59,6 +59,14 @@ pointwise = _moved(
     "pointwise", 4, lambda x: _squeezed(x, (2, 3)).T, lambda y: y.T[:, :, None, None]
 )
 
+# (in, out, kh, kw) of a transposed convolution <-> (kh, kw, in, out)
+conv_transpose = _moved(
+    "conv_transpose", 4, lambda x: x.transpose(2, 3, 0, 1), lambda y: y.transpose(2, 3, 0, 1)
+)
+
+# (1, d) of an embedding with one entry <-> (d)
+row = _moved("row", 2, lambda x: _squeezed(x, (0,)), lambda y: y[None])
+
 # (c, 1, kh, kw) <-> (kh, kw, c)
 depthwise = _moved(
     "depthwise",

@@ -1,0 +1,70 @@
+"""SAM's prompt encoder and mask decoder, as segment_anything names them.
+
+Every kind of SAM has the same two parts: tables of whole files take `DECODER` in. MobileSAMv2
+keeps them in a file of their own, as two state dicts.
+"""
+
+from porting.layouts import conv2d, conv_transpose, pointwise, row
+from porting.rules import Rule, prefixed
+from porting.tables.parts import dense, norm
+from porting.tables.table import Table
+
+_ATTENTIONS = {
+    r"layers\.(\d)\.self_attn": r"layers.\1.self_attention",
+    r"layers\.(\d)\.cross_attn_token_to_image": r"layers.\1.token_to_image",
+    r"layers\.(\d)\.cross_attn_image_to_token": r"layers.\1.image_to_token",
+    "final_attn_token_to_image": "final_attention",
+}
+_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
+_SHRINK = r"mask_downscaling\."
+_GROW = r"output_upscaling\."
+
+_PROMPT_ENCODER = (
+    Rule(r"pe_layer\.positional_encoding_gaussian_matrix", "frequencies"),
+    Rule(r"point_embeddings\.(\d)\.weight", r"points[\1]", row),
+    Rule(r"not_a_point_embed\.weight", "not_a_point", row),
+    Rule(r"no_mask_embed\.weight", "no_mask", row),
+    *dense(_SHRINK + "0", "mask.conv1", conv2d),
+    *norm(_SHRINK + "1", "mask.norm1"),
+    *dense(_SHRINK + "3", "mask.conv2", conv2d),
+    *norm(_SHRINK + "4", "mask.norm2"),
+    *dense(_SHRINK + "6", "mask.out", pointwise),
+)
+_TRANSFORMER = (
+    *(
+        rule
+        for theirs, ours in _ATTENTIONS.items()
+        for end, name in _PROJECTIONS.items()
+        for rule in dense(rf"{theirs}\.{end}", f"{ours}.{name}")
+    ),
+    *dense(r"layers\.(\d)\.mlp\.lin([12])", r"layers.\1.fc\2"),
+    *norm(r"layers\.(\d)\.norm([1-4])", r"layers.\1.norm\2"),
+    *norm("norm_final_attn", "final_norm"),
+)
+_MASK_DECODER = (
+    *prefixed(_TRANSFORMER, r"transformer\.", ""),
+    Rule(r"iou_token\.weight", "iou_token"),
+    Rule(r"mask_tokens\.weight", "mask_tokens"),
+    *dense(_GROW + "0", "upscale1", conv_transpose),
+    *norm(_GROW + "1", "upscale_norm"),
+    *dense(_GROW + "3", "upscale2", conv_transpose),
+    *dense(r"output_hypernetworks_mlps\.(\d)\.layers\.(\d)", r"mask_maps.\1.\2"),
+    *dense(r"iou_prediction_head\.layers\.(\d)", r"iou_head.\1"),
+)
+
+DECODER = prefixed(
+    (
+        # the second names are MobileSAMv2's
+        *prefixed(_PROMPT_ENCODER, r"(?:prompt_encoder|PromtEncoder)\.", "prompt_encoder."),
+        *prefixed(_MASK_DECODER, r"(?:mask_decoder|MaskDecoder)\.", "mask_decoder."),
+    ),
+    "",
+    "sam.",
+)
+
+TABLE = Table(
+    name="sam_decoder",
+    rules=DECODER,
+    source="a part of segment_anything's files, or MobileSAMv2's Prompt_guided_Mask_Decoder.pt",
+    licence="Apache-2.0",
+)
