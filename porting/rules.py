@@ -8,7 +8,7 @@ checkpoint, bit for bit.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -44,6 +44,8 @@ class Rule:
         why: the reason, where target is None.
         value: for tensors left out: the number all their elements must have. Such a tensor is
             checked, and made anew on the way back.
+        when: pattern of a name; the rule holds only for files that have such a name. For names
+            that mean two things.
     """
 
     pattern: str
@@ -51,6 +53,7 @@ class Rule:
     layout: Layout = identity
     why: str = ""
     value: float | None = None
+    when: str = ""
 
     def __post_init__(self):
         if (self.target is None) != bool(self.why):
@@ -122,6 +125,7 @@ def plan(source: Mapping[str, Any], rules: Sequence[Rule], want: Tree) -> Plan:
     dropped: dict[str, Rule] = {}
     misfits: list[str] = []
     filled: dict[Address, str] = {}
+    rules = _that_hold(rules, source)
     for name, tensor in source.items():
         found = _rules_of(name, rules)
         if len(found) != 1:
@@ -200,6 +204,7 @@ def invert_rules(tree: Tree, rules: Sequence[Rule], names: Mapping[str, Any]) ->
     """
     leaves = {".".join(map(str, path)): leaf for path, leaf in flatten(tree)}
     state, misfits = {}, []
+    rules = _that_hold(rules, names)
     for name, tensor in names.items():
         shape, dtype = tuple(tensor.shape), np.dtype(tensor.dtype)
         found = _rules_of(name, rules)
@@ -232,6 +237,7 @@ def invert_rules(tree: Tree, rules: Sequence[Rule], names: Mapping[str, Any]) ->
 def shapes_of(source: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
     """Address, as text -> shape that the checkpoint has for it; what does not fit is left out."""
     shapes = {}
+    rules = _that_hold(rules, source)
     for name, tensor in source.items():
         found = _rules_of(name, rules)
         if len(found) != 1 or found[0][0].target is None:
@@ -243,8 +249,9 @@ def shapes_of(source: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, tup
     return shapes
 
 
-def match_counts(names: Iterable[str], rules: Sequence[Rule]) -> tuple[int, int]:
+def match_counts(names: Collection[str], rules: Sequence[Rule]) -> tuple[int, int]:
     """How many names go somewhere, and how many have no rule or several."""
+    rules = _that_hold(rules, names)
     found = [_rules_of(name, rules) for name in names]
     used = sum(len(one) == 1 and one[0][0].target is not None for one in found)
     return used, sum(len(one) != 1 for one in found)
@@ -259,6 +266,15 @@ def nest(leaves: Mapping[tuple, Any]) -> Tree:
             node = node.setdefault(key, {})
         node[path[-1]] = leaf
     return tree
+
+
+def _that_hold(rules: Sequence[Rule], names: Collection[str]) -> tuple[Rule, ...]:
+    """The rules for a file with these names."""
+
+    def holds(rule: Rule) -> bool:
+        return not rule.when or any(re.fullmatch(rule.when, name) for name in names)
+
+    return tuple(rule for rule in rules if holds(rule))
 
 
 def _rules_of(name: str, rules: Sequence[Rule]) -> list[tuple[Rule, re.Match]]:

@@ -91,7 +91,13 @@ FAMILIES: dict[str, Family] = {
     "mask2former_d2": Family(
         resnets.resnet_d2, tiny="resnet_debug", full=_RESNET, head=True, prefix="backbone."
     ),
-    "mask2former_hf": Family(head=True),
+    "mask2former_hf": Family(
+        hugging_face.mask2former_trunk,
+        tiny="convnext_in22k_debug_normed",
+        full=(*convnext_hf.NORMED, *_RESNET),
+        head=True,
+        prefix="model.pixel_level_module.encoder.",
+    ),
     "clouds": _clouds("linear"),
     "clouds_text": _clouds("text"),
     "clouds_pooled": _clouds("pooled"),

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from clouds_jax.nn import convnext, mix_transformer
+from clouds_jax.nn import convnext, mix_transformer, resnet
 from porting import _torchvision
+from porting.reference import resnets
 from porting.reference.encoders import Reference, Step
 
 State = Mapping[str, torch.Tensor]
@@ -204,6 +205,30 @@ def convnext_hf(encoder: str) -> Reference:
     model = transformers.ConvNextForImageClassification(config).eval()
     steps, taps = _convnext_steps(model.convnext)
     return Reference(model, steps, taps)
+
+
+def mask2former_trunk(encoder: str) -> Reference:
+    """The backbone of a Mask2Former: a ConvNeXt with norms, or a ResNet."""
+    _torchvision.prepare()
+    from transformers import AutoBackbone
+
+    return trunk_reference(AutoBackbone.from_config(trunk_config(encoder)).eval())
+
+
+def trunk_config(encoder: str) -> Any:
+    """The config of the backbone that gives all four features."""
+    if encoder in resnet.SIZES:
+        config = resnets.hf_config(encoder)
+        config.out_features = _STAGES
+        return config
+    return convnext_config(convnext.SIZES[encoder.removeprefix("convnext_")])
+
+
+def trunk_reference(model: Any) -> Reference:
+    """A backbone, alone or as part of a Mask2Former, step by step."""
+    if hasattr(model, "embedder"):
+        return resnets.hf_trunk(model)
+    return convnext_backbone(model)
 
 
 def convnext_config(size: convnext.ConvNeXtSize) -> Any:

@@ -4,6 +4,7 @@ Detectron2 is not on PyPI, so its ResNet is written out here under its names; th
 numbers against torchvision's and Hugging Face's.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -151,8 +152,12 @@ def resnet_hf(encoder: str) -> Reference:
     from transformers import ResNetForImageClassification
 
     model: Any = ResNetForImageClassification(hf_config(encoder)).eval()
-    trunk = model.resnet
-    return Reference(model, *_steps(trunk.embedder, [s.layers for s in trunk.encoder.stages]))
+    return dataclasses.replace(hf_trunk(model.resnet), module=model)
+
+
+def hf_trunk(model: Any) -> Reference:
+    """Hugging Face's ResNetModel or ResNetBackbone."""
+    return Reference(model, *_steps(model.embedder, [s.layers for s in model.encoder.stages]))
 
 
 def hf_config(encoder: str) -> Any:

@@ -33,6 +33,8 @@ TRUNK = (
     *dense(_BLOCK + "pwconv1", _OURS + "fc1", at=_AT),
     *dense(_BLOCK + "pwconv2", _OURS + "fc2", at=_AT),
     Rule(_BLOCK + "layer_scale_parameter", _OURS + "gamma" + _AT),
+)
+FEATURE_NORMS = (
     Rule(r"hidden_states_norms\.stage(\d)\.weight", _feature_norm("scale")),
     Rule(r"hidden_states_norms\.stage(\d)\.bias", _feature_norm("bias")),
 )
@@ -47,7 +49,7 @@ _CLASSIFIER = "the norm and classifier of ImageNet come after the last feature"
 TABLE = Table(
     name="convnext_hf",
     rules=(
-        *prefixed(TRUNK, r"(?:convnext\.)?", "encoder."),
+        *prefixed((*TRUNK, *FEATURE_NORMS), r"(?:convnext\.)?", "encoder."),
         Rule(r"(?:(?:convnext\.)?layernorm|classifier)\.(?:weight|bias)", None, why=_CLASSIFIER),
     ),
     encoders=(*ENCODERS, "convnext_in22k_debug", "convnext_in22k_debug_normed"),

@@ -1,7 +1,14 @@
-"""Mask2Former heads in the names of Hugging Face's Mask2FormerForUniversalSegmentation."""
+"""Mask2Former in the names of Hugging Face's Mask2FormerForUniversalSegmentation.
+
+A file with a ConvNeXt or a ResNet converts to encoder and head, one with a Swin Transformer to a
+head alone.
+"""
+
+import dataclasses
 
 from porting.layouts import conv2d, pointwise
 from porting.rules import Rule, prefixed
+from porting.tables import convnext_hf, resnet, resnet_hf
 from porting.tables.mask2former_d2 import (
     CRITERION,
     fused_attention,
@@ -63,17 +70,31 @@ DECODER = (
     ),
 )
 
+# Each feature of a ConvNeXt and of a Swin Transformer has a norm, under the same name.
+_TRUNK = r"model\.pixel_level_module\.encoder\."
+_IN_CONVNEXT = _TRUNK + r"embeddings\.layernorm\.weight"
+_IN_SWIN = _TRUNK + r"(?:swin\.)?embeddings\.patch_embeddings\.projection\.weight"
+_SWIN = "Swin Transformers are no encoders of ours"
+ENCODER = (
+    *prefixed((*convnext_hf.TRUNK, *resnet_hf.TRUNK), _TRUNK, "encoder."),
+    *(
+        dataclasses.replace(rule, when=_IN_CONVNEXT)
+        for rule in prefixed(convnext_hf.FEATURE_NORMS, _TRUNK, "encoder.")
+    ),
+    Rule(
+        _TRUNK
+        + r"(?:swin\.|embeddings\.patch_embeddings\.projection\.|embeddings\.norm\.|"
+        + r"encoder\.layers\.).*",
+        None,
+        why=_SWIN,
+    ),
+    Rule(_TRUNK + r"hidden_states_norms\..*", None, why=_SWIN, when=_IN_SWIN),
+)
+
 TABLE = Table(
     name="mask2former_hf",
-    rules=(
-        *prefixed((*PIXEL_DECODER, *DECODER), "", "head."),
-        CRITERION,
-        Rule(
-            r"model\.pixel_level_module\.encoder\..*",
-            None,
-            why="the trunks of Hugging Face's files are no encoders of ours",
-        ),
-    ),
+    rules=(*prefixed((*PIXEL_DECODER, *DECODER), "", "head."), CRITERION, *ENCODER),
+    encoders=(*convnext_hf.NORMED, "convnext_in22k_debug_normed", *resnet.ENCODERS),
     source="Hugging Face Mask2FormerForUniversalSegmentation: model.safetensors or a folder",
     licence="see the model card of the file",
 )

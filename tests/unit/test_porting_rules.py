@@ -57,6 +57,23 @@ def test_a_fitting_checkpoint_fills_exactly_the_model():
     np.testing.assert_array_equal(tree["attn"]["key"]["kernel"], state["attn.in_proj"][4:8].T)
 
 
+def test_a_rule_may_hold_only_for_files_that_have_another_name_too():
+    rules = (
+        *RULES,
+        Rule(r"norm", "norm", when=r"conv\..*"),
+        Rule(r"norm", None, why="means something else", when=r"swin\..*"),
+        Rule(r"swin\.mark", None, why="another model"),
+    )
+    scale = {"norm": numbers(4)}
+    want = WANT | {"norm": leaf(4)}
+    assert "norm" in plan(source() | scale, rules, want).used
+    other = scale | {"swin.mark": numbers(1)}
+    assert "norm" in plan(other, rules, {}).dropped
+    assert plan(scale, rules, {}).misfits == ("norm (4,): matches no rule",)
+    tree = apply_rules(source() | scale, rules, want)
+    assert "norm" in invert_rules(tree, rules, source() | scale)
+
+
 def test_the_way_back_is_bit_equal_and_knows_constant_tensors():
     state = source()
     back = invert_rules(apply_rules(state, RULES, WANT), RULES, state)
