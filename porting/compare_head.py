@@ -17,8 +17,7 @@ from clouds_jax.nn.mask2former import Mask2FormerHead, class_scores
 from clouds_jax.nn.transformer_decoder import TransformerDecoder
 from clouds_jax.typing import Prediction
 from porting.compare import Tap, View, compare
-from porting.recording import Recording, record, record_float64, reference_scores
-from porting.reference.mask2former import Head
+from porting.records import HeadRecord
 from porting.steps import member, pure
 from porting.tolerances import Tolerance
 
@@ -30,40 +29,28 @@ _PIXEL_OUTPUTS = (
 
 
 def compare_head(
-    reference: Head,
-    head: Mask2FormerHead,
-    features: dict[str, np.ndarray],
-    size: tuple[int, int],
-    tolerance: Tolerance,
+    kept: HeadRecord, head: Mask2FormerHead, size: tuple[int, int], tolerance: Tolerance
 ) -> list[Tap]:
-    """Runs both on the same features.
+    """Runs ours on what the reference was given.
 
     Args:
-        reference: in eval mode, with the weights that `head` was converted from.
+        kept: of the reference, with the weights that `head` was converted from.
         head: ours.
-        features: res2 to res5, NHWC.
         size: (h, w) of the images, for the map of classes.
         tolerance: bounds.
 
     Returns:
         The taps in the model's order.
     """
-    kept = record(reference, features)
-    exact = record_float64(reference, features, kept.masks)
-    taps = _pixel_decoder(head, features, kept, exact, tolerance)
-    taps += _transformer_decoder(head, features, kept, exact, size, tolerance)
-    return taps
+    return [
+        *_pixel_decoder(head, kept, tolerance),
+        *_transformer_decoder(head, kept, size, tolerance),
+    ]
 
 
-def _pixel_decoder(
-    head: Mask2FormerHead,
-    features: dict[str, np.ndarray],
-    kept: Recording,
-    exact: Recording,
-    tolerance: Tolerance,
-) -> list[Tap]:
-    decoder = head.pixel_decoder
-    sizes = tuple(level.shape[1:3] for level in kept.levels)
+def _pixel_decoder(head: Mask2FormerHead, kept: HeadRecord, tolerance: Tolerance) -> list[Tap]:
+    decoder, theirs = head.pixel_decoder, kept.float32
+    sizes = tuple(level.shape[1:3] for level in theirs.levels)
     layer = pure(
         decoder.layers,
         lambda m, i, x, positions: member(m, i)(x, positions, sizes),
@@ -73,46 +60,41 @@ def _pixel_decoder(
     for i, name in enumerate(names):
         out = layer(i, kept.inputs[name], kept.positions)
         taps.append(compare(name, "block", out, kept.outputs[name], tolerance))
-    fused = pure(decoder, lambda m, *args: m.fuse(*args))(kept.levels[-1], features["res2"])
-    taps.append(compare("pixel_decoder.fuse", "block", fused, kept.mask_features, tolerance))
-    mask_features, levels = pure(decoder, lambda m, f: m(f))(features)
-    ours = (*levels, mask_features)
-    theirs = (*kept.levels, kept.mask_features)
-    truth = (*exact.levels, exact.mask_features)
-    for name, mine, reference, right in zip(_PIXEL_OUTPUTS, ours, theirs, truth, strict=True):
-        taps.append(compare(name, "chain", mine, reference, tolerance, exact=right))
+    fused = pure(decoder, lambda m, *args: m.fuse(*args))(theirs.levels[-1], kept.features["res2"])
+    taps.append(compare("pixel_decoder.fuse", "block", fused, theirs.mask_features, tolerance))
+    mask_features, levels = pure(decoder, lambda m, f: m(f))(kept.features)
+    outputs = (
+        (*levels, mask_features),
+        *((*side.levels, side.mask_features) for side in (theirs, kept.float64)),
+    )
+    for name, ours, reference, exact in zip(_PIXEL_OUTPUTS, *outputs, strict=True):
+        taps.append(compare(name, "chain", ours, reference, tolerance, exact=exact))
     return taps
 
 
 def _transformer_decoder(
-    head: Mask2FormerHead,
-    features: dict[str, np.ndarray],
-    kept: Recording,
-    exact: Recording,
-    size: tuple[int, int],
-    tolerance: Tolerance,
+    head: Mask2FormerHead, kept: HeadRecord, size: tuple[int, int], tolerance: Tolerance
 ) -> list[Tap]:
-    decoder = _Decoder(head.transformer_decoder)
+    decoder, reference = _Decoder(head.transformer_decoder), kept.float32
     taps = []
 
     # layer by layer, each on what the reference's layer was given
     for i, mask in enumerate(kept.masks):
         name = f"transformer_decoder.layers.{i}"
-        queries, level = kept.inputs[name], kept.levels[i % _LEVELS]
+        queries, level = kept.inputs[name], reference.levels[i % _LEVELS]
         out = decoder.layer(i, queries, level, mask)
-        own = decoder.mask(queries, kept.mask_features, level)
+        own = decoder.mask(queries, reference.mask_features, level)
         flipped = int((own != mask).sum())
         theirs = kept.outputs[name]
         taps.append(compare(name, "block", out, theirs, tolerance, flips=flipped, bits=mask.size))
 
-    logits = Prediction(jnp.asarray(kept.class_logits), jnp.asarray(kept.mask_logits))
+    logits = Prediction(jnp.asarray(reference.class_logits), jnp.asarray(reference.mask_logits))
     scores = jax.jit(class_scores, static_argnums=1)(logits, size)
-    theirs = reference_scores(kept.class_logits[-1], kept.mask_logits[-1], size)
-    taps.append(compare("class_scores", "block", scores, theirs, tolerance))
+    taps.append(compare("class_scores", "block", scores, reference.class_scores, tolerance))
 
     # by itself: from the features, with its own and with the reference's masks
-    mask_features, levels = pure(head.pixel_decoder, lambda m, f: m(f))(features)
-    prediction = pure(head, lambda m, f: m(f, all_outputs=True))(features)
+    mask_features, levels = pure(head.pixel_decoder, lambda m, f: m(f))(kept.features)
+    prediction = pure(head, lambda m, f: m(f, all_outputs=True))(kept.features)
     flips = [0]
     queries = own_queries = decoder.first(mask_features.shape[0])
     given = [queries]
@@ -122,9 +104,9 @@ def _transformer_decoder(
         flips.append(flips[-1] + int((mask != theirs).sum()))
         own_queries = decoder.layer(i, own_queries, level, mask)
         given.append(decoder.layer(i, given[-1], level, theirs))
-    taps += _outputs(prediction, kept, exact, size, "chain", tolerance, flips)
+    taps += _outputs(prediction, kept, size, "chain", tolerance, flips)
     prediction = decoder.predict(jnp.stack(given), mask_features)
-    return taps + _outputs(prediction, kept, exact, size, "given masks", tolerance, None)
+    return taps + _outputs(prediction, kept, size, "given masks", tolerance, None)
 
 
 class _Decoder:
@@ -162,8 +144,7 @@ class _Decoder:
 
 def _outputs(
     prediction: Prediction,
-    kept: Recording,
-    exact: Recording,
+    kept: HeadRecord,
     size: tuple[int, int],
     view: View,
     tolerance: Tolerance,
@@ -171,6 +152,7 @@ def _outputs(
 ) -> list[Tap]:
     """Class and mask logits of every output, and the scores of the last one."""
     bits = np.cumsum([0, *(mask.size for mask in kept.masks)])
+    reference, exact = kept.float32, kept.float64
 
     def counts(o: int) -> dict[str, Any]:
         if flips is None:
@@ -179,15 +161,13 @@ def _outputs(
         return dict(flips=flips[o], bits=int(bits[o]), judged=flips[o] == 0)
 
     taps = []
-    last = kept.class_logits.shape[0] - 1
+    last = reference.class_logits.shape[0] - 1
     for o in range(last + 1):
         for name in ("class_logits", "mask_logits"):
-            ours, theirs, truth = (getattr(x, name)[o] for x in (prediction, kept, exact))
+            ours, theirs, truth = (getattr(x, name)[o] for x in (prediction, reference, exact))
             name = f"{name}.{o}"
             taps.append(compare(name, view, ours, theirs, tolerance, exact=truth, **counts(o)))
     ours = jax.jit(class_scores, static_argnums=1)(prediction, size)
-    theirs, truth = (
-        reference_scores(x.class_logits[-1], x.mask_logits[-1], size) for x in (kept, exact)
-    )
+    theirs, truth = reference.class_scores, exact.class_scores
     more = counts(last)
     return [*taps, compare("class_scores", view, ours, theirs, tolerance, exact=truth, **more)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from porting import guess, streaming
-from porting.rules import ConversionError, Plan, plan
+from porting.rules import ConversionError, Plan, Tree, apply_rules, plan
 from porting.sources import Provenance, open_checkpoint
 from porting.tables import Table
 from porting.targets import Target, choose
@@ -39,6 +39,10 @@ class Conversion:
     target: Target
     plan: Plan
     clip: Provenance | None = None
+
+    def tree(self) -> Tree:
+        """The weights, all at once: nested dict with `encoder`, `head` and the like."""
+        return apply_rules(self.state, self.table.rules, self.target.want)
 
     def to_json(self, hashes: Mapping[str, str], dtype: str) -> dict[str, Any]:
         """All that the weights' provenance.json says; `hashes` are those of the tensors."""

@@ -1,7 +1,6 @@
-"""What the PyTorch head computes, layer by layer, in our layout."""
+"""Runs the PyTorch references and keeps what passes between their layers."""
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,77 +8,107 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from porting.compare_encoder import to_ours, to_torch
+from porting.records import EncoderRecord, HeadOutputs, HeadRecord
+from porting.reference.encoders import Reference
 from porting.reference.mask2former import Head
 
 _NAMES = ("res2", "res3", "res4", "res5")
 
 
-@dataclasses.dataclass
-class Recording:
-    """What the reference computed, in our layout.
+def to_torch(x: np.ndarray) -> torch.Tensor:
+    """NHWC to NCHW."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
 
-    Attributes:
-        inputs: layer name -> its input, (b, s, d) or (b, q, d).
-        outputs: layer name -> its output.
-        positions: position codes of the pixel decoder's tokens, (s, d).
-        masks: True where a query may attend, per decoder layer, (b, q, s); before the rule for
-            rows without any True.
-        levels: pixel decoder outputs at strides 32, 16, 8.
-        mask_features: at stride 4.
-        class_logits: (o, b, q, k+1).
-        mask_logits: (o, b, h4, w4, q).
-    """
 
-    inputs: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
-    positions: np.ndarray
-    masks: list[np.ndarray]
-    levels: tuple[np.ndarray, ...]
-    mask_features: np.ndarray
-    class_logits: np.ndarray
-    mask_logits: np.ndarray
+def to_ours(x: torch.Tensor) -> np.ndarray:
+    """NCHW to NHWC."""
+    return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
 @torch.no_grad()
-def record(
-    reference: Head,
-    features: dict[str, np.ndarray],
-    masks: Sequence[np.ndarray] | None = None,
-) -> Recording:
-    """Runs the reference and keeps what passes between its layers.
+def record_encoder(reference: Reference, images: np.ndarray) -> EncoderRecord:
+    """Runs an encoder step by step.
 
     Args:
         reference: in eval mode.
-        features: res2 to res5, NHWC, of the dtype of its weights.
-        masks: of a recording, to attend with instead of its own.
+        images: (b, h, w, 3), normalised.
     """
-    inputs: dict[str, np.ndarray] = {}
+    feature_of = {step: name for name, step in reference.taps.items()}
     outputs: dict[str, np.ndarray] = {}
-    seen: dict[str, Any] = {"masks": []}
+    features: dict[str, np.ndarray] = {}
+    x = to_torch(images)
+    for name, step in reference.steps:
+        x = step(x)
+        outputs[name] = to_ours(x)
+        if name in feature_of:
+            norm = reference.norms.get(feature_of[name])
+            features[feature_of[name]] = outputs[name] if norm is None else to_ours(norm(x))
+    embedding = None if reference.embed is None else reference.embed(to_torch(images)).numpy()
+    return EncoderRecord(images, outputs, dict(reference.taps), features, embedding)
+
+
+def record_head(
+    reference: Head, features: dict[str, np.ndarray], size: tuple[int, int]
+) -> HeadRecord:
+    """Runs a head in float32, and in float64 with the attention masks of the first run.
+
+    Args:
+        reference: in eval mode.
+        features: res2 to res5, NHWC.
+        size: (h, w) of the images before padding, for the map of classes.
+    """
+    kept = _Kept()
+    float32 = _run(reference, features, size, kept)
+    exact = copy.deepcopy(reference).double()
+    wide = {name: x.astype(np.float64) for name, x in features.items()}
+    masks = kept.masks[:-1]  # the last one is read by no layer
+    float64 = _run(exact, wide, size, _Kept(), masks)
+    return HeadRecord(features, kept.inputs, kept.outputs, kept.positions, masks, float32, float64)
+
+
+class _Kept:
+    """What the hooks of a run have seen."""
+
+    def __init__(self):
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+        self.masks: list[np.ndarray] = []
+        self.positions = np.zeros(0)
+        self.pixel: Any = None
+
+
+@torch.no_grad()
+def _run(
+    reference: Head,
+    features: dict[str, np.ndarray],
+    size: tuple[int, int],
+    kept: _Kept,
+    masks: Sequence[np.ndarray] | None = None,
+) -> HeadOutputs:
+    """One run; `masks` are attended with instead of the reference's own."""
 
     def watch(name: str, queries_first: bool):
         def hook(_module, args, kwargs, output):
             given = args[0] if args else kwargs["hidden_states"]
             if not queries_first:
-                seen["positions"] = kwargs["position_embeddings"][0].numpy()
+                kept.positions = kwargs["position_embeddings"][0].numpy()
             axes = (1, 0, 2) if queries_first else (0, 1, 2)
-            inputs[name] = given.permute(axes).numpy()
-            outputs[name] = output[0].permute(axes).numpy()
+            kept.inputs[name] = given.permute(axes).numpy()
+            kept.outputs[name] = output[0].permute(axes).numpy()
 
         return hook
 
     def watch_masks(_module, _args, output):
         blocked = output[1]  # (b * heads, q, s), the same for all heads
-        made = len(seen["masks"])
-        seen["masks"].append(~blocked.unflatten(0, (-1, reference.heads))[:, 0].numpy())
-        if masks is None or made == len(masks):  # the last one is read by no layer
+        made = len(kept.masks)
+        kept.masks.append(~blocked.unflatten(0, (-1, reference.heads))[:, 0].numpy())
+        if masks is None or made == len(masks):
             return None
         given = torch.from_numpy(~masks[made])
         return output[0], given.repeat_interleave(reference.heads, dim=0)
 
     def watch_pixels(_module, _args, output):
-        seen["pixel"] = output
+        kept.pixel = output
 
     decoder = reference.transformer.decoder
     hooks = [
@@ -101,24 +130,14 @@ def record(
     finally:
         for hook in hooks:
             hook.remove()
-    return Recording(
-        inputs=inputs,
-        outputs=outputs,
-        positions=seen["positions"],
-        masks=seen["masks"][:-1],
-        levels=tuple(map(to_ours, seen["pixel"].multi_scale_features)),
-        mask_features=to_ours(seen["pixel"].mask_features),
+    ours = np.moveaxis(mask_logits.numpy(), 2, -1)
+    return HeadOutputs(
+        levels=tuple(map(to_ours, kept.pixel.multi_scale_features)),
+        mask_features=to_ours(kept.pixel.mask_features),
         class_logits=class_logits.numpy(),
-        mask_logits=np.moveaxis(mask_logits.numpy(), 2, -1),
+        mask_logits=ours,
+        class_scores=reference_scores(class_logits.numpy()[-1], ours[-1], size),
     )
-
-
-def record_float64(
-    reference: Head, features: dict[str, np.ndarray], masks: Sequence[np.ndarray]
-) -> Recording:
-    """The same weights, features and attention masks in float64: what float32 rounds."""
-    exact = copy.deepcopy(reference).double()
-    return record(exact, {name: x.astype(np.float64) for name, x in features.items()}, masks)
 
 
 def reference_scores(
