@@ -64,8 +64,8 @@ conv_transpose = _moved(
     "conv_transpose", 4, lambda x: x.transpose(2, 3, 0, 1), lambda y: y.transpose(2, 3, 0, 1)
 )
 
-# (1, d) of an embedding with one entry <-> (d)
-row = _moved("row", 2, lambda x: _squeezed(x, (0,)), lambda y: y[None])
+# (1, ...) of an embedding with one entry, or of positions with a batch axis <-> (...)
+single = _moved("single", None, lambda x: _squeezed(x, (0,)), lambda y: y[None])
 
 # (c, 1, kh, kw) <-> (kh, kw, c)
 depthwise = _moved(

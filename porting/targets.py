@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -12,13 +12,17 @@ from clouds_jax.encoders import get_encoder
 from clouds_jax.nn import text
 from clouds_jax.nn.class_heads import TextRows
 from clouds_jax.nn.mask2former import Mask2FormerHead
+from clouds_jax.nn.sam_decoder import PromptedMasks
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.nn.text import TextSize, TextTower
+from clouds_jax.sam import get_sam
 from porting.rules import ConversionError, Tree, plan, shapes_of
 from porting.tables import Table
 
 _PIXEL = "head.pixel_decoder."
 _TRANSFORMER = "head.transformer_decoder."
+_SAM = "sam."
+_SAM_ENCODER = _SAM + "image_encoder."
 _LEVELS = 3
 
 
@@ -27,7 +31,8 @@ class Target:
     """What a checkpoint is converted to.
 
     Attributes:
-        want: nested dict of `jax.ShapeDtypeStruct`, with `encoder`, `text` and `head` or some.
+        want: nested dict of `jax.ShapeDtypeStruct`, with `encoder`, `text` and `head` or some,
+            or with `sam`.
         encoder: name in `ENCODERS`, or None.
         text: numbers of the text tower, or None.
         head: numbers of the head, or None.
@@ -35,6 +40,7 @@ class Target:
         classes: of the head, without no-object; None for the text classifier, which has as many
             as its class matrix.
         embedding: width of the class matrix that the text classifier reads.
+        sam: name in `SAMS`; None also for SAM's decoder alone.
     """
 
     want: Tree
@@ -44,6 +50,7 @@ class Target:
     widths: tuple[int, int, int, int] | None = None
     classes: int | None = None
     embedding: int | None = None
+    sam: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, without the shapes."""
@@ -61,6 +68,17 @@ def encoder_want(name: str) -> Tree:
 def text_want(size: TextSize) -> Tree:
     """Shapes of a text tower's weights."""
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: TextTower(size, rngs=nnx.Rngs(0)))))
+
+
+@functools.cache
+def sam_want(name: str | None) -> Tree:
+    """Shapes of a SAM's weights; None: of what all share, prompt encoder and mask decoder."""
+
+    def make() -> nnx.Module:
+        rngs = nnx.Rngs(0)
+        return PromptedMasks(rngs=rngs) if name is None else get_sam(name).build(rngs)
+
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make)))
 
 
 def head_want(
@@ -83,7 +101,8 @@ def choose(
     Args:
         source: name -> anything with `shape` and `dtype`.
         table: of the checkpoint's family.
-        encoder: name in `ENCODERS`; None takes the one of the table's encoders that fits.
+        encoder: name in `ENCODERS`, or in `SAMS` for files of SAM; None takes the one of the
+            table's encoders that fits.
         heads: attention heads of a Mask2Former head, the one number no shape tells.
 
     Raises:
@@ -101,16 +120,36 @@ def choose(
         target = dataclasses.replace(target, want=want, text=tower)
     if any(path.startswith("encoder.") for path in shapes):
         names = (encoder,) if encoder else table.encoders
-        wants = {name: {"encoder": encoder_want(name)} for name in names}
-        found = {
-            name: len(plan(source, table.rules, want | target.want).misfits)
-            for name, want in wants.items()
-        }
-        best = min(found, key=lambda name: found[name])
-        target = dataclasses.replace(target, want=wants[best] | target.want, encoder=best)
+        best, want = _nearest(
+            source, table, names, lambda name: target.want | {"encoder": encoder_want(name)}
+        )
+        target = dataclasses.replace(target, want=want, encoder=best)
+    if any(path.startswith(_SAM_ENCODER) for path in shapes):
+        names = (encoder,) if encoder else table.encoders
+        best, want = _nearest(source, table, names, lambda name: {"sam": sam_want(name)})
+        target = dataclasses.replace(target, want=want, sam=best)
+    elif any(path.startswith(_SAM) for path in shapes):
+        target = dataclasses.replace(target, want={"sam": sam_want(None)})
     if not target.want:
         raise ConversionError([f"no tensor of the file is of family {table.name}"])
     return target
+
+
+def _nearest(
+    source: Mapping[str, Any],
+    table: Table,
+    names: Sequence[str],
+    want_of: Callable[[str], Tree],
+) -> tuple[str, Tree]:
+    """The first model without a misfit, or the one with the fewest, and its shapes."""
+    found: dict[int, tuple[str, Tree]] = {}
+    for name in names:
+        want = want_of(name)
+        misfits = len(plan(source, table.rules, want).misfits)
+        if not misfits:
+            return name, want
+        found.setdefault(misfits, (name, want))
+    return found[min(found)]
 
 
 def _axis(shapes: Mapping[str, tuple[int, ...]], path: str, number: int, default: int) -> int:

@@ -68,7 +68,7 @@ class ViTSize:
 
 
 SIZES = {
-    "debug": ViTSize(16, 12, 2, window=3, image=128, outputs=32),
+    "debug": ViTSize(16, 12, 2, window=6, image=256, outputs=32),
     "b": ViTSize(768, 12, 12),
     "l": ViTSize(1024, 24, 16),
     "h": ViTSize(1280, 32, 16),

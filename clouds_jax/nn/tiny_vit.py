@@ -169,6 +169,11 @@ class Block(nnx.Module):
         return x + self.fc2(_gelu(self.fc1(self.norm(x))))
 
 
+def _merging(size: TinyViTSize, stage: int, rngs: nnx.Rngs) -> Merging:
+    inputs, outputs = size.widths[stage : stage + 2]
+    return Merging(inputs, outputs, stride=_STRIDES[stage], rngs=rngs)
+
+
 class Stage(nnx.Module):
     """A stack of blocks, and what leads to the next stage, if there is one."""
 
@@ -176,10 +181,8 @@ class Stage(nnx.Module):
         self, make: Callable[[nnx.Rngs], nnx.Module], size: TinyViTSize, stage: int, rngs: nnx.Rngs
     ):
         self.blocks = layers.stack_blocks(make, size.depths[stage], rngs)
-        self.merging = None
-        if stage < len(_STRIDES):
-            widths, stride = size.widths, _STRIDES[stage]
-            self.merging = Merging(widths[stage], widths[stage + 1], stride=stride, rngs=rngs)
+        last = stage == len(_STRIDES)
+        self.merging = None if last else _merging(size, stage, rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         x = layers.scan_blocks(self.blocks, x)

@@ -13,6 +13,8 @@ from porting.tables import (
     open_clip_text,
     resnet_d2,
     resnet_hf,
+    sam,
+    sam_decoder,
     segformer,
     timm_convnext,
     torchvision_resnet,
@@ -42,6 +44,8 @@ TABLES: dict[str, Table] = {
         clouds.POOLED_TABLE,
         fcclip.TABLE,
         mask2former_hf.TABLE,
+        sam_decoder.TABLE,
+        *sam.TABLES,
     )
 }
 

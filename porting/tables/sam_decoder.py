@@ -4,7 +4,7 @@ Every kind of SAM has the same two parts: tables of whole files take `DECODER` i
 keeps them in a file of their own, as two state dicts.
 """
 
-from porting.layouts import conv2d, conv_transpose, pointwise, row
+from porting.layouts import conv2d, conv_transpose, pointwise, single
 from porting.rules import Rule, prefixed
 from porting.tables.parts import dense, norm
 from porting.tables.table import Table
@@ -21,9 +21,9 @@ _GROW = r"output_upscaling\."
 
 _PROMPT_ENCODER = (
     Rule(r"pe_layer\.positional_encoding_gaussian_matrix", "frequencies"),
-    Rule(r"point_embeddings\.(\d)\.weight", r"points[\1]", row),
-    Rule(r"not_a_point_embed\.weight", "not_a_point", row),
-    Rule(r"no_mask_embed\.weight", "no_mask", row),
+    Rule(r"point_embeddings\.(\d)\.weight", r"points[\1]", single),
+    Rule(r"not_a_point_embed\.weight", "not_a_point", single),
+    Rule(r"no_mask_embed\.weight", "no_mask", single),
     *dense(_SHRINK + "0", "mask.conv1", conv2d),
     *norm(_SHRINK + "1", "mask.norm1"),
     *dense(_SHRINK + "3", "mask.conv2", conv2d),

