@@ -45,6 +45,15 @@ _FREE_KEYS = (
     "tensorboard",
     "wandb",
 )
+# Keys that older runs lack, with what these runs did.
+_ADDED = {
+    "head.classifier": "linear",
+    "head.ensemble.enabled": False,
+    "head.ensemble.alpha": 0.4,
+    "head.ensemble.beta": 0.8,
+    "head.ensemble.valid_masks": False,
+    "head.ensemble.trained_space": "",
+}
 
 
 def save_weights(
@@ -271,6 +280,7 @@ def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where:
 def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Says `key old, now new` for every key that matters and differs."""
     old, new = _flat(saved), _flat(current)
+    old |= {key: v for key, v in _ADDED.items() if key in new and key not in old}
     free = set(_FREE_KEYS)
     if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):
         free.discard("steps")  # the learning rate of every step depends on it

@@ -5,6 +5,7 @@ Everything returned here takes, or took, plain numbers.
 
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,13 +19,21 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from clouds_jax import checkpoint, optim, sharding, train_step
+from clouds_jax import checkpoint, optim, prompts, sharding, text, train_step
 from clouds_jax.data import build, loader, records
 from clouds_jax.data.classes import get_space
 from clouds_jax.encoders import get_encoder
 from clouds_jax.losses import segmentation
 from clouds_jax.losses.matching import LossWeights
-from clouds_jax.nn.clouds import STRIDE, Clouds, FPNSize, HeadSize, build_model
+from clouds_jax.nn.clouds import (
+    STRIDE,
+    Clouds,
+    EnsembleSize,
+    FPNSize,
+    HeadSize,
+    build_model,
+    text_rows,
+)
 from clouds_jax.protocols import Protocol, get_protocol
 from clouds_jax.typing import Batch
 
@@ -40,6 +49,7 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
         raise ValueError(
             f"config.head.name is {config.head.name!r}; it must be one of: {', '.join(_HEADS)}."
         )
+    _model_numbers(config)
     if config.head.name == "mask2former" and config.head.num_queries < classes:
         raise ValueError(
             f"config.head.num_queries is {config.head.num_queries};"
@@ -108,17 +118,68 @@ def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:
 
 def model_builder(config: Mapping[str, Any]) -> Callable[[nnx.Rngs], Clouds]:
     """`build(rngs)` of the model that a config (or its JSON) describes."""
-    head = dict(config["head"])
-    size = _HEADS[head.pop("name")](**head)
-    classes = len(get_space(config["label_space"]))
+    numbers = _model_numbers(config)
 
     def build_it(rngs: nnx.Rngs) -> Clouds:
-        return build_model(
-            config["encoder"]["name"], size, classes, encoder_dtype=config["encoder"]["dtype"],
-            rngs=rngs,
-        )  # fmt: skip
+        return build_model(**numbers, rngs=rngs)
 
     return build_it
+
+
+def _model_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build_model`."""
+    head, encoder = head_size(config), config["encoder"]
+    names = prompts.class_names(config["label_space"])
+    ensemble = ensemble_of(config)
+    rows = None
+    if ensemble or getattr(head, "classifier", "") == "text":
+        rows = text_rows(encoder["name"], prompts.class_of_row(names))
+    if ensemble:
+        trained = prompts.class_names(ensemble.pop("trained_space") or config["label_space"])
+        ensemble = EnsembleSize(rows, prompts.seen_classes(names, trained), **ensemble)
+    return dict(
+        encoder=encoder["name"], head=head, classes=len(names), rows=rows, ensemble=ensemble,
+        encoder_dtype=encoder["dtype"],
+    )  # fmt: skip
+
+
+def head_size(config: Mapping[str, Any]) -> HeadSize | FPNSize:
+    """The numbers of the head."""
+    head = {k: v for k, v in dict(config["head"]).items() if k != "ensemble"}
+    return _HEADS[head.pop("name")](**head)
+
+
+def ensemble_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the ensemble, or None where it is off; runs from before it have none."""
+    settings = dict(config["head"].get("ensemble") or {})
+    return settings if settings.pop("enabled", False) else None
+
+
+def class_matrices(config: ConfigDict, folder: str | os.PathLike) -> dict[str, Any]:
+    """The variables of the model that the text tower made, read beside the weights in `folder`.
+
+    There are none for a model that reads no class names.
+    """
+    tree: dict[str, Any] = {}
+    text_head = getattr(head_size(config), "classifier", "") == "text"
+    if text_head or ensemble_of(config):
+        found = text.load_class_matrix(folder, config.label_space)
+        if text_head:
+            tree["head"] = {"transformer_decoder": {"class_embed": {"matrix": found.matrix}}}
+        if ensemble_of(config):
+            scale = np.float32(found.logit_scale)
+            tree["ensemble"] = {"matrix": found.matrix, "logit_scale": scale}
+    return tree
+
+
+def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Both nested dicts in one; where both have a leaf, that of `other`."""
+    out = dict(tree)
+    for key, value in other.items():
+        inner = out.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        out[key] = merged(inner, value) if both else value
+    return out
 
 
 def loss(config: ConfigDict) -> train_step.Loss:
@@ -148,13 +209,13 @@ def protocol(config: ConfigDict) -> Protocol:
 def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
     """What a run without checkpoints starts from; None: random weights, in debug mode only.
 
-    The encoder is the converted one of `config.encoder.weights`; `config.init_from`, a run or a
-    weights folder, replaces what it holds.
+    The encoder is the converted one of `config.encoder.weights`, and beside it lies the class
+    matrix of a model that reads class names; `config.init_from`, a run or a weights folder,
+    replaces what it holds of encoder and head.
     """
     weights: dict[str, Any] = {}
     if config.encoder.weights:
-        tree, _ = checkpoint.load_weights(config.encoder.weights)
-        weights["encoder"] = tree["encoder"]
+        weights, _ = checkpoint.load_weights(config.encoder.weights, ("encoder",))
     if config.init_from:
         weights |= _weights_of(pathlib.Path(config.init_from))
     if not weights.get("encoder") and not config.debug.enabled:
@@ -163,13 +224,15 @@ def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
             " nothing; make a folder with `python -m porting convert <family> <file> --output"
             " <folder>` (see `python -m porting convert --help`) and give that folder."
         )
+    if config.encoder.weights:
+        weights = merged(weights, class_matrices(config, config.encoder.weights))
     return weights or None
 
 
 def _weights_of(path: pathlib.Path) -> dict[str, Any]:
     if (path / "checkpoints").is_dir():
         return checkpoint.load_run(path)[0]
-    return checkpoint.load_weights(path)[0]
+    return checkpoint.load_weights(path, ("encoder", "head"))[0]
 
 
 def jsonable(config: ConfigDict) -> dict[str, Any]:

@@ -39,10 +39,12 @@ def restore(
         trained = ConfigDict(saved["config"])
         config = trained if config is None else config
         _check_same_model(trained, config, workdir)
+        tree = _with_ensemble(tree, config)
     else:
         if config is None:
             raise ValueError("--weights says nothing of the model's form; name its --config too.")
-        tree, provenance = checkpoint.load_weights(weights)
+        tree, provenance = checkpoint.load_weights(weights, ("encoder", "head"))
+        tree = parts.merged(tree, parts.class_matrices(config, weights))
         about = {
             "weights": str(weights),
             "provenance": provenance,
@@ -58,11 +60,20 @@ def restore(
     return model, config, about
 
 
+def _with_ensemble(tree: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
+    """The weights of a run with the ensemble's, if it is on: a run may have been without it."""
+    given = tree.pop("ensemble", None)
+    if parts.ensemble_of(config):
+        matrices = {} if given else parts.class_matrices(config, config.encoder.weights)
+        tree["ensemble"] = given or matrices["ensemble"]
+    return tree
+
+
 def _check_same_model(trained: ConfigDict, config: ConfigDict, workdir: str) -> None:
     same = [
         ("label_space", trained.label_space, config.label_space),
         ("encoder.name", trained.encoder.name, config.encoder.name),
-        ("head", trained.head.to_dict(), config.head.to_dict()),
+        ("head", parts.head_size(trained), parts.head_size(config)),
     ]
     for key, then, now in same:
         if then != now:

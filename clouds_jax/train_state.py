@@ -60,16 +60,17 @@ def make_state(
         seed: of the weights and of the run's root key.
         mesh: the devices.
         rules: of `sharding.shard`.
-        weights: {"encoder": ..., "head": ...}, either or both; what is there replaces the random
-            initialisation and must be complete.
+        weights: {"encoder": ..., "head": ...}, some or all parts; what is there replaces the random
+            initialisation. All that is trained must be there or nothing of it; likewise all that
+            is frozen. Parts that the model has not are left aside.
 
     Returns:
         The model's graphdef, the state, and the state's shardings.
     """
     graphdef, shape, shardings = abstract_state(build, tx, seed=seed, mesh=mesh, rules=rules)
-    weights = dict(weights or {})
+    found = _by_name(dict(weights or {}), shape)
     given = {
-        part: _fill(getattr(shape, part), weights, getattr(shardings, part))
+        part: _fill(getattr(shape, part), found, getattr(shardings, part))
         for part in ("params", "frozen")
     }
 
@@ -124,34 +125,49 @@ def _init(build, tx, seed: int) -> tuple[nnx.GraphDef, TrainState]:
     return graphdef, state
 
 
-def _fill(shape: Any, weights: Mapping[str, Any], shardings: Any) -> Any:
-    """`weights` in the form of `shape`, or None where they hold nothing of it."""
-    flat, treedef = jax.tree_util.tree_flatten_with_path(shape)
-    names = [sharding.path_name(path) for path, _ in flat]
-    tops = {name.split(".")[0] for name in names}
-    found = {
-        name: leaf
-        for name, leaf in (
-            (sharding.path_name(path), leaf)
-            for path, leaf in jax.tree_util.tree_flatten_with_path(dict(weights))[0]
-        )
-        if name.split(".")[0] in tops
-    }
-    if not found:
-        return None
-    wrong = [f"{name}: not in the weights" for name in names if name not in found]
-    wrong += [f"{name}: not in the model" for name in found if name not in names]
+def _by_name(weights: Mapping[str, Any], shape: TrainState) -> dict[str, Any]:
+    """The weights by name, of those parts (encoder, head, ...) that the model has.
+
+    Raises:
+        ValueError: all that does not fit.
+    """
+    halves = [_named(half) for half in (shape.params, shape.frozen)]
+    known = halves[0] | halves[1]
+    parts = {name.split(".")[0] for name in known}
+    given = {name: x for name, x in _named(weights).items() if name.split(".")[0] in parts}
+    wrong = [
+        f"{name}: not in the weights"
+        for half in halves
+        if half.keys() & given.keys()
+        for name in half
+        if name not in given
+    ]
+    wrong += [f"{name}: not in the model" for name in given if name not in known]
     wrong += [
-        f"{name}: {tuple(found[name].shape)} in the weights, {tuple(leaf.shape)} in the model"
-        for name, (_, leaf) in zip(names, flat, strict=True)
-        if name in found and tuple(found[name].shape) != tuple(leaf.shape)
+        f"{name}: {tuple(given[name].shape)} in the weights, {tuple(leaf.shape)} in the model"
+        for name, leaf in known.items()
+        if name in given and tuple(given[name].shape) != tuple(leaf.shape)
     ]
     if wrong:
         raise ValueError(
             f"the weights are of another model, {len(wrong)} misfits:\n  " + "\n  ".join(wrong[:20])
         )
-    leaves = [
-        jax.device_put(found[name].astype(leaf.dtype), where)
-        for name, (_, leaf), where in zip(names, flat, jax.tree.leaves(shardings), strict=True)
+    return given
+
+
+def _fill(shape: Any, weights: Mapping[str, Any], shardings: Any) -> Any:
+    """`weights`, by name, in the form of `shape`, or None where they hold nothing of it."""
+    leaves = _named(shape)
+    if not leaves.keys() & weights.keys():
+        return None
+    filled = [
+        jax.device_put(weights[name].astype(leaf.dtype), where)
+        for (name, leaf), where in zip(leaves.items(), jax.tree.leaves(shardings), strict=True)
     ]
-    return jax.tree.unflatten(treedef, leaves)
+    return jax.tree.unflatten(jax.tree.structure(shape), filled)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by the names of their paths, in its order."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {sharding.path_name(path): leaf for path, leaf in leaves}

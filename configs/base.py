@@ -36,6 +36,18 @@ def get_config() -> ml_collections.ConfigDict:
         decoder_layers=9,
         decoder_ffn=2048,
         num_points=4,  # of the deformable attention, per level and head
+        # of the queries: "linear" (paper), "text" or "pooled"; see clouds_jax.nn.class_heads.
+        # "text" needs the class matrix that `python -m clouds_jax.text` puts beside the weights.
+        classifier="linear",
+        # Evaluation only: CLIP's own opinion of each mask joins the classifier's. Needs the class
+        # matrix too. (paper's code: off, in its first release on)
+        ensemble=dict(
+            enabled=False,
+            alpha=0.4,  # (paper) share of CLIP's vote for classes that were trained
+            beta=0.8,  # (paper) and for the others
+            valid_masks=False,  # leave CLIP out of empty masks (paper: True for CLIP ResNets)
+            trained_space="",  # label space of the training; "": label_space
+        ),
     )
 
     config.data = dict(
