@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from clouds_jax.encoders import get_encoder
+from clouds_jax.nn.class_heads import TextRows
 from clouds_jax.nn.mask2former import Mask2FormerHead
 from porting.rules import Plan, Tree
 from porting.tables import Table
@@ -31,6 +33,31 @@ class EncoderPair:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClassMatrix:
+    """The class matrix of a text classifier, which is in no checkpoint.
+
+    Attributes:
+        rows: unit vectors (r, v), those of a class beside each other.
+        counts: how many rows each class has.
+    """
+
+    rows: np.ndarray
+    counts: tuple[int, ...]
+
+    @property
+    def class_of_row(self) -> tuple[int, ...]:
+        """The class of each row."""
+        return tuple(c for c, count in enumerate(self.counts) for _ in range(count))
+
+
+def random_matrix(classes: int, width: int) -> ClassMatrix:
+    """Random unit vectors; one, two or three for a class in turn."""
+    counts = tuple(1 + c % 3 for c in range(classes))
+    rows = np.random.default_rng(classes).normal(size=(sum(counts), width)).astype(np.float32)
+    return ClassMatrix(rows / np.linalg.norm(rows, axis=-1, keepdims=True), counts)
+
+
+@dataclasses.dataclass(frozen=True)
 class HeadPair:
     """A Mask2Former head.
 
@@ -38,11 +65,13 @@ class HeadPair:
         widths: of the features it reads.
         theirs: a `porting.reference.mask2former.Head`, or None without PyTorch.
         ours: the module.
+        matrix: that both read, where the classifier is "text".
     """
 
     widths: tuple[int, int, int, int]
     theirs: Any
     ours: Mask2FormerHead
+    matrix: ClassMatrix | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +108,7 @@ def joined(
     *,
     reference: Any = None,
     reference_head: Any = None,
+    matrix: ClassMatrix | None = None,
     dtype: str = "float32",
 ) -> Sides:
     """Our models with the weights of `tree`, beside the references."""
@@ -87,15 +117,26 @@ def joined(
         spec = get_encoder(target.encoder)
         ours = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"], dtype)
         encoder = EncoderPair(target.encoder, reference, ours)
-    if target.head and target.widths and target.classes and target.head.classifier == "linear":
-        widths, size, classes = target.widths, target.head, target.classes
-        ours = with_weights(
-            lambda: Mask2FormerHead(widths, size, classes, rngs=nnx.Rngs(0)), tree["head"]
-        )
-        head = HeadPair(widths, reference_head, ours)
+    if target.head and target.widths:
+        ours = _head(target, tree["head"], matrix)
+        head = HeadPair(target.widths, reference_head, ours, matrix)
     if encoder is None and dtype != "float32":
         raise ValueError(f"dtype is {dtype}, but only encoders run in it and there is none.")
     return Sides(table, target, planned, checkpoint, state, encoder, head, dtype)
+
+
+def _head(target: Target, tree: Mapping[Any, Any], matrix: ClassMatrix | None) -> Mask2FormerHead:
+    """Our head; `matrix` is put beside the weights of the text classifier."""
+    assert target.widths and target.head
+    widths, size, classes, rows = target.widths, target.head, target.classes, None
+    if matrix is not None:
+        rows = TextRows(matrix.class_of_row, matrix.rows.shape[1])
+        classes = len(matrix.counts)
+        decoder = tree["transformer_decoder"]
+        classifier = {**decoder["class_embed"], "matrix": matrix.rows}
+        tree = {**tree, "transformer_decoder": {**decoder, "class_embed": classifier}}
+    make = lambda: Mask2FormerHead(widths, size, classes or 1, rows=rows, rngs=nnx.Rngs(0))  # noqa: E731
+    return with_weights(make, tree)
 
 
 def with_weights(

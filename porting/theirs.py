@@ -1,5 +1,6 @@
 """PyTorch's models of a parity run, with the weights of a file or with random ones."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,13 @@ from porting.reference.families import FAMILIES
 from porting.reference.mask2former import Head, from_original, to_original
 from porting.reference.randomise import randomise
 from porting.rules import ConversionError, apply_rules, plan
-from porting.sides import Sides, joined
+from porting.sides import ClassMatrix, Sides, joined, random_matrix
 from porting.sources import tensor_hash
 from porting.tables import Table
 from porting.targets import choose
 
 _CLASSES = {"tiny": 5, "full": 19}
+_WIDTHS = {"tiny": 16, "full": 768}  # of a class matrix
 _HEADS = {
     "tiny": HeadSize(
         num_queries=7,
@@ -47,7 +49,7 @@ def from_random(
         encoder: our name; None takes the family's small one, or the first of its full ones.
         dtype: of our encoder.
     """
-    state, reference, head = random_state(table, size, seed, encoder)
+    state, reference, head, matrix = random_state(table, size, seed, encoder)
     text = "".join(f"{name} {tensor_hash(tensor)}\n" for name, tensor in state.items())
     checkpoint = {
         "file": f"random weights, seed {seed}",
@@ -67,26 +69,43 @@ def from_random(
         checkpoint,
         reference=reference,
         reference_head=head,
+        matrix=matrix,
         dtype=dtype,
     )
 
 
 def random_state(
     table: Table, size: str, seed: int, encoder: str | None = None
-) -> tuple[dict[str, np.ndarray], Reference | None, Head | None]:
+) -> tuple[dict[str, np.ndarray], Reference | None, Head | None, ClassMatrix | None]:
     """The state dict of a family with random weights, and the PyTorch models it is of."""
     family = FAMILIES[table.name]
     name = encoder_name(table, size, encoder)
-    reference = head = None
+    reference = head = matrix = None
     if family.encoder:
         reference = family.encoder(name)
         randomise(reference.module, seed)
         if table.name == "timm_clip_convnext":
             torch.nn.init.zeros_(reference.module.head.fc.bias)  # as in timm's files
     if family.head:
-        head = Head(get_encoder(name).widths, _HEADS[size], _CLASSES[size])
+        head, matrix = _random_head(table, size, name)
         randomise(head, seed)
-    return _state_dict(table, reference, head), reference, head
+    return _state_dict(table, reference, head), reference, head, matrix
+
+
+def _random_head(table: Table, size: str, encoder: str) -> tuple[Head, ClassMatrix | None]:
+    """A new head of a family, and the class matrix that a text classifier reads."""
+    classifier = FAMILIES[table.name].classifier
+    numbers = dataclasses.replace(_HEADS[size], classifier=classifier)
+    matrix = random_matrix(_CLASSES[size], _WIDTHS[size]) if classifier == "text" else None
+    return _head(get_encoder(encoder).widths, numbers, _CLASSES[size], matrix), matrix
+
+
+def _head(
+    widths: tuple[int, int, int, int], size: HeadSize, classes: int, matrix: ClassMatrix | None
+) -> Head:
+    if matrix is None:
+        return Head(widths, size, classes)
+    return Head(widths, size, len(matrix.counts), torch.from_numpy(matrix.rows), matrix.counts)
 
 
 def encoder_name(table: Table, size: str, encoder: str | None = None) -> str:
@@ -115,14 +134,16 @@ def from_file(
     """
     made = prepare(table.name, file, heads=heads, encoder=encoder)
     target, tensors = made.target, _tensors(made.state)
-    reference = head = None
+    reference = head = matrix = None
     if target.encoder:
         family = FAMILIES[table.name]
         assert family.encoder is not None  # the table has an encoder, so the family has one
         reference, prefix = family.encoder(target.encoder), family.prefix
         _load(reference.module, {k.removeprefix(prefix): v for k, v in tensors.items()})
-    if target.head and target.widths and target.classes:
-        head = Head(target.widths, target.head, target.classes)
+    if target.head and target.widths:
+        if target.embedding:
+            matrix = random_matrix(_CLASSES["full"], target.embedding)
+        head = _head(target.widths, target.head, target.classes or 1, matrix)
         _load(head, tensors if "hf" in table.name else from_original(head, tensors))
     if converted:
         from clouds_jax import checkpoint
@@ -141,6 +162,7 @@ def from_file(
         made.provenance.to_json(),
         reference=reference,
         reference_head=head,
+        matrix=matrix,
         dtype=dtype,
     )
 
@@ -164,7 +186,7 @@ def load_strictly(table: Table, state: Mapping[str, np.ndarray], size: str, enco
         module.load_state_dict(own, strict=True)
         loaded += len(own)
     if family.head:
-        head = Head(get_encoder(encoder).widths, _HEADS[size], _CLASSES[size])
+        head, _ = _random_head(table, size, encoder)
         own = (
             {name: tensors[name] for name in tensors if name in head.state_dict()}
             if table.name == "mask2former_hf"
@@ -186,9 +208,9 @@ def _state_dict(
     if head:
         own = head.state_dict()
         tensors |= own if table.name == "mask2former_hf" else to_original(own)
-        if table.name == "clouds":
-            tensors["criterion.empty_weight"] = torch.ones(head.class_predictor.out_features)
-            tensors["void_embedding.weight"] = torch.ones(1, 8)
+        if table.name.startswith("clouds"):
+            tensors["criterion.empty_weight"] = torch.ones(head.classes + 1)
+            tensors.setdefault("void_embedding.weight", torch.ones(1, 8))
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
