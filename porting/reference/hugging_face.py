@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from clouds_jax.nn import convnext, mix_transformer, resnet
-from porting import _torchvision
+from porting._torchvision import prepare
 from porting.reference import resnets
 from porting.reference.encoders import Reference, Step
 
@@ -93,7 +93,7 @@ def segformer(encoder: str) -> Reference:
 
 
 def _segformer(size: mix_transformer.MiTSize, segmenter: bool) -> Any:
-    _torchvision.prepare()
+    prepare()
     import transformers
 
     config = transformers.SegformerConfig(
@@ -194,7 +194,7 @@ def saved_as_original(model: Any) -> Saved:
 
 def convnext_hf(encoder: str) -> Reference:
     """ConvNeXt for ImageNet, or, with a norm for each feature, the backbone."""
-    _torchvision.prepare()
+    prepare()
     import transformers
 
     size = convnext.SIZES[encoder.removeprefix("convnext_")]
@@ -209,7 +209,7 @@ def convnext_hf(encoder: str) -> Reference:
 
 def mask2former_trunk(encoder: str) -> Reference:
     """The backbone of a Mask2Former: a ConvNeXt with norms, or a ResNet."""
-    _torchvision.prepare()
+    prepare()
     from transformers import AutoBackbone
 
     return trunk_reference(AutoBackbone.from_config(trunk_config(encoder)).eval())
@@ -249,7 +249,7 @@ def convnext_backbone(model: Any) -> Reference:
 
 def dinov3_convnext(encoder: str) -> Reference:
     """DINOv3's ConvNeXt; its global feature is the embedding."""
-    _torchvision.prepare()
+    prepare()
     import transformers
 
     size = convnext.SIZES[encoder.replace("convnext_", "")]
