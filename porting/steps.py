@@ -12,6 +12,8 @@ from clouds_jax.nn.convnext import ConvNeXt
 from clouds_jax.nn.efficientnet import EfficientNetLite0
 from clouds_jax.nn.mix_transformer import MixTransformer
 from clouds_jax.nn.resnet import ResNet
+from clouds_jax.nn.sam_vit import SamViT
+from clouds_jax.nn.tiny_vit import TinyViT
 
 Step = tuple[str, Callable[[Any], Any]]
 
@@ -67,12 +69,36 @@ def _mix_transformer(encoder: MixTransformer) -> Iterator[Step]:
         yield f"stages.{s}.norm", pure(stage.norm, lambda m, x: m(x))
 
 
+def _sam_vit(encoder: SamViT) -> Iterator[Step]:
+    """Blocks in segment_anything's order: those with windows of a group, then its global one."""
+    yield "patch", pure(encoder, lambda m, x: m.embed(x))
+    inside = stack_steps("", encoder.windows)
+    everywhere = list(stack_steps("", encoder.globals))
+    depth = jax.tree.leaves(nnx.state(encoder.windows))[0].shape[0] + len(everywhere)
+    group = depth // len(everywhere)
+    for i in range(depth):
+        last = i % group == group - 1
+        yield f"blocks.{i}", everywhere[i // group][1] if last else next(inside)[1]
+    yield "neck", pure(encoder.neck, lambda m, x: m(x))
+
+
+def _tiny_vit(encoder: TinyViT) -> Iterator[Step]:
+    yield "patch", pure(encoder, lambda m, x: m.embed(x))
+    for s, stage in enumerate(encoder.stages):
+        yield from stack_steps(f"stages.{s}.blocks", stage.blocks)
+        if stage.merging is not None:
+            yield f"stages.{s}.merging", pure(stage.merging, lambda m, x: m(x))
+    yield "neck", pure(encoder.neck, lambda m, x: m(x))
+
+
 _STEPS: dict[type, Callable[[Any], Iterator[Step]]] = {
     ConvNeXt: _convnext,
     EfficientNetLite0: _efficientnet,
     MixTransformer: _mix_transformer,
     CLIPResNet: _resnet,
     ResNet: _resnet,
+    SamViT: _sam_vit,
+    TinyViT: _tiny_vit,
 }
 
 
