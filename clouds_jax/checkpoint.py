@@ -125,7 +125,7 @@ def load_weights(
         described = ocp.metadata(path / _ARRAYS).metadata
         wanted = {part: described[part] for part in parts if part in described}
         with _partial():
-            tree = ocp.load(path / _ARRAYS, wanted)
+            tree = ocp.load(path / _ARRAYS, wanted) if wanted else {}
     return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
 
 

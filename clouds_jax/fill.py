@@ -12,7 +12,7 @@ from clouds_jax import sharding
 
 def fill_module(
     build: Callable[[], nnx.Module], tree: Mapping[str, Any], *, where: str, hint: str = ""
-) -> tuple[nnx.GraphDef, nnx.State]:
+) -> tuple[nnx.GraphDef, Any]:
     """The module that `build` describes with the weights of `tree`, which must fill it exactly.
 
     Args:
@@ -20,6 +20,9 @@ def fill_module(
         tree: nested mappings with arrays as leaves.
         where: whose weights these are, for the error.
         hint: last line of the error.
+
+    Returns:
+        What `nnx.merge` takes.
     """
     graphdef, shape = nnx.split(nnx.eval_shape(build))
     slots, treedef = jax.tree_util.tree_flatten_with_path(shape)

@@ -32,6 +32,7 @@ from clouds_jax.tokenizer import Tokenizer
 
 _AT_ONCE = 8  # names per call of the tower
 
+Tokenize = Callable[[Sequence[str]], Int[np.ndarray, "n t"]]
 Encode = Callable[[Int[np.ndarray, "n t"]], Float[np.ndarray, "n v"]]
 
 
@@ -52,7 +53,7 @@ class ClassMatrix:
 
 def class_embeddings(
     encode: Encode,
-    tokenizer: Tokenizer,
+    tokenize: Tokenize,
     names: prompts.Names,
     *,
     templates: Sequence[str] = prompts.TEMPLATES,
@@ -62,7 +63,7 @@ def class_embeddings(
 
     Args:
         encode: ids to embeddings of any length.
-        tokenizer: of the tower.
+        tokenize: texts to ids; the largest id ends a text.
         names: of every class.
         templates: sentences with `{}` for the name.
         progress: draws a progress bar.
@@ -70,7 +71,7 @@ def class_embeddings(
     Source: FC-CLIP's text classifier; synonyms stay apart, the classifier takes their maximum.
     """
     flat = [name for synonyms in names for name in synonyms]
-    ids = tokenizer([template.format(name) for name in flat for template in templates])
+    ids = tokenize([template.format(name) for name in flat for template in templates])
     ids = ids[:, : ids.argmax(-1).max() + 1]  # what follows the last end mark changes nothing
     count = len(templates) * _AT_ONCE
     rows = []
@@ -147,8 +148,8 @@ def make_class_matrix(
     path = output / f"class_embeddings-{space}-{digest}.npz"
     if path.exists():
         return path, False
-    tokenizer = Tokenizer(vocabulary, context=size.context)
-    matrix, rows = class_embeddings(encode, tokenizer, names, progress=progress)
+    tokenize = Tokenizer(vocabulary, context=size.context)
+    matrix, rows = class_embeddings(encode, tokenize, names, progress=progress)
     images.write_npz(
         path,
         matrix=matrix,
