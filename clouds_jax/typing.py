@@ -23,16 +23,38 @@ Metrics = dict[str, Float[Array, ""]]
 @typing.no_type_check  # JAX also fills a pytree with shardings and shape structs
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Generated:
+    """Generated images of one training step, without labels of their own.
+
+    Attributes:
+        image: RGB, 0..255, as the student sees them.
+        clean: the same images as the teacher and SAM see them; None where they are equal.
+        label: stored pseudo-labels; None where the teacher labels them.
+        embedding: of SAM's image encoder for `clean`; None where SAM takes no part, or embeds
+            them itself.
+    """
+
+    image: UInt8[Array, "g h w 3"]
+    clean: UInt8[Array, "g h w 3"] | None = None
+    label: UInt8[Array, "g h w"] | None = None
+    embedding: Float[Array, "g n n d"] | None = None
+
+
+@typing.no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """Images and labels of one training step.
 
     Attributes:
         image: RGB, 0..255.
         label: train ids; 255 is ignore.
+        generated: beside the labelled ones, in the joint phase.
     """
 
     image: UInt8[Array, "b h w 3"]
     label: UInt8[Array, "b h w"]
+    generated: Generated | None = None
 
 
 @typing.no_type_check
@@ -64,7 +86,10 @@ class Targets:
         label: train ids; mask m is `label == m`. Any other value belongs to no mask.
         present: which slots are targets. Kept apart from the label because a target may be
             present with an empty mask.
+        ignore: examples whose pixels labelled 255 take no part in the mask losses; in the others,
+            or where this is None, they are negatives of every mask.
     """
 
     label: UInt8[Array, "b h w"]
     present: Bool[Array, "b k"]
+    ignore: Bool[Array, " b"] | None = None

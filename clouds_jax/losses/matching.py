@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from clouds_jax.losses import points as losses_points
-from clouds_jax.ops import assignment, sampling
+from clouds_jax.ops import assignment, masks, sampling
 from clouds_jax.typing import Prediction, Targets
 
 
@@ -55,19 +55,31 @@ def match_costs(
     classes = targets.present.shape[1]
     logits = sampling.grid_sample(mask_logits, points).astype(jnp.float32)
     target = sampling.sample_classes(targets.label, points, classes).astype(jnp.float32)
+    positive, share = jax.nn.softplus(logits), jax.nn.sigmoid(logits)
     count = points.shape[1]
+    if targets.ignore is not None:  # the target is 0 at pixels of no class
+        counted = counted_points(targets, points[:, None])[:, 0]
+        positive, share = positive * counted[..., None], share * counted[..., None]
+        count = jnp.maximum(counted.sum(1), 1)[:, None, None]
 
     # Cross-entropy softplus(x) - x t is linear in the target: one product serves all pairs.
     cross = jnp.einsum("bpq,bpk->bqk", logits, target)
-    mask = (jax.nn.softplus(logits).sum(1)[:, :, None] - cross) / count
+    mask = (positive.sum(1)[:, :, None] - cross) / count
 
-    share = jax.nn.sigmoid(logits)
     overlap = jnp.einsum("bpq,bpk->bqk", share, target)
     area = share.sum(1)[:, :, None] + target.sum(1)[:, None, :]
     dice = 1 - (2 * overlap + 1) / (area + 1)
 
     chance = jax.nn.softmax(class_logits.astype(jnp.float32), axis=-1)[..., :classes]
     return weights.mask * mask + weights.dice * dice - weights.cls * chance
+
+
+def counted_points(targets: Targets, points: Float[Array, "b m p 2"]) -> Float[Array, "b m p"]:
+    """How far each point takes part in the mask losses: 1, or less near ignored pixels."""
+    assert targets.ignore is not None
+    unlabelled = jnp.full(points.shape[1], masks.IGNORE)
+    share = sampling.sample_targets(targets.label, points, unlabelled)
+    return jnp.where(targets.ignore[:, None, None], 1 - share, 1.0)
 
 
 def match(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from clouds_jax.losses import points as losses_points
-from clouds_jax.losses.matching import LossWeights, match
+from clouds_jax.losses.matching import LossWeights, counted_points, match
 from clouds_jax.ops import resize, sampling
 from clouds_jax.typing import Metrics, Prediction, Targets
 
@@ -42,7 +42,7 @@ def set_loss(
     Args:
         prediction: of the head, all outputs.
         targets: masks, by class. Pixels outside a target mask are negatives for it, ignored ones
-            too: the original has no ignore region.
+            too: the original has no ignore region. `Targets.ignore` says otherwise.
         keys: one per example.
         weights: of the terms.
         num_points: per mask, for the matching and for the losses.
@@ -135,8 +135,14 @@ def mask_loss(
         classes = jnp.arange(targets.present.shape[1])
         target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)
 
-        mask = (jax.nn.softplus(logits) - logits * target).mean(axis=-1)
+        cross = jax.nn.softplus(logits) - logits * target
         share = jax.nn.sigmoid(logits)
+        if targets.ignore is None:
+            mask = cross.mean(axis=-1)
+        else:
+            counted = counted_points(targets, where)
+            mask = (cross * counted).sum(-1) / jnp.maximum(counted.sum(-1), 1)
+            share, target = share * counted, target * counted
         overlap = (share * target).sum(axis=-1)
         dice = 1 - (2 * overlap + 1) / (share.sum(axis=-1) + target.sum(axis=-1) + 1)
         present = targets.present
