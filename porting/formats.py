@@ -79,13 +79,25 @@ def release(tensor: np.ndarray) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file: length of header, header in JSON, numbers."""
-    memory = np.memmap(path, np.uint8, "r")
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors; of other files, nothing."""
+    with path.open("rb") as file:
+        if file.read(16)[8:9] != b"{":
+            return {}
+    return _safetensors_header(np.memmap(path, np.uint8, "r"), path)[0].get("__metadata__", {})
+
+
+def _safetensors_header(memory: np.ndarray, path: Path) -> tuple[dict[str, Any], int]:
+    """The header, and where the numbers begin: length of header, header in JSON, numbers."""
     length = int.from_bytes(memory[:8].tobytes(), "little")
     if 8 + length > memory.size:
         raise ValueError(f"{path} is cut short: its header of {length} bytes is not all there.")
-    header = json.loads(memory[8 : 8 + length].tobytes())
+    return json.loads(memory[8 : 8 + length].tobytes()), 8 + length
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    memory = np.memmap(path, np.uint8, "r")
+    header, first = _safetensors_header(memory, path)
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -94,7 +106,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             known = ", ".join(SAFETENSORS_DTYPES)
             raise ValueError(f"{path}: {name} is {entry['dtype']}; this reader knows {known}.")
         dtype, shape = SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"])
-        start, end = (8 + length + place for place in entry["data_offsets"])
+        start, end = (first + place for place in entry["data_offsets"])
         if end > memory.size or end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{path} is cut short or damaged: {name} {shape} is not all there.")
         tensors[name] = memory[start:end].view(dtype).reshape(shape)

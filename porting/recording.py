@@ -66,6 +66,13 @@ def record_head(
     return HeadRecord(features, kept.inputs, kept.outputs, kept.positions, masks, float32, float64)
 
 
+def run_head(
+    reference: Head, features: dict[str, np.ndarray], size: tuple[int, int]
+) -> HeadOutputs:
+    """One run in float32, of which only the outputs are kept."""
+    return _run(reference, features, size, _Kept())
+
+
 class _Kept:
     """What the hooks of a run have seen."""
 

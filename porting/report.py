@@ -6,14 +6,17 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from porting.compare import Tap
 from porting.parity import Case
 from porting.sides import Sides
-from porting.tolerances import Tolerance
+from porting.tolerances import MIOU_BOUND, Tolerance
+
+if TYPE_CHECKING:
+    from porting.labelled import Labelled  # needs torch
 
 _PACKAGES = (
     "clouds-jax",
@@ -31,9 +34,10 @@ _PACKAGES = (
 _VIEWS = ("block", "chain", "given masks")
 
 
-def good(cases: Sequence[Case]) -> bool:
-    """Whether every judged tap is within its bounds."""
-    return all(tap.good for case in cases for tap in case.taps if tap.judged)
+def good(cases: Sequence[Case], labelled: "Labelled | None" = None) -> bool:
+    """Whether every judged tap, and the difference in mIoU, is within its bounds."""
+    taps = all(tap.good for case in cases for tap in case.taps if tap.judged)
+    return taps and (labelled is None or labelled.good)
 
 
 def _by_view(case: Case) -> dict[str, list[Tap]]:
@@ -46,7 +50,9 @@ def first_bad(case: Case) -> Tap | None:
     return next((tap for tap in case.taps if tap.judged and not tap.good), None)
 
 
-def to_json(sides: Sides, cases: Sequence[Case], tolerance: Tolerance) -> dict[str, Any]:
+def to_json(
+    sides: Sides, cases: Sequence[Case], tolerance: Tolerance, labelled: "Labelled | None" = None
+) -> dict[str, Any]:
     """The whole report."""
     dropped: dict[str, list[str]] = {}
     for name, rule in sides.plan.dropped.items():
@@ -75,7 +81,8 @@ def to_json(sides: Sides, cases: Sequence[Case], tolerance: Tolerance) -> dict[s
             }
             for case in cases
         ],
-        "verdict": "equal within tolerance" if good(cases) else "out of bounds",
+        "labelled": labelled.to_json() if labelled else None,
+        "verdict": "equal within tolerance" if good(cases, labelled) else "out of bounds",
     }
 
 
@@ -102,9 +109,21 @@ def to_markdown(report: dict[str, Any], cases: Sequence[Case]) -> str:
         for why, names in report["tensors"]["dropped"].items()
     ]
     lines += ["", "Versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()) + "."]
+    if report.get("labelled"):
+        lines += ["", _miou(report["labelled"])]
     for case in cases:
         lines += ["", f"## {case.name}", "", *_worst(case), "", *_table(case)]
     return "\n".join(lines) + "\n"
+
+
+def _miou(found: dict[str, Any]) -> str:
+    """What both sides score on labelled images."""
+    return (
+        f"mIoU of {found['classes']} classes on {found['images']} images of {found['ref']}: ours"
+        f" {found['ours']:.4%}, PyTorch {found['theirs']:.4%}, difference"
+        f" {100 * found['delta']:+.4f} points (bound {100 * MIOU_BOUND:g});"
+        f" {found['agreement']:.4%} of the pixels have the same class."
+    )
 
 
 def write(report: dict[str, Any], markdown: str, output: Path) -> None:

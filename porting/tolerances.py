@@ -31,6 +31,10 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
 }
 
 
+# Of mIoU (0..1) on the same images: 0.05 points.
+MIOU_BOUND = 5e-4
+
+
 def get_tolerance(dtype: str, device: str) -> Tolerance:
     """The row of a dtype and device; an unknown one is answered with the known ones."""
     if (dtype, device) not in TOLERANCES:

@@ -28,9 +28,17 @@ def write(
     content: dict[str, Any] = {prefix + name: tensor for name, tensor in state.items()}
     if writer is _write_torch and not plain:
         content = _nested(content, source)
+    writer(output, content)
+
+
+def _atomically(output: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` with another name, which becomes `output` when it has succeeded."""
     temporary = output.with_name(f".{output.name}.tmp-{os.getpid()}{output.suffix}")
     try:
-        writer(temporary, content)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
@@ -74,11 +82,17 @@ def _nested(content: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any
     return content
 
 
-def _write_safetensors(path: Path, content: dict[str, Any]) -> None:
+def write_safetensors(
+    output: Path, content: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file under its final name only when it is complete.
+
+    The order of the tensors is the format's own: by type, then by name.
+    """
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in content.items()}
-    save_file(contiguous, path, metadata={"format": "pt"})
+    _atomically(output, lambda path: save_file(contiguous, path, metadata=dict(metadata)))
 
 
 def _write_npz(path: Path, content: dict[str, Any]) -> None:
@@ -88,8 +102,7 @@ def _write_npz(path: Path, content: dict[str, Any]) -> None:
             f"{brain[0]} and {len(brain) - 1} more are bfloat16, which .npz cannot hold; write"
             " .safetensors."
         )
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **content)
+    _atomically(path, lambda temporary: np.savez(temporary, allow_pickle=False, **content))
 
 
 def _write_torch(path: Path, content: dict[str, Any]) -> None:
@@ -103,7 +116,7 @@ def _write_torch(path: Path, content: dict[str, Any]) -> None:
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
 
-    torch.save(tensors(content), path)
+    _atomically(path, lambda temporary: torch.save(tensors(content), temporary))
 
 
 def _torch() -> Any:
@@ -118,7 +131,7 @@ def _torch() -> Any:
 
 
 _WRITERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
-    ".safetensors": _write_safetensors,
+    ".safetensors": lambda path, content: write_safetensors(path, content, {"format": "pt"}),
     ".pth": _write_torch,
     ".pt": _write_torch,
     ".bin": _write_torch,
