@@ -64,6 +64,8 @@ def _spec(
 
 SAMS: dict[str, SamSpec] = {
     "sam_debug": _spec(sam_vit.SIZES["debug"], _RANDOM),
+    "sam_debug_l": _spec(sam_vit.SIZES["debug_l"], _RANDOM),
+    "sam_debug_h": _spec(sam_vit.SIZES["debug_h"], _RANDOM),
     "sam_vit_b": _spec(sam_vit.SIZES["b"], "segment_anything sam_vit_b_01ec64.pth"),
     "sam_vit_l": _spec(sam_vit.SIZES["l"], "segment_anything sam_vit_l_0b3195.pth"),
     "sam_vit_h": _spec(sam_vit.SIZES["h"], "segment_anything sam_vit_h_4b8939.pth"),

@@ -1,10 +1,11 @@
 """SAM against its PyTorch reference: every block, the embedding, masks and their predicted IoU."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clouds_jax.nn.sam import Sam
-from porting.compare import Tap, compare
+from clouds_jax.nn.sam_decoder import PromptedMasks
+from porting.compare import Tap, View, compare
 from porting.steps import pure, steps
 from porting.tolerances import Tolerance
 
@@ -12,46 +13,46 @@ if TYPE_CHECKING:  # of torch's side; here only its numbers are read
     from porting.reference.sam import SamRecord
 
 
-def compare_sam(record: "SamRecord", model: Sam, tolerance: Tolerance) -> list[Tap]:
+def compare_sam(record: "SamRecord", model: PromptedMasks, tolerance: Tolerance) -> list[Tap]:
     """Runs ours on what the reference was given.
 
     Args:
         record: of the reference, with the weights that `model` was converted from.
-        model: ours.
+        model: ours; a `Sam` where the record is of images.
         tolerance: bounds. How often the largest channel is the same one is not judged: the
             channels of an embedding are no classes.
 
     Returns:
-        The taps in the model's order: blocks of the image encoder, then of the decoder, each on
-        the reference's input; then embedding, masks and IoU from the image on.
+        The taps in the model's order: blocks of the image encoder, then the decoder, each on the
+        reference's input; then embedding, masks and IoU from the image on.
     """
     bounds = dataclasses.replace(tolerance, agreement=0.0)
-    encoder = model.image_encoder
-    taps = []
-    before = record.images
-    for (name, theirs), (our_name, block) in zip(
-        record.outputs.items(), steps(encoder), strict=True
-    ):
-        if name != our_name:
-            raise ValueError(f"step {name} of the reference is {our_name} of ours")
-        taps.append(compare(name, "block", block(before), theirs, bounds))
-        before = theirs
-
     decode = pure(model, lambda m, *args: m(*args))
     prompts = record.points, record.labels
-    found = decode(before[0], *prompts)
-    again = decode(before[0], *prompts, record.logits[..., 0])
-    for name, ours, theirs in (
-        ("masks", found[0], record.logits),
-        ("iou", found[1], record.iou),
-        ("masks, second pass", again[0], record.again[0]),
-        ("iou, second pass", again[1], record.again[1]),
-    ):
-        taps.append(compare(name, "block", ours, theirs, bounds))
+    taps = []
 
-    embedding = pure(encoder, lambda m, x: m(x))(record.images)
-    logits, iou = decode(embedding[0], *prompts)
-    taps.append(compare("embedding", "chain", embedding, before, bounds))
-    taps.append(compare("masks", "chain", logits, record.logits, bounds))
-    taps.append(compare("iou", "chain", iou, record.iou, bounds))
+    def check(name: str, view: View, ours: Any, theirs: Any) -> None:
+        taps.append(compare(name, view, ours, theirs, bounds))
+
+    before = record.images
+    if isinstance(model, Sam):
+        for (name, theirs), (our_name, block) in zip(
+            record.outputs.items(), steps(model.image_encoder), strict=True
+        ):
+            if name != our_name:
+                raise ValueError(f"step {name} of the reference is {our_name} of ours")
+            check(name, "block", block(before), theirs)
+            before = theirs
+    logits, iou = decode(record.embedding[0], *prompts)
+    check("masks", "block", logits, record.logits)
+    check("iou", "block", iou, record.iou)
+    logits, iou = decode(record.embedding[0], *prompts, record.logits[..., 0])
+    check("masks, second pass", "block", logits, record.again[0])
+    check("iou, second pass", "block", iou, record.again[1])
+    if isinstance(model, Sam):
+        embedding = pure(model.image_encoder, lambda m, x: m(x))(record.images)
+        check("embedding", "chain", embedding, record.embedding)
+        logits, iou = decode(embedding[0], *prompts)
+        check("masks", "chain", logits, record.logits)
+        check("iou", "chain", iou, record.iou)
     return taps

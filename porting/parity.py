@@ -84,6 +84,15 @@ def run(
     """
     table = get_table(family)
     tolerance = get_tolerance(dtype, jax.default_backend())
+    from porting import parity_sam  # which imports this module
+
+    if parity_sam.of_sam(table):
+        if dtype != "float32" or converted or store:
+            raise ValueError("SAM is compared in float32, from its files, and not stored.")
+        numbers: dict[str, Any] = dict(weights=weights, encoder=encoder, size=size, seeds=seeds)
+        with jax.default_matmul_precision("highest"):
+            photos = _photos(images)
+            return *parity_sam.run(table, tolerance, photos=photos, **numbers), tolerance
     cases: list[Case] = []
     kept: list[tuple[Sides, CaseRecord]] = []
     sides = None

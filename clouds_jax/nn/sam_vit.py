@@ -69,6 +69,8 @@ class ViTSize:
 
 SIZES = {
     "debug": ViTSize(16, 12, 2, window=6, image=256, outputs=32),
+    "debug_l": ViTSize(16, 24, 2, window=6, image=256, outputs=32),
+    "debug_h": ViTSize(16, 32, 2, window=6, image=256, outputs=32),
     "b": ViTSize(768, 12, 12),
     "l": ViTSize(1024, 24, 16),
     "h": ViTSize(1280, 32, 16),

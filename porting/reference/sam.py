@@ -6,7 +6,7 @@ No package on PyPI holds MobileSAM's own TinyViT, so it is written here, by the 
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,19 @@ class SamRecord:
     """One run of a SAM, in our layout.
 
     Attributes:
-        images: normalised and padded, (b, s, s, 3).
-        outputs: step of the image encoder -> its output, (b, h, w, c); the last is the embedding.
-        points: (n, p, 2), pixels of the encoder's input; asked of the first image.
+        images: normalised and padded, (1, s, s, 3); None for a decoder alone.
+        outputs: step of the image encoder -> its output, (1, h, w, c).
+        embedding: of the image, (1, g, g, d).
+        points: (n, p, 2), pixels of the encoder's input.
         labels: (n, p): 1 inside the object, 0 outside, -1 for no point.
         logits: (n, 4g, 4g, 3), of masks.
         iou: (n, 3), predicted.
         again: the same two after a second pass, with the first mask of the first as a prompt.
     """
 
-    images: np.ndarray
+    images: np.ndarray | None
     outputs: dict[str, np.ndarray]
+    embedding: np.ndarray
     points: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
@@ -53,11 +55,13 @@ class SamRecord:
     again: tuple[np.ndarray, np.ndarray]
 
 
-def sam(name: str) -> Any:
-    """A SAM by our name, random as its makers initialise it."""
+def sam(name: str | None) -> Any:
+    """A SAM by our name, random as its makers initialise it; None: the published decoder alone."""
     _torchvision.prepare()
     from segment_anything import sam_model_registry
 
+    if name is None:
+        return with_decoder(nn.Identity(), 256, 64, 1024)
     if name in _VITS:
         return sam_model_registry[_VITS[name]]()
     if name in _TINY_VITS:
@@ -68,7 +72,6 @@ def sam(name: str) -> Any:
 
 def small_vit(size: sam_vit.ViTSize) -> Any:
     """A SAM with segment_anything's ViT of any size."""
-    _torchvision.prepare()
     from segment_anything.modeling import ImageEncoderViT
 
     encoder = ImageEncoderViT(
@@ -99,7 +102,7 @@ def with_decoder(encoder: nn.Module, dim: int, grid: int, image: int) -> Any:
 
 
 @torch.no_grad()
-def random_sam(name: str, seed: int) -> Any:
+def random_sam(name: str | None, seed: int) -> Any:
     """A SAM by our name with weights that show errors."""
     model = randomise(sam(name), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -109,20 +112,47 @@ def random_sam(name: str, seed: int) -> Any:
     return model
 
 
+def filled(model: Any, state: Mapping[str, np.ndarray]) -> Any:
+    """The model with the tensors of a file, in eval mode; MobileSAMv2's names are made SAM's.
+
+    The ImageNet classifier that files with TinyViT carry along is left out.
+    """
+    tensors = {}
+    for name, array in state.items():
+        name = name.replace("PromtEncoder.", "prompt_encoder.")
+        name = name.replace("MaskDecoder.", "mask_decoder.")
+        if not name.startswith(("image_encoder.head.", "image_encoder.norm_head.")):
+            tensors[name] = torch.from_numpy(np.array(array))
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
 @torch.no_grad()
-def record(model: Any, images: np.ndarray, points: np.ndarray, labels: np.ndarray) -> SamRecord:
-    """Runs a SAM step by step; see `SamRecord` for the arguments."""
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
+def record(
+    model: Any,
+    points: np.ndarray,
+    labels: np.ndarray,
+    *,
+    images: np.ndarray | None = None,
+    embedding: np.ndarray | None = None,
+) -> SamRecord:
+    """Runs a SAM step by step, on images or, a decoder alone, on embeddings; see `SamRecord`."""
     outputs = {}
-    for name, step in steps(model.image_encoder):
-        x = step(x)
-        outputs[name] = np.moveaxis(x.numpy(), 1, -1)
+    if images is not None:
+        x = _to_torch(images)
+        for name, step in steps(model.image_encoder):
+            x = step(x)
+            outputs[name] = _to_ours(x)
+    elif embedding is not None:
+        x = _to_torch(embedding)
+    else:
+        raise ValueError("record: neither images nor an embedding are given.")
 
     def decode(masks: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         prompts = (torch.from_numpy(points), torch.from_numpy(labels))
         sparse, dense = model.prompt_encoder(points=prompts, boxes=None, masks=masks)
         return model.mask_decoder(
-            image_embeddings=x[:1],
+            image_embeddings=x,
             image_pe=model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
@@ -130,11 +160,19 @@ def record(model: Any, images: np.ndarray, points: np.ndarray, labels: np.ndarra
         )
 
     def ours(found: tuple[torch.Tensor, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        return np.moveaxis(found[0].numpy(), 1, -1), found[1].numpy()
+        return _to_ours(found[0]), found[1].numpy()
 
     first = decode(None)
-    again = decode(first[0][:, :1])
-    return SamRecord(images, outputs, points, labels, *ours(first), ours(again))
+    again = ours(decode(first[0][:, :1]))
+    return SamRecord(images, outputs, _to_ours(x), points, labels, *ours(first), again)
+
+
+def _to_torch(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+
+
+def _to_ours(x: torch.Tensor) -> np.ndarray:
+    return np.moveaxis(x.numpy(), 1, -1)
 
 
 def steps(encoder: Any) -> tuple[Step, ...]:

@@ -123,8 +123,8 @@ def _vit_table(size: str, *more: str) -> Table:
 
 TABLES = (
     _vit_table("b", "sam_debug"),
-    _vit_table("l"),
-    _vit_table("h"),
+    _vit_table("l", "sam_debug_l"),
+    _vit_table("h", "sam_debug_h"),
     _table(
         "sam_tiny_vit",
         _TINY_VIT,
