@@ -19,6 +19,7 @@ from PIL import Image
 
 from clouds_jax.nn import sam_vit, tiny_vit
 from clouds_jax.nn.sam import Sam
+from clouds_jax.nn.sam_decoder import input_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +85,6 @@ def get_sam(name: str) -> SamSpec:
     if name not in SAMS:
         raise KeyError(f"SAMS has no {name!r}; it has: {', '.join(SAMS)}.")
     return SAMS[name]
-
-
-def input_size(size: tuple[int, int], image: int) -> tuple[int, int]:
-    """(h, w) of an image once its longer side is `image` pixels; the shorter one is rounded."""
-    longest = max(size)
-    return int(size[0] * (image / longest) + 0.5), int(size[1] * (image / longest) + 0.5)
 
 
 def preprocess(images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec) -> Float[np.ndarray, "b s s 3"]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from clouds_jax.nn.sam_decoder import IMAGE_SIZE, DecoderSize, PromptedMasks
-from clouds_jax.sam import get_sam, input_size, preprocess
+from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks, input_size
+from clouds_jax.sam import get_sam, preprocess
 from porting.compare_sam import compare_sam
 from porting.convert import prepare
 from porting.parity import Case
@@ -107,7 +107,7 @@ def _records(
     if sides.target.sam is None:
         size = DecoderSize()
         embedding = rng.normal(0, 0.3, (1, size.grid, size.grid, size.dim)).astype(np.float32)
-        points = _points(rng, (IMAGE_SIZE, IMAGE_SIZE))
+        points = _points(rng, (size.image, size.image))
         yield "random embedding", reference.record(theirs, points, labels, embedding=embedding)
         return
     spec = get_sam(sides.target.sam)

@@ -46,6 +46,15 @@ class DecoderSize:
     image: int = IMAGE_SIZE
 
 
+def input_size(size: tuple[int, int], image: int) -> tuple[int, int]:
+    """(h, w) of an image as the encoder sees it: its longer side has `image` pixels.
+
+    Source: ResizeLongestSide.get_preprocess_shape, which rounds halves up.
+    """
+    scale = image / max(size)
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
 class Attention(nnx.Module):
     """Multi-head attention inside a width that may be smaller than that of its inputs."""
 
@@ -236,6 +245,7 @@ class PromptedMasks(nnx.Module):
         size = size or DecoderSize()
         self.prompt_encoder = PromptEncoder(size, rngs=rngs)
         self.mask_decoder = MaskDecoder(size, rngs=rngs)
+        self.image = size.image
 
     def __call__(
         self,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-from clouds_jax.nn.sam_decoder import IMAGE_SIZE, PromptedMasks
+from clouds_jax.nn.sam_decoder import PromptedMasks, input_size
 from clouds_jax.ops import components, resize
 from clouds_jax.selftrain import refine
 from clouds_jax.selftrain.refine import IGNORE, RefineRules
@@ -97,7 +97,7 @@ def _refine_one(sam, embedding, label, bits, *, rules: RefineRules, classes: int
     n = bits.shape[0]
     found = components.large_components(label, min_area=rules.min_area, limit=n)
     points = components.random_points(found, bits)
-    scaled = points.astype(jnp.float32) * (IMAGE_SIZE / max(size))
+    scaled = points.astype(jnp.float32) * (sam.image / max(size))
     slots = -(-n // chunk) * chunk
     spare = ((0, slots - n), (0, 0), (0, 0))
     scaled = jnp.pad(scaled, spare)
@@ -144,19 +144,18 @@ def best_masks(
     Args:
         sam: prompt encoder and mask decoder.
         embedding: of the image.
-        points: (x, y) of pixels of the image as SAM sees it, its longer side 1024.
+        points: (x, y) of pixels of the image as SAM sees it, its longer side `sam.image`.
         kinds: 1 inside the object, 0 outside, -1 for no point.
         size: (h, w) of the image.
 
-    Source: SamPredictor.predict_torch with multimask_output=True: logits resized to 1024, cut to
-        the part that is image, resized to the image, above 0. Choosing comes first here, and so
+    Source: SamPredictor.predict_torch with multimask_output=True: logits resized to 1024 (the
+        encoder's input), cut to the part that is image, resized to the image, above 0. Choosing comes first here, and so
         two thirds of the logits are never resized.
     """
     logits, iou = sam(embedding, points, kinds)
     best = iou.argmax(-1)[:, None, None, None]
     logits = jnp.take_along_axis(logits, best, axis=-1)
-    longest = max(size)
-    inside = tuple(int(side * IMAGE_SIZE / longest + 0.5) for side in size)
-    whole = resize.resize_bilinear(logits, (IMAGE_SIZE, IMAGE_SIZE))
+    inside = input_size(size, sam.image)
+    whole = resize.resize_bilinear(logits, (sam.image, sam.image))
     whole = resize.resize_bilinear(whole[:, : inside[0], : inside[1]], size)
     return whole[..., 0] > 0
