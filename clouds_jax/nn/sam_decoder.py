@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Int
 from clouds_jax.nn import layers
 from clouds_jax.nn.convolution import Patchify
 
-IMAGE_SIZE = 1024  # pixels along a side of the encoder's input, in all but the medical model
 MASKS = 3  # masks proposed per prompt; a fourth, for unambiguous prompts, is not used here
 _UP = 2  # factor of each of the two upscalings
 _LAYER_NORM_2D = 1e-6
@@ -43,7 +42,7 @@ class DecoderSize:
     depth: int = 2
     ffn: int = 2048
     grid: int = 64
-    image: int = IMAGE_SIZE
+    image: int = 1024
 
 
 def input_size(size: tuple[int, int], image: int) -> tuple[int, int]:

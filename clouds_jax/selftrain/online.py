@@ -149,8 +149,8 @@ def best_masks(
         size: (h, w) of the image.
 
     Source: SamPredictor.predict_torch with multimask_output=True: logits resized to 1024 (the
-        encoder's input), cut to the part that is image, resized to the image, above 0. Choosing comes first here, and so
-        two thirds of the logits are never resized.
+        encoder's input), cut to the part that is image, resized to the image, above 0. Choosing
+        comes first here, and so two thirds of the logits are never resized.
     """
     logits, iou = sam(embedding, points, kinds)
     best = iou.argmax(-1)[:, None, None, None]
