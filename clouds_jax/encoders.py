@@ -76,7 +76,8 @@ def _files(size: str, source: str) -> str:
 
 def _imagenet_convnext(size: str, *, normed: bool = False) -> EncoderSpec:
     key = f"{size}_normed" if normed else size
-    source = _files(size, f"Hugging Face facebook/convnext-{size.removeprefix('in22k_')}-224-22k")
+    file = f"{size.removeprefix('in22k_')}-224-22k" if "in22k" in size else f"{size}-224"
+    source = _files(size, f"Hugging Face facebook/convnext-{file}")
     return _convnext(key, source, "Apache-2.0", _IMAGENET)
 
 

@@ -36,6 +36,7 @@ _MODEL_ZOO = "CC-BY-NC 4.0 (Mask2Former model zoo)"
 _ZOO = "https://dl.fbaipublicfiles.com/maskformer/mask2former/cityscapes/semantic/"
 _OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/"
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
+_NVIDIA = "NVIDIA Source Code License for SegFormer (not for commercial use)"
 _RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 _RN101 = "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"
 
@@ -74,6 +75,49 @@ KNOWN: tuple[Known, ...] = (
         "hf://timm/convnext_tiny.fb_in22k",
         "Apache-2.0 (timm)",
         "convnext_tiny",
+    ),
+    *(
+        Known(
+            "convnext_hf",
+            f"facebook/convnext-{file}",
+            f"hf://facebook/convnext-{file}",
+            "Apache-2.0 (model card)",
+            encoder,
+        )
+        for file, encoder in (
+            ("tiny-224", "convnext_tiny"),
+            ("small-224", "convnext_small"),
+            ("base-224-22k", "convnext_in22k_base"),
+            ("large-224-22k", "convnext_in22k_large"),
+            ("xlarge-224-22k", "convnext_in22k_xlarge"),
+        )
+    ),
+    *(
+        Known(
+            "dinov3_convnext_hf",
+            f"DINOv3 ConvNeXt {size}",
+            f"hf://facebook/dinov3-convnext-{size}-pretrain-lvd1689m",
+            "DINOv3 License (model card; the files need an account that has accepted it)",
+            f"dinov3_convnext_{size}",
+        )
+        for size in ("tiny", "small", "base", "large")
+    ),
+    *(
+        Known(
+            "segformer_hf",
+            f"MiT-B{number}, ImageNet-1k",
+            f"hf://nvidia/mit-b{number}",
+            _NVIDIA,
+            f"mit_b{number}",
+        )
+        for number in range(6)
+    ),
+    Known(
+        "segformer",
+        "mit_b5.pth, ImageNet-1k",
+        "linked from github.com/NVlabs/SegFormer",
+        _NVIDIA,
+        "mit_b5_nvlabs",
     ),
     Known(
         "efficientnet_lite0",

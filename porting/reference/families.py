@@ -6,6 +6,7 @@ from collections.abc import Callable
 from porting.reference import encoders, hugging_face, resnets
 from porting.reference.encoders import Reference
 from porting.tables import convnext_hf
+from porting.tables.convnext import IMAGENET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,8 @@ FAMILIES: dict[str, Family] = {
     "open_clip_convnext": Family(encoders.open_clip_convnext, full=_CLIP_CONVNEXT),
     "timm_convnext": Family(
         lambda name: encoders.timm_convnext(name, clip=False),
-        tiny="convnext_tiny",
-        full=("convnext_tiny",),
+        tiny="convnext_in22k_debug",
+        full=IMAGENET,
     ),
     "timm_clip_convnext": Family(
         lambda name: encoders.timm_convnext(name, clip=True), full=_CLIP_CONVNEXT

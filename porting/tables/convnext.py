@@ -21,3 +21,10 @@ TRUNK = (
     Rule(_BLOCK + "gamma", _OURS + "gamma" + _AT),
 )
 CLIP_ENCODERS = ("convnext_large_d_320", "convnext_base", "convnext_xxlarge", "convnext_debug")
+IMAGENET = (
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_in22k_base",
+    "convnext_in22k_large",
+    "convnext_in22k_xlarge",
+)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from porting.layouts import conv2d, depthwise
 from porting.rules import Rule, prefixed
+from porting.tables.convnext import IMAGENET
 from porting.tables.parts import dense, norm
 from porting.tables.table import Table
 
@@ -39,10 +40,7 @@ FEATURE_NORMS = (
     Rule(r"hidden_states_norms\.stage(\d)\.bias", _feature_norm("bias")),
 )
 NORMED = tuple(f"convnext_{size}_normed" for size in ("tiny", "small", "in22k_base", "in22k_large"))
-ENCODERS = (
-    *(f"convnext_{s}" for s in ("tiny", "small", "in22k_base", "in22k_large", "in22k_xlarge")),
-    *NORMED,
-)
+ENCODERS = (*IMAGENET, *NORMED)
 
 _CLASSIFIER = "the norm and classifier of ImageNet come after the last feature"
 

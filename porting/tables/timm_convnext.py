@@ -6,7 +6,7 @@ fine-tuning) `head` is the visual head, and timm has given its last map a bias o
 
 from porting.layouts import linear
 from porting.rules import Rule, prefixed
-from porting.tables.convnext import CLIP_ENCODERS, TRUNK
+from porting.tables.convnext import CLIP_ENCODERS, IMAGENET, TRUNK
 from porting.tables.parts import dense, norm
 from porting.tables.table import Table
 
@@ -25,7 +25,7 @@ CLIP_RULES = (
 TABLE = Table(
     name="timm_convnext",
     rules=prefixed(RULES, "", "encoder."),
-    encoders=("convnext_tiny",),
+    encoders=(*IMAGENET, "convnext_in22k_debug"),
     source="timm convnext_* with an ImageNet classifier: model.safetensors",
     licence="see the model card of the file (Apache-2.0 or CC-BY-NC 4.0)",
 )
