@@ -87,7 +87,9 @@ def save_weights(
             ocp.save(temporary / _ARRAYS, _plain(tree))
         else:
             for part in tree:
-                ocp.partial.save(temporary / _ARRAYS, _plain(part))
+                held = jax.tree.map(lambda x: x.view(_Held), _plain(part))
+                ocp.partial.save(temporary / _ARRAYS, held)
+                del part, held  # before the next one is made
             ocp.partial.finalize(temporary / _ARRAYS)
         (temporary / _PROVENANCE).write_text(
             json.dumps(provenance, indent=2, sort_keys=True) + "\n"
@@ -127,6 +129,16 @@ def load_weights(
         with _partial():
             tree = ocp.load(path / _ARRAYS, wanted) if wanted else {}
     return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
+
+
+class _Held(np.ndarray):
+    """An array that nobody changes while it is written.
+
+    Orbax copies arrays before it writes, as their owner might go on with them.
+    """
+
+    def __deepcopy__(self, memo: dict) -> "_Held":
+        return self
 
 
 def _plain(tree: Any) -> Any:
