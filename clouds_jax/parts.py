@@ -19,9 +19,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from clouds_jax import checkpoint, optim, prompts, sharding, text, train_step
+from clouds_jax import checkpoint, embed, optim, prompts, sharding, text, train_step
+from clouds_jax import sam as sams
 from clouds_jax.data import build, loader, records
 from clouds_jax.data.classes import get_space
+from clouds_jax.data.generated import View, generated_batches
 from clouds_jax.encoders import get_encoder
 from clouds_jax.losses import segmentation
 from clouds_jax.losses.matching import LossWeights
@@ -35,7 +37,10 @@ from clouds_jax.nn.clouds import (
     text_rows,
 )
 from clouds_jax.protocols import Protocol, get_protocol
-from clouds_jax.typing import Batch
+from clouds_jax.selftrain.joint import SelfTraining, joint
+from clouds_jax.selftrain.refine import RefineRules
+from clouds_jax.selftrain.teacher import Average
+from clouds_jax.typing import Batch, Generated
 
 _ON_DEVICES = 2  # batches that wait on the devices
 _HEADS = {"mask2former": HeadSize, "fpn": FPNSize}
@@ -56,6 +61,8 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
             f" {classes} classes need at least {classes}."
         )
     sharding.check_batch(sum(config.data.batch.values()), mesh)
+    if config.selftrain.enabled:
+        _check_selftrain(config, mesh)
     if any(side <= 0 or side % STRIDE for side in config.data.crop):
         raise ValueError(
             f"config.data.crop is {tuple(config.data.crop)}; both sides must be multiples of"
@@ -69,15 +76,68 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
             raise ValueError(f"config.evals[{ref!r}] is {every}; it must be at least 1.")
 
 
+def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
+    settings = selftraining(config)
+    images = sum(config.data.generated.batch.values())
+    if images <= 0 or images % mesh.size:
+        raise ValueError(
+            f"config.data.generated.batch sums to {images} images; {mesh.size} devices need a"
+            f" positive multiple of {mesh.size}."
+        )
+    if config.head.name != "mask2former":
+        raise ValueError("config.selftrain needs config.head.name = 'mask2former'.")
+    if settings.labels == "stored" and config.selftrain.map not in ("pseudo", "refined"):
+        raise ValueError(
+            f"config.selftrain.map is {config.selftrain.map!r}; it must be 'pseudo' or 'refined'."
+        )
+    if not (config.init_from or config.debug.enabled):
+        raise ValueError(
+            "config.init_from is empty, and a teacher with random weights teaches nothing; give"
+            " the --workdir of a warm-up run."
+        )
+    if settings.labels == "online":
+        sams.get_sam(config.selftrain.sam.name)
+        if not (config.selftrain.sam.weights or config.debug.enabled):
+            raise ValueError(
+                "config.selftrain.sam.weights is empty; give the folder that `python -m porting"
+                " convert sam <file> --output <folder>` made."
+            )
+
+
+def selftraining(config: Mapping[str, Any]) -> SelfTraining:
+    """The settings of the joint phase."""
+    c = config["selftrain"]
+    return SelfTraining(
+        labels=c["labels"],
+        average=Average(**dict(c["teacher"])),
+        rules=RefineRules(**dict(c["rules"])),
+        components=c["components"] or None,
+        chunk=c["chunk"],
+    )
+
+
+def prepare(config: ConfigDict) -> train_step.Prepare:
+    """What the examples of a step are."""
+    classes = len(get_space(config.label_space))
+    if config.selftrain.enabled:
+        return joint(selftraining(config), classes)
+    return train_step.labelled(classes)
+
+
 def shards_root(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     """Where the shards are; in debug mode fake ones are made in the run's folder."""
     if not config.debug.enabled:
         return pathlib.Path(config.data.shards)
     root = workdir / "shards"
     if jax.process_index() == 0:
-        for ref in {*config.data.batch, *config.evals}:
+        for ref in {*config.data.batch, *config.data.generated.batch, *config.evals}:
             name, split = records.parse_ref(ref, config.data.split)
             build.build(name, raw=None, output=root, split=split, shards=1)
+        if _asks_sam(config):
+            for ref in config.data.generated.batch:
+                name, split = records.parse_ref(ref, config.data.split)
+                size = tuple(config.data.crop)
+                embed.embed_ref(root, f"{name}/{split}", config.selftrain.sam.name, size, None)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("fake shards are built")
     return root
@@ -94,18 +154,49 @@ def batches(config: ConfigDict, shards: pathlib.Path, mesh: Mesh) -> Iterator[Ba
         process_index=jax.process_index(), process_count=jax.process_count(),
         threads=data.threads, prefetch=data.buffer,
     )  # fmt: skip
+    if config.selftrain.enabled:
+        dataset = grain.experimental.ZipIterDataset([dataset, _generated(config, shards)])
     split = sharding.over_batch(mesh)
 
-    def to_devices(arrays: Mapping[str, np.ndarray]) -> Batch:
-        return Batch(
-            **{k: jax.make_array_from_process_local_data(split, v) for k, v in arrays.items()}
-        )
+    def move(arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        return {k: jax.make_array_from_process_local_data(split, v) for k, v in arrays.items()}
+
+    def to_devices(arrays: Any) -> Batch:
+        if isinstance(arrays, Mapping):
+            return Batch(**move(arrays))
+        labelled, generated = arrays
+        return Batch(**move(labelled), generated=Generated(**move(generated)))
 
     # One thread copies ahead, so that the copy hides behind the step before.
     ahead = grain.experimental.ThreadPrefetchIterDataset(
         dataset.map(to_devices), prefetch_buffer_size=_ON_DEVICES
     )
     return iter(ahead)
+
+
+def _generated(config: ConfigDict, shards: pathlib.Path) -> grain.IterDataset:
+    data = config.data
+    refs = {
+        "/".join(records.parse_ref(ref, data.split)): count
+        for ref, count in data.generated.batch.items()
+    }
+    stored = config.selftrain.labels == "stored"
+    view = View(
+        size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
+        label=config.selftrain.map if stored else "",
+        sam=config.selftrain.sam.name if _asks_sam(config) else "",
+    )  # fmt: skip
+    return generated_batches(
+        refs, shards_root=shards, view=view, seed=config.seed,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+        threads=data.threads, prefetch=data.buffer,
+    )  # fmt: skip
+
+
+def _asks_sam(config: Mapping[str, Any]) -> bool:
+    """Whether steps ask SAM; the configs of runs from before it say nothing of it."""
+    settings = config.get("selftrain") or {}
+    return bool(settings) and settings["enabled"] and settings["labels"] == "online"
 
 
 def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:
@@ -137,9 +228,12 @@ def _model_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     if ensemble:
         trained = prompts.class_names(ensemble.pop("trained_space") or config["label_space"])
         ensemble = EnsembleSize(rows, prompts.seen_classes(names, trained), **ensemble)
+    sam = None
+    if _asks_sam(config):
+        sam = sams.get_sam(config["selftrain"]["sam"]["name"]).decoder
     return dict(
         encoder=encoder["name"], head=head, classes=len(names), rows=rows, ensemble=ensemble,
-        encoder_dtype=encoder["dtype"],
+        sam=sam, encoder_dtype=encoder["dtype"],
     )  # fmt: skip
 
 
@@ -224,6 +318,10 @@ def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
             " nothing; make a folder with `python -m porting convert <family> <file> --output"
             " <folder>` (see `python -m porting convert --help`) and give that folder."
         )
+    if _asks_sam(config) and config.selftrain.sam.weights:
+        found, _ = checkpoint.load_weights(config.selftrain.sam.weights, ("sam",))
+        # the embeddings are stored, so the image encoder stays where it is
+        weights["sam"] = {k: v for k, v in found["sam"].items() if k != "image_encoder"}
     if config.encoder.weights:
         weights = merged(weights, class_matrices(config, config.encoder.weights))
     return weights or None

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from clouds_jax.nn import sam_vit, tiny_vit
-from clouds_jax.nn.sam import Sam
-from clouds_jax.nn.sam_decoder import input_size
+from clouds_jax.nn.sam import Sam, decoder_size
+from clouds_jax.nn.sam_decoder import DecoderSize, input_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class SamSpec:
 
     Attributes:
         build: makes the module with random weights: `build(rngs)`.
+        decoder: numbers of its prompt encoder and mask decoder.
         image: pixels of the encoder's square input along each side.
         mean, std: of red, green and blue, 0..255.
         source: of the weights.
@@ -35,6 +36,7 @@ class SamSpec:
     """
 
     build: Callable[[nnx.Rngs], Sam]
+    decoder: DecoderSize
     image: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -56,6 +58,7 @@ def _spec(
 ) -> SamSpec:
     return SamSpec(
         build=functools.partial(_build, size),
+        decoder=decoder_size(size),
         image=size.image,
         source=source,
         licence="Apache-2.0",
@@ -134,5 +137,5 @@ def embed(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> Array:
+def _encode(graphdef, state, x: Array) -> Array:
     return nnx.merge(graphdef, state)(x)

@@ -99,6 +99,20 @@ def path_name(path: Sequence[Any]) -> str:
     return name.removesuffix(".value")
 
 
+def join(mesh: Mesh, arrays: Sequence[jax.Array]) -> jax.Array:
+    """Concatenates batches whose leading axes are split over the devices, moving nothing.
+
+    Each device keeps its own rows, those of the first batch first: on it the result is the
+    concatenation of its parts. The order of the rows over all devices is another one.
+    """
+    if len(arrays) == 1:
+        return arrays[0]
+    n = mesh.size
+    parts = [x.reshape(n, x.shape[0] // n, *x.shape[1:]) for x in arrays]
+    joined = jax.numpy.concatenate(parts, axis=1)
+    return joined.reshape(-1, *joined.shape[2:])
+
+
 def per_device(
     function: Callable[..., Any], mesh: Mesh, *, split: Sequence[bool]
 ) -> Callable[..., Any]:

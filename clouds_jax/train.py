@@ -37,7 +37,6 @@ from clouds_jax import (
     train_state,
     train_step,
 )
-from clouds_jax.data.classes import get_space
 from clouds_jax.train_state import TrainState
 
 
@@ -68,7 +67,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         workdir, step=done, config=plain, tensorboard=config.tensorboard, wandb=plain["wandb"]
     )
     step = train_step.make_step(
-        graphdef, parts.loss(config), tx, classes=len(get_space(config.label_space)), mesh=mesh,
+        graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
         shardings=shardings, schedule=schedule, donate=not config.debug.nans,
     )  # fmt: skip
     plan = loop.Plan(
@@ -100,7 +99,10 @@ def start(
     Returns:
         The model's graphdef, the state, its shardings, and what the checkpoint noted beside it.
     """
-    how = dict(seed=config.seed, mesh=mesh, rules=parts.jsonable(config)["sharding"])
+    how = dict(
+        seed=config.seed, mesh=mesh, rules=parts.jsonable(config)["sharding"],
+        teacher=config.selftrain.enabled,
+    )  # fmt: skip
     build = parts.model_builder(config)
     if checkpoints.latest is None:
         weights = parts.initial_weights(config)

@@ -51,6 +51,7 @@ def make_state(
     mesh: Mesh,
     rules: Sequence[tuple[str, str]],
     weights: Mapping[str, Any] | None = None,
+    teacher: bool = False,
 ) -> tuple[nnx.GraphDef, TrainState, TrainState]:
     """Makes a new state, sharded from the start: no device ever holds more than its share.
 
@@ -63,27 +64,37 @@ def make_state(
         weights: {"encoder": ..., "head": ...}, some or all parts; what is there replaces the random
             initialisation. All that is trained must be there or nothing of it; likewise all that
             is frozen. Parts that the model has not are left aside.
+        teacher: give the state a teacher, which begins as a copy of the student.
 
     Returns:
         The model's graphdef, the state, and the state's shardings.
     """
-    graphdef, shape, shardings = abstract_state(build, tx, seed=seed, mesh=mesh, rules=rules)
+    graphdef, shape, shardings = abstract_state(
+        build, tx, seed=seed, mesh=mesh, rules=rules, teacher=teacher
+    )
     found = _by_name(dict(weights or {}), shape)
     given = {
-        part: _fill(getattr(shape, part), found, getattr(shardings, part))
+        part: filled
         for part in ("params", "frozen")
+        if (filled := _fill(getattr(shape, part), found, getattr(shardings, part))) is not None
     }
 
     def init() -> TrainState:
-        state = _init(build, tx, seed)[1]
-        params = state.params if given["params"] is None else None
-        frozen = state.frozen if given["frozen"] is None else None
-        return state.replace(params=params, frozen=frozen)
+        state = _init(build, tx, seed, teacher=False)[1]
+        return state.replace(**dict.fromkeys(given))
 
     # What is given is not computed: the compiler drops the random numbers nobody reads.
-    wanted = shardings.replace(**{part: None for part, value in given.items() if value is not None})
-    state = jax.jit(init, out_shardings=wanted)()
-    return graphdef, state.replace(**{k: v for k, v in given.items() if v is not None}), shardings
+    wanted = shardings.replace(teacher=None, **dict.fromkeys(given))
+    state = jax.jit(init, out_shardings=wanted)().replace(**given)
+    if teacher:
+        copy = jax.jit(_first_teacher, out_shardings=shardings.teacher)
+        state = state.replace(teacher=copy(state.params))
+    return graphdef, state, shardings
+
+
+def _first_teacher(params: nnx.State) -> nnx.State:
+    """A float32 copy of the student's weights."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 
 
 def abstract_state(
@@ -93,12 +104,13 @@ def abstract_state(
     seed: int,
     mesh: Mesh,
     rules: Sequence[tuple[str, str]],
+    teacher: bool = False,
 ) -> tuple[nnx.GraphDef, TrainState, TrainState]:
     """The model's graphdef, the state's shapes (with shardings) and its shardings; no arrays."""
     made: list[nnx.GraphDef] = []
 
     def init() -> TrainState:
-        graphdef, state = _init(build, tx, seed)
+        graphdef, state = _init(build, tx, seed, teacher=teacher)
         made.append(graphdef)
         return state
 
@@ -110,7 +122,7 @@ def abstract_state(
     return made[0], shape, shardings
 
 
-def _init(build, tx, seed: int) -> tuple[nnx.GraphDef, TrainState]:
+def _init(build, tx, seed: int, *, teacher: bool) -> tuple[nnx.GraphDef, TrainState]:
     root = jax.random.key(seed)
     model = build(nnx.Rngs(jax.random.fold_in(root, 0)))
     graphdef, params, frozen = nnx.split(model, in_head, ...)
@@ -120,7 +132,7 @@ def _init(build, tx, seed: int) -> tuple[nnx.GraphDef, TrainState]:
         params=params,
         frozen=frozen,
         opt_state=tx.init(params),
-        teacher=None,
+        teacher=_first_teacher(params) if teacher else None,
     )
     return graphdef, state
 

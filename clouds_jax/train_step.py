@@ -1,18 +1,20 @@
 """The training step: pure, compiled once, its state donated."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Key, UInt8
 
 from clouds_jax import sharding
 from clouds_jax.ops import masks
 from clouds_jax.train_state import TrainState
-from clouds_jax.typing import Batch, Metrics, Targets
+from clouds_jax.typing import Batch, Features, Metrics, Targets
 
 # loss(output of the head, targets, keys: Key["b"], reduce=...) -> (loss, metrics), each the part of
 # one device; see clouds_jax.losses.segmentation.
@@ -20,12 +22,73 @@ Loss = Callable[..., tuple[Array, Metrics]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What one device learns from in a step.
+
+    Attributes:
+        features: of its examples.
+        targets: of its examples.
+        keys: one per example.
+        observe: metrics of the head's output, means over the examples of this device.
+    """
+
+    features: Features
+    targets: Targets
+    keys: Key[Array, " b"]
+    observe: Callable[[Any], Metrics] = lambda _: {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A step before the encoder has run.
+
+    Attributes:
+        images: batches to encode, each split over the devices. Features come as one batch, in
+            which each device has its rows of the first, then of the second, ...
+        examples: (whole, features of this device, split) -> its examples; runs on every device.
+        split: arrays that it is given in parts, as the images are.
+        whole: arrays that it is given entire.
+        teacher: of the state after the step.
+    """
+
+    images: Sequence[UInt8[Array, "b h w 3"]]
+    examples: Callable[[Any, Features, Any], Examples]
+    split: Any
+    whole: Any = None
+    teacher: nnx.State | None = None
+
+
+# prepare(model, state, batch, key)
+Prepare = Callable[[Any, TrainState, Batch, Key[Array, ""]], Work]
+
+
+def labelled(classes: int) -> Prepare:
+    """Examples with labels, and nothing else.
+
+    Args:
+        classes: target masks are the labels below it.
+    """
+
+    def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Work:
+        # By position in the whole batch, so that the number of devices changes no draw.
+        keys = jax.random.split(key, batch.image.shape[0])
+
+        def examples(whole: None, features: Features, split: Any) -> Examples:
+            label, keys = split
+            return Examples(features, Targets(label, masks.present_classes(label, classes)), keys)
+
+        return Work([batch.image], examples, (batch.label, keys))
+
+    return prepare
+
+
 def make_step(
     graphdef: nnx.GraphDef,
     loss: Loss,
     tx: optax.GradientTransformation,
     *,
-    classes: int,
+    prepare: Prepare,
     mesh: Mesh,
     shardings: TrainState,
     schedule: optax.Schedule,
@@ -42,7 +105,8 @@ def make_step(
         graphdef: of the whole model.
         loss: its parts add up to the loss of the batch; likewise its metrics.
         tx: acts on `state.params`.
-        classes: target masks are the labels below it.
+        prepare: what the examples of a step are: `labelled(classes)`, or that of the joint phase,
+            `clouds_jax.selftrain.joint.joint`.
         mesh: the devices.
         shardings: of the state, as `train_state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
@@ -51,19 +115,20 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        # By position in the whole batch, so that the number of devices changes no draw.
-        keys = jax.random.split(key, batch.image.shape[0])
         model = nnx.merge(graphdef, state.params, state.frozen)
-        features = model.encode(batch.image)
+        work = prepare(model, state, batch, key)
+        features = model.encode(sharding.join(mesh, work.images))
         # beside the trained ones a head may have fixed variables, such as a class matrix
         head, _, fixed = nnx.split(model.head, nnx.Param, ...)
 
-        def local(reduce, params, fixed, features, label, keys):
-            targets = Targets(label=label, present=masks.present_classes(label, classes))
+        def local(reduce, params, fixed, whole, features, split):
+            examples = work.examples(whole, features, split)
 
             def objective(params):
-                output = nnx.merge(head, params["head"], fixed)(features, all_outputs=True)
-                return loss(output, targets, keys, reduce=reduce)
+                output = nnx.merge(head, params["head"], fixed)(examples.features, all_outputs=True)
+                total, metrics = loss(output, examples.targets, examples.keys, reduce=reduce)
+                seen = jax.lax.stop_gradient(examples.observe(output))
+                return total, metrics | {name: x / mesh.size for name, x in seen.items()}
 
             (total, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
             names = sorted(metrics)
@@ -71,15 +136,17 @@ def make_step(
             grads, scalars = reduce((grads, scalars))
             return grads, dict(zip(["loss", *names], scalars, strict=True))
 
-        run = sharding.per_device(local, mesh, split=(False, False, True, True, True))
-        grads, metrics = run(state.params, fixed, features, batch.label, keys)
+        run = sharding.per_device(local, mesh, split=(False, False, False, True, True))
+        grads, metrics = run(state.params, fixed, work.whole, features, work.split)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["lr"] = jnp.asarray(schedule(state.step), jnp.float32)
         # A finite sum of squares of the gradient and a finite loss leave nothing to spread.
         metrics["finite"] = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state, teacher=work.teacher
+        ), metrics
 
     return jax.jit(
         step,

@@ -67,6 +67,14 @@ def get_config() -> ml_collections.ConfigDict:
         buffer=4,  # batches made ahead
     )
 
+    # Generated images of the joint phase. They are made at the size of the crop; others are
+    # scaled to cover it and cut in the middle.
+    config.data.generated = dict(
+        batch=dict(),  # dataset/split -> images per step, over all devices
+        flip=0.5,  # probability, the same for student and teacher (paper)
+        colour=True,  # the student sees them colour-jittered (paper)
+    )
+
     config.loss = dict(
         cls=2.0,  # (paper) weights of the three terms of every decoder output
         mask=5.0,
@@ -85,6 +93,28 @@ def get_config() -> ml_collections.ConfigDict:
         power=0.9,  # of "poly", which ends at 0
         # (paper) 10 warm-up steps with factor 1.0, which is no warm-up
         lr_warmup_steps=0,
+    )
+
+    config.selftrain = dict(
+        enabled=False,
+        # "online": the teacher's labels, refined by SAM inside the step. "teacher": as they are.
+        # "stored": what `map` of the generated shards holds ("pseudo" or "refined").
+        labels="online",
+        map="refined",
+        teacher=dict(decay=0.999, every=100, warmup=False),  # (paper's code)
+        rules=dict(
+            min_area=5000,  # components of at most so many pixels are dropped (paper's code)
+            num_points=5,  # per component (paper's code)
+            # The three keys in which the paper's code ("release"), the paper's text ("paper") and
+            # our reading of both ("fixed") differ; see clouds_jax.selftrain.refine.
+            overlap="any",  # or "classes"
+            emptied="keep",  # or "drop"
+            unlabelled="negative",  # or "ignore"
+        ),
+        components=0,  # most components of an image that are prompted; 0: as many as can be
+        chunk=8,  # prompts decoded at once: memory against speed
+        # whose stored embeddings are read, and a folder with its converted weights
+        sam=dict(name="mobile_sam", weights="weights/mobile_sam"),
     )
 
     config.evals = dict()  # dataset/split -> scored every n steps, and at the end
@@ -118,6 +148,38 @@ def get_config() -> ml_collections.ConfigDict:
     return config
 
 
+# What differs between the paper's code, the paper's text, and our reading of both.
+PRESETS = {
+    "release": dict(
+        rules=dict(overlap="any", emptied="keep", unlabelled="negative"),
+        teacher=dict(decay=0.999, every=100, warmup=False),
+        sam="mobile_sam",
+    ),
+    "paper": dict(
+        rules=dict(overlap="classes", emptied="keep", unlabelled="ignore"),
+        teacher=dict(decay=0.999, every=1, warmup=True),
+        sam="sam_vit_h",
+    ),
+    "fixed": dict(
+        rules=dict(overlap="classes", emptied="drop", unlabelled="ignore"),
+        teacher=dict(decay=0.999, every=1, warmup=True),
+        sam="sam_vit_h",
+    ),
+}
+
+
+def selftrain(config: ml_collections.ConfigDict, preset: str) -> ml_collections.ConfigDict:
+    """Switches the joint phase on, with the settings of one of `PRESETS`."""
+    if preset not in PRESETS:
+        raise ValueError(f"{preset!r} is no preset; there are: {', '.join(PRESETS)}.")
+    chosen = PRESETS[preset]
+    config.selftrain.enabled = True
+    config.selftrain.rules.update(chosen["rules"])
+    config.selftrain.teacher.update(chosen["teacher"])
+    config.selftrain.sam.update(name=chosen["sam"], weights=f"weights/{chosen['sam']}")
+    return config
+
+
 def finish(config: ml_collections.ConfigDict, mode: str) -> ml_collections.ConfigDict:
     """Returns the config of `mode`: as it is, or shrunk for "debug"."""
     if mode not in ("", "debug"):
@@ -140,6 +202,11 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     # Assigned where keys must go: update() merges nested dicts and would keep the real datasets.
     config.data.batch = dict(fake=2)
     config.data.update(crop=(64, 64), initial_size=None, threads=2, buffer=1, split="train")
+    if config.selftrain.enabled:
+        config.data.generated.batch = dict(fake=2)
+        config.selftrain.rules.update(min_area=40, num_points=3)
+        config.selftrain.sam.update(name="sam_debug", weights="")
+        config.selftrain.teacher.every = min(config.selftrain.teacher.every, 2)
     config.loss.num_points = 64
     config.evals = {"fake/train": 2}
     config.eval.update(protocol="native", limit=2, panels=2)

@@ -14,6 +14,7 @@ from clouds_jax.nn.class_heads import TextRows
 from clouds_jax.nn.ensemble import Ensemble, EnsembleSize
 from clouds_jax.nn.fpn import FPNHead, FPNSize
 from clouds_jax.nn.mask2former import Mask2FormerHead, class_map, class_scores
+from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.typing import Features
 
@@ -61,6 +62,7 @@ class Clouds(nnx.Module):
         spec: of the encoder.
         head: from features to an output, and from the output to class scores.
         ensemble: changes the output before it is scored; None: nothing does.
+        sam: refines pseudo-labels in the joint phase; never trained.
         encoder_dtype: of the encoder's weights and activations; the head takes float32.
     """
 
@@ -70,6 +72,7 @@ class Clouds(nnx.Module):
         head: nnx.Module,
         *,
         ensemble: Ensemble | None = None,
+        sam: PromptedMasks | None = None,
         encoder_dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -83,6 +86,7 @@ class Clouds(nnx.Module):
         )
         self.head = head
         self.ensemble = ensemble
+        self.sam = sam
         self.spec = spec
         self.encoder_dtype = encoder_dtype
 
@@ -124,6 +128,7 @@ def build_model(
     *,
     rows: TextRows | None = None,
     ensemble: EnsembleSize | None = None,
+    sam: DecoderSize | None = None,
     encoder_dtype: str = "float32",
     rngs: nnx.Rngs,
 ) -> Clouds:
@@ -135,6 +140,7 @@ def build_model(
         classes: k, without no-object.
         rows: of the class matrix, where `head.classifier` is "text".
         ensemble: its numbers; None: there is none.
+        sam: numbers of the part of SAM that turns points into masks; None: there is none.
         encoder_dtype: "float32" or "bfloat16".
     """
     spec = get_encoder(encoder)
@@ -146,6 +152,7 @@ def build_model(
         spec,
         made,
         ensemble=None if ensemble is None else Ensemble(ensemble, rngs=rngs),
+        sam=None if sam is None else PromptedMasks(sam, rngs=rngs),
         encoder_dtype=encoder_dtype,
         rngs=rngs,
     )

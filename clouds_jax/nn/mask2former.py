@@ -83,6 +83,13 @@ def class_scores(prediction: Prediction, size: tuple[int, int]) -> Float[Array, 
     return scores[:, :h]
 
 
+def coarse_class_map(prediction: Prediction) -> UInt8[Array, "b h4 w4"]:
+    """The class map of the last output at the size of its masks: cheap, to look at in training."""
+    votes = jax.nn.softmax(prediction.class_logits[-1])[..., :-1]
+    masks = jax.nn.sigmoid(prediction.mask_logits[-1])
+    return class_map(jnp.einsum("bhwq,bqk->bhwk", masks, votes))
+
+
 def class_map(scores: Float[Array, "b h w k"]) -> UInt8[Array, "b h w"]:
     """The class of the highest score."""
     return scores.argmax(-1).astype(jnp.uint8)

@@ -10,15 +10,17 @@ from clouds_jax.nn.sam_vit import SamViT, ViTSize
 from clouds_jax.nn.tiny_vit import TinyViT, TinyViTSize
 
 
+def decoder_size(encoder: ViTSize | TinyViTSize) -> DecoderSize:
+    """The decoder's numbers, which follow from the embedding's in all published models."""
+    dim = encoder.outputs
+    return DecoderSize(dim=dim, ffn=8 * dim, grid=encoder.grid, image=encoder.image)
+
+
 class Sam(PromptedMasks):
     """`PromptedMasks` together with the encoder of the images."""
 
     def __init__(self, encoder: ViTSize | TinyViTSize, *, rngs: nnx.Rngs):
-        # the decoder's numbers follow from the embedding's in all published models
-        same = DecoderSize(
-            dim=encoder.outputs, ffn=8 * encoder.outputs, grid=encoder.grid, image=encoder.image
-        )
-        super().__init__(same, rngs=rngs)
+        super().__init__(decoder_size(encoder), rngs=rngs)
         if isinstance(encoder, ViTSize):
             self.image_encoder = SamViT(encoder, rngs=rngs)
         else:

@@ -31,11 +31,6 @@ class Average:
             )
 
 
-def first_teacher(params: nnx.State) -> nnx.State:
-    """A float32 copy of the student's weights."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
-
-
 def follow(
     teacher: nnx.State, params: nnx.State, step: Int[Array, ""], average: Average
 ) -> nnx.State:

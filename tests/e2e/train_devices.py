@@ -8,7 +8,6 @@ import sys
 import jax
 
 from clouds_jax import parts, sharding, train_state, train_step
-from clouds_jax.data.classes import get_space
 from configs import warmup_gta
 
 COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
@@ -23,7 +22,7 @@ def run(config, shards, devices):
         parts.model_builder(config), tx, seed=0, mesh=mesh, rules=config.sharding
     )
     step = train_step.make_step(
-        graphdef, parts.loss(config), tx, classes=len(get_space(config.label_space)), mesh=mesh,
+        graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
         shardings=shardings, schedule=schedule,
     )  # fmt: skip
     batches = parts.batches(config, shards, mesh)

@@ -52,8 +52,8 @@ def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None, do
     )
     schedule = optim.make_schedule(lr=1e-2, steps=20, schedule="poly")
     step = train_step.make_step(
-        graphdef, segmentation.pixel_loss, tx, classes=CLASSES, mesh=mesh, shardings=shardings,
-        schedule=schedule, donate=donate,
+        graphdef, segmentation.pixel_loss, tx, prepare=train_step.labelled(CLASSES), mesh=mesh,
+        shardings=shardings, schedule=schedule, donate=donate,
     )  # fmt: skip
     return step, state, shardings, mesh
 

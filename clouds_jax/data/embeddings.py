@@ -1,0 +1,107 @@
+"""Shards of SAM's image embeddings, one record per generated image, beside the image shards.
+
+`{root}/{name}/{split}.{sam}.{h}x{w}-00000-of-00004.array_record` holds the embeddings of the
+images of "name/split", fitted to (h, w), in their order. A record is a msgpack map:
+
+    version   int       schema version
+    key       str       of the image
+    image     str       sha256 of the fitted image's pixels
+    shape     [2, n, n, d]  as it is and mirrored
+    data      bytes     float16
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+from jaxtyping import Float16, UInt8
+
+from clouds_jax.data import records
+from clouds_jax.data.records import RecordError
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """Of one image.
+
+    Attributes:
+        key: of the image.
+        image: `image_hash` of what was embedded.
+        values: of the image as it is, and of its mirror image.
+    """
+
+    key: str
+    image: str
+    values: Float16[np.ndarray, "2 n n d"]
+
+
+def image_hash(image: UInt8[np.ndarray, "h w 3"]) -> str:
+    """sha256 of the pixels."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def stem(root: Path, ref: str, sam: str, size: tuple[int, int]) -> Path:
+    """Path of the shards of "name/split", without their numbers."""
+    name, split = records.parse_ref(ref)
+    return root / name / f"{split}.{sam}.{size[0]}x{size[1]}"
+
+
+def shard_paths(root: Path, ref: str, sam: str, size: tuple[int, int], count: int) -> list[Path]:
+    """The files of `count` shards."""
+    path = stem(root, ref, sam, size)
+    return [path.with_name(records.shard_name(path.name, i, count)) for i in range(count)]
+
+
+def write(path: Path, embeddings: Iterable[Embedding]) -> None:
+    """Writes one shard; it takes its name when it is complete."""
+    with records.shard_writer(path) as writer:
+        for one in embeddings:
+            record = {
+                "version": SCHEMA_VERSION,
+                "key": one.key,
+                "image": one.image,
+                "shape": list(one.values.shape),
+                "data": one.values.tobytes(),
+            }
+            writer.write(msgpack.packb(record))
+
+
+class Embeddings:
+    """The embeddings of all images of "name/split", by the index of the image.
+
+    Shard i of n holds the images i, i + n, i + 2n, ...
+    """
+
+    def __init__(self, root: Path, ref: str, sam: str, size: tuple[int, int]):
+        path = stem(root, ref, sam, size)
+        self._paths = sorted(path.parent.glob(f"{path.name}-*-of-*.array_record"))
+        count = int(self._paths[0].stem.rpartition("-")[2]) if self._paths else 0
+        if not count or self._paths != shard_paths(root, ref, sam, size, count):
+            raise FileNotFoundError(
+                f"{ref} has no complete embeddings of {sam} at {size[0]}x{size[1]} (found"
+                f" {[p.name for p in self._paths]} below {path.parent}); make them: python -m"
+                f" clouds_jax.embed --shards {root} --ref {ref} --sam {sam}"
+                f" --size {size[0]} {size[1]} --weights <folder>"
+            )
+        self._readers = [ArrayRecordReader(str(p), "readahead_buffer_size:0") for p in self._paths]
+
+    def __len__(self) -> int:
+        return sum(reader.num_records() for reader in self._readers)
+
+    def __getitem__(self, index: int) -> Embedding:
+        place, shard = divmod(index, len(self._readers))
+        record = msgpack.unpackb(self._readers[shard].read([place])[0])
+        path = self._paths[shard]
+        if record["version"] != SCHEMA_VERSION:
+            raise RecordError(
+                f"{path} has schema version {record['version']}, this code reads"
+                f" {SCHEMA_VERSION}; remake it with python -m clouds_jax.embed."
+            )
+        values = np.frombuffer(record["data"], np.float16).reshape(record["shape"])
+        return Embedding(record["key"], record["image"], values)

@@ -1,0 +1,29 @@
+r"""Joint phase on GTA5 and generated images: CLOUDS, the last row of the paper's Table 1.
+
+    python -m clouds_jax.train --config configs/joint_gta.py --workdir runs/joint_gta \
+        --config.init_from=runs/warmup_gta
+
+Before it: the warm-up (`configs/warmup_gta.py`), shards of generated images (`generated/train`) and
+their embeddings (`python -m clouds_jax.embed`). A minute on a laptop, with made-up data:
+
+    python -m clouds_jax.train --config configs/joint_gta.py:debug --workdir runs/debug
+
+`:paper` and `:fixed` take the settings of the paper's text and of our reading instead of those of
+the released code; see `PRESETS` in `configs/base.py`.
+"""
+
+from configs import base, warmup_gta
+
+
+def get_config(mode: str = ""):
+    """The config; mode "debug", "release" (the default), "paper", "fixed"."""
+    config = warmup_gta.get_config()
+    base.selftrain(config, mode if mode in base.PRESETS else "release")
+    config.init_from = "runs/warmup_gta"
+    # of 8 images the paper's sampler draws 2.3 generated ones on average
+    config.data.batch = dict(gta5=6)
+    config.data.generated.batch = {"generated/train": 2}
+    config = base.finish(config, "" if mode in base.PRESETS else mode)
+    if mode == "debug":
+        config.init_from = ""
+    return config
