@@ -19,6 +19,12 @@ Down = Literal["3x3", "1x1", "pool"]
 _FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+def widths_of(width: int) -> tuple[int, int, int, int]:
+    """Channels of res2 to res5, where `width` is that of the first 3x3 convolutions."""
+    first = EXPANSION * width
+    return first, 2 * first, 4 * first, 8 * first
+
+
 def pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
     """1x1 convolution and batch norm."""
     conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)

@@ -33,8 +33,7 @@ class ResNetSize:
     @property
     def widths(self) -> tuple[int, int, int, int]:
         """Channels of res2 to res5."""
-        first = bottleneck.EXPANSION * self.width
-        return first, 2 * first, 4 * first, 8 * first
+        return bottleneck.widths_of(self.width)
 
 
 SIZES = {

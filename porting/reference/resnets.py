@@ -138,7 +138,8 @@ def timm_resnet(encoder: str) -> Reference:
 
     size = resnet.SIZES[encoder]
     channels = tuple(size.width << s for s in range(4))
-    model: Any = ResNet(Bottleneck, size.depths, channels=channels).eval()
+    block: Any = Bottleneck  # timm's annotation asks for an instance
+    model: Any = ResNet(block, size.depths, channels=channels).eval()
 
     def stem(x: torch.Tensor) -> torch.Tensor:
         return model.maxpool(model.act1(model.bn1(model.conv1(x))))
