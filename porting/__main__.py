@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from porting.commands import convert, diff, inspect, invert, parity, plan, roundtrip
+from porting.commands import convert, diff, inspect, invert, parity, plan, roundtrip, verify
 from porting.commands import list as list_
 
-_COMMANDS = (list_, inspect, plan, convert, invert, roundtrip, diff, parity)
+_COMMANDS = (list_, inspect, plan, convert, invert, roundtrip, diff, parity, verify)
 _EXAMPLES = """\
 examples:
   python -m porting list

@@ -71,7 +71,7 @@ def to_json(
         "tolerance": vars(tolerance),
         "dtype": sides.dtype,
         "device": jax.default_backend(),
-        "versions": _versions(),
+        "versions": versions(),
         "cases": [
             {
                 "name": case.name,
@@ -199,7 +199,8 @@ def _rules(sides: Sides) -> dict[str, dict[str, Any]]:
     return rules
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that take part, where they are installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

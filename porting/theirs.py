@@ -108,6 +108,11 @@ def _head(
     return Head(widths, size, len(matrix.counts), torch.from_numpy(matrix.rows), matrix.counts)
 
 
+def heads(size: str) -> int:
+    """Attention heads of random models."""
+    return _HEADS[size].num_heads
+
+
 def encoder_name(table: Table, size: str, encoder: str | None = None) -> str:
     """Our name of the encoder of random models."""
     family = FAMILIES[table.name]
