@@ -5,8 +5,7 @@ colour jitter, SAM refines its labels, and all of it runs inside the one compile
 """
 
 import dataclasses
-import typing
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from clouds_jax.train_step import Examples, Prepare, Work
 from clouds_jax.typing import Batch, Features, Generated, Metrics, Prediction, Targets
 
 _MASK_STRIDE = 4
+_LABELS = ("teacher", "online", "stored")
 _GENERATED, _POINTS = 1, 2  # folded into a step's key
 
 
@@ -39,17 +39,16 @@ class SelfTraining:
         chunk: prompts decoded at once.
     """
 
-    labels: Literal["teacher", "online", "stored"] = "online"
+    labels: str = "online"
     average: Average = Average()
     rules: RefineRules = RefineRules()
     components: int | None = None
     chunk: int = 8
 
     def __post_init__(self):
-        allowed = typing.get_args(typing.get_type_hints(type(self))["labels"])
-        if self.labels not in allowed:
+        if self.labels not in _LABELS:
             raise ValueError(
-                f"SelfTraining.labels is {self.labels!r}; allowed are: {', '.join(allowed)}."
+                f"SelfTraining.labels is {self.labels!r}; allowed are: {', '.join(_LABELS)}."
             )
 
 

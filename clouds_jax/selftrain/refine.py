@@ -6,12 +6,17 @@ runs them on the host, the training step inside its compiled program.
 
 import dataclasses
 import typing
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
 IGNORE = 255
+_ALLOWED = {
+    "overlap": ("any", "classes"),
+    "emptied": ("keep", "drop"),
+    "unlabelled": ("negative", "ignore"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +36,15 @@ class RefineRules:
 
     min_area: int = 5000
     num_points: int = 5
-    overlap: Literal["any", "classes"] = "any"
-    emptied: Literal["keep", "drop"] = "keep"
-    unlabelled: Literal["negative", "ignore"] = "negative"
+    overlap: str = "any"
+    emptied: str = "keep"
+    unlabelled: str = "negative"
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            allowed = typing.get_args(field.type)
-            if allowed and getattr(self, field.name) not in allowed:
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"RefineRules.{field.name} is {getattr(self, field.name)!r}; allowed are: "
+                    f"RefineRules.{name} is {getattr(self, name)!r}; allowed are: "
                     f"{', '.join(allowed)}."
                 )
 

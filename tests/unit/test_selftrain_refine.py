@@ -1,0 +1,168 @@
+"""Refinement inside a compiled program against the same steps on the host, one after another."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from flax import nnx
+
+from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
+from clouds_jax.selftrain import online, refine
+
+CLASSES = 5
+SIZE = (48, 64)
+SAM = DecoderSize(dim=32, heads=4, depth=2, ffn=32, grid=8, image=128)
+SMALL = {
+    name: dataclasses.replace(rules, min_area=30, num_points=3)
+    for name, rules in refine.PRESETS.items()
+}
+
+
+@pytest.fixture(scope="module")
+def sam():
+    model = PromptedMasks(SAM, rngs=nnx.Rngs(0))
+    # masks of a random model cover nothing or all; this makes them differ from place to place
+    for layer in model.mask_decoder.mask_maps:
+        layer[-1].kernel[...] = 20 * layer[-1].kernel[...]
+    return model
+
+
+def label_map(seed):
+    """Regions with rough borders, some below the smallest area, some ignored pixels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, CLASSES, (6, 8)).astype(np.uint8)
+    label = coarse.repeat(8, 0).repeat(8, 1)
+    rough = rng.random(label.shape) < 0.08
+    label[rough] = rng.integers(0, CLASSES, rough.sum())
+    label[:3, :9] = 255
+    return label
+
+
+def by_hand(sam, embedding, label, bits, rules):
+    """Spec 4.5 step by step, with scipy; the decoder alone is shared."""
+    masks, classes = [], []
+    for value in range(CLASSES):
+        regions, count = scipy.ndimage.label(label == value)
+        for region in range(1, count + 1):
+            inside = np.argwhere(regions == region)
+            if len(inside) <= rules.min_area:
+                continue
+            left, chosen = list(range(len(inside))), []
+            for number in bits[len(classes)]:
+                chosen.append(left.pop(int(number) % len(left)))
+            points = inside[chosen][:, ::-1].astype(np.float32) * np.float32(SAM.image / max(SIZE))
+            kinds = np.ones((1, len(points)), np.int32)
+            masks.append(np.asarray(decode(sam, embedding, points[None], kinds))[0])
+            classes.append(value)
+    if not masks:
+        return label, np.array([(label == k).any() for k in range(CLASSES)])
+    masks, classes = np.stack(masks), np.array(classes)
+    out = np.full(SIZE, 255, np.uint8)
+    present = np.zeros(CLASSES, bool)
+    for value in np.unique(classes):
+        union = np.zeros(SIZE, bool)
+        for i in np.flatnonzero(classes == value):
+            others = np.arange(len(classes)) != i
+            if rules.overlap == "classes":
+                others = classes != value
+            union |= masks[i] & ~masks[others].any(0)
+        out[union] = value
+        present[value] = union.any() or rules.emptied == "keep"
+    return out, present
+
+
+def decode(sam, embedding, points, kinds):
+    graphdef, state = nnx.split(sam)
+    return _decode(graphdef, state, *map(jnp.asarray, (embedding, points, kinds)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(graphdef, state, *args):
+    return online.best_masks(nnx.merge(graphdef, state), *args, SIZE)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_equals_the_steps_by_hand_for_the_same_random_numbers(sam, name):
+    rules = SMALL[name]
+    labels = np.stack([label_map(seed) for seed in range(3)])
+    labels[2] = label_map(2) * 0 + (np.indices(SIZE).sum(0) % 2)  # nothing large enough
+    rng = np.random.default_rng(3)
+    embeddings = rng.normal(size=(3, SAM.grid, SAM.grid, SAM.dim)).astype(np.float32)
+    bits = np.asarray(online.draws(jax.random.split(jax.random.key(0), 3), SIZE, rules))
+    graphdef, state = nnx.split(sam)
+
+    @jax.jit
+    def run(state, *arrays):
+        model = nnx.merge(graphdef, state)
+        return online.refine_labels(model, *arrays, rules=rules, classes=CLASSES, chunk=4)
+
+    found = run(state, embeddings, labels, bits)
+    counts = []
+    for i in range(3):
+        label, present = by_hand(sam, embeddings[i], labels[i], bits[i], rules)
+        np.testing.assert_array_equal(found.label[i], label)
+        np.testing.assert_array_equal(found.present[i], present)
+        counts.append(int(found.components[i]))
+    assert counts[0] > 4 and counts[1] > 4  # more than one chunk
+    assert counts[2] == 0 and (np.asarray(found.label[2]) == labels[2]).all()
+    shares = found.confirmed + found.changed + found.dropped
+    np.testing.assert_allclose(shares, 1, atol=1e-6)
+
+
+def claims_of(masks, classes, xp):
+    claims = refine.no_claims(masks.shape[1:], xp)
+    return refine.claim(claims, xp.asarray(masks), xp.asarray(classes), xp)
+
+
+@pytest.mark.parametrize("name", refine.PRESETS)
+def test_numpy_and_jax_give_the_same(name):
+    rules = refine.PRESETS[name]
+    rng = np.random.default_rng(0)
+    masks, classes = rng.random((7, 9, 11)) < 0.3, rng.integers(0, CLASSES, 7).astype(np.uint8)
+    teacher = rng.integers(0, CLASSES, (9, 11)).astype(np.uint8)
+    results = []
+    for xp in (np, jnp):
+        label = refine.resolve(claims_of(masks, classes, xp), rules, xp)
+        valid = xp.asarray(np.arange(7) < 6)
+        results.append(
+            refine.targets(
+                xp.asarray(teacher), label, xp.asarray(classes), valid, rules, CLASSES, xp
+            )
+        )
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+
+
+# three masks in a row of six pixels: class 1, class 1, class 2
+MASKS = np.array([[[1, 1, 0, 0, 0, 0]], [[0, 1, 1, 1, 0, 0]], [[0, 0, 0, 1, 1, 0]]], bool)
+IDS = np.array([1, 1, 2], np.uint8)
+
+
+@pytest.mark.parametrize(
+    "overlap, expected", [("any", [1, 255, 1, 255, 2, 255]), ("classes", [1, 1, 1, 255, 2, 255])]
+)
+def test_overlaps_within_and_across_classes(overlap, expected):
+    rules = refine.RefineRules(overlap=overlap)
+    assert refine.resolve(claims_of(MASKS, IDS, np), rules)[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "emptied, expected", [("keep", [False, True, True]), ("drop", [False, True, False])]
+)
+def test_a_class_whose_masks_were_all_dropped(emptied, expected):
+    rules = refine.RefineRules(emptied=emptied)
+    masks = np.array([[[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 1, 1, 0]]], bool)
+    ids, valid = np.array([1, 2, 2], np.uint8), np.ones(3, bool)
+    label = refine.resolve(claims_of(masks, ids, np), rules)
+    _, present = refine.targets(np.zeros((1, 4), np.uint8), label, ids, valid, rules, 3)
+    assert present.tolist() == expected
+
+
+def test_an_unknown_rule_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="overlap is 'none'; allowed are: any, classes"):
+        refine.RefineRules(overlap="none")
