@@ -9,8 +9,9 @@ pytest.importorskip("torch")
 import torch
 
 from clouds_jax.encoders import get_encoder
+from clouds_jax.nn import text
 from clouds_jax.nn.sizes import HeadSize
-from porting.reference import encoders, mask2former
+from porting.reference import encoders, mask2former, resnets
 from porting.rules import plan
 from porting.tables import get_table
 from porting.targets import choose
@@ -58,9 +59,20 @@ def head():
 def test_open_clips_large_model_fits_and_is_told_by_its_shapes(clip):
     assert len(clip) == 543  # spec 8.1
     target, found = planned("open_clip_convnext", clip)
-    assert target.encoder == LARGE
-    assert len(found.used) == 345
-    assert all(not name.startswith("visual.") for name in found.dropped)
+    assert target.encoder == LARGE and target.text == text.SIZES[LARGE]
+    assert len(found.used) == 543 and not found.dropped
+    target, found = planned("open_clip_text", clip)
+    assert target.encoder is None and target.text == text.SIZES[LARGE]
+    assert len(found.used) == 543 - 345 and len(found.dropped) == 345
+
+
+@pytest.mark.parametrize("encoder", ["clip_resnet50", "clip_resnet101"])
+def test_a_text_tower_of_openais_is_told_by_the_encoder_beside_it(encoder):
+    source = meta(lambda: resnets.open_clip_resnet(encoder, text=True).module)
+    for family in ("open_clip_resnet", "open_clip_text"):
+        assert planned(family, source)[0].text == text.SIZES[encoder]
+    source["input_resolution"] = jax.ShapeDtypeStruct((), np.int32)  # as in OpenAI's archives
+    assert "input_resolution" in planned("open_clip_text", source)[1].dropped
 
 
 @pytest.mark.parametrize("encoder", ["convnext_base", "convnext_xxlarge"])
@@ -87,12 +99,46 @@ def test_a_clouds_checkpoint_of_full_size_fits(clip, head):
     assert len(source) == 837
     target, found = planned("clouds", source)
     assert target.encoder == LARGE and target.head == HeadSize() and target.classes == 19
-    assert len(found.used) == 345 + 292
+    assert len(found.used) == 543 + 292
+    assert target.text == text.SIZES[LARGE]
 
 
 def test_a_clouds_checkpoint_without_its_clip_gives_a_head(head):
     target, _ = planned("clouds", shapes(mask2former.to_original(head)))
     assert target.encoder is None and set(target.want) == {"head"}
+
+
+def original_head(classifier, queries=100):
+    size = HeadSize(classifier=classifier, num_queries=queries)
+    with torch.device("meta"):
+        module = mask2former.Head(
+            get_encoder(LARGE).widths, size, 19, torch.ones(19, 768), [1] * 19
+        )
+    return shapes(mask2former.to_original(module.state_dict()))
+
+
+def test_fc_clips_checkpoint_fits_and_takes_its_clip_from_a_second_file(clip):
+    source = original_head("text", queries=250)
+    source["criterion.empty_weight"] = jax.ShapeDtypeStruct((134,), np.float32)
+    assert len(source) == 303  # spec 1.9
+    target, found = planned("fcclip", source)
+    assert target.head == HeadSize(classifier="text", num_queries=250)
+    assert target.encoder is None and target.classes is None and target.embedding == 768
+    assert list(found.dropped) == ["criterion.empty_weight"]
+    prefix = get_table("fcclip").clip_prefix
+    target, _ = planned("fcclip", source | {prefix + name: leaf for name, leaf in clip.items()})
+    assert set(target.want) == {"encoder", "text", "head"} and target.encoder == LARGE
+
+
+@pytest.mark.parametrize("classifier", ["text", "pooled"])
+def test_clouds_checkpoints_with_the_other_class_heads_fit(classifier):
+    source = original_head(classifier)
+    source["void_embedding.weight"] = jax.ShapeDtypeStruct((1, 768), np.float32)
+    target, found = planned(f"clouds_{classifier}", source)
+    assert target.head.classifier == classifier
+    # the pooled one never reads the void embedding
+    assert list(found.dropped) == ([] if classifier == "text" else ["void_embedding.weight"])
+    assert target.classes == (None if classifier == "text" else 19)
 
 
 def test_a_text_classifier_head_is_refused_by_name(head):
