@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from porting.compare import Tap
+from porting.compare import ROUNDINGS, Tap
 from porting.parity import Case
 from porting.sides import Sides
 from porting.tolerances import MIOU_BOUND, Tolerance
@@ -93,7 +93,8 @@ def to_markdown(report: dict[str, Any], cases: Sequence[Case]) -> str:
         "",
         f"{report['dtype']} on {report['device']}. Bounds on the largest error over the standard"
         f" deviation of the reference: {report['tolerance']['model']:g} after a chain,"
-        f" {report['tolerance']['block']:g} for one block on the reference's input. At least"
+        f" {report['tolerance']['block']:g} for one block on the reference's input, or"
+        f" {ROUNDINGS} times the reference's own rounding where that is more. At least"
         f" {report['tolerance']['agreement']:.2%} of the argmax over the last axis equal, wherever"
         " the reference's own argmax is more than rounding: `undecided` counts the positions whose"
         " two largest values differ in float64 by at most twice the largest rounding error of the"
@@ -166,10 +167,10 @@ def _table(case: Case) -> list[str]:
     bad = first_bad(case)
     for tap in case.taps:
         verdict = "reported only" if not tap.judged else "ok" if tap.good else "**OUT**"
-        if verdict == "ok" and tap.bound is None:
-            verdict = "argmax ok; the reference's own rounding is above the bound"
-        name = f"**`{tap.name}`**" if tap is bad else f"`{tap.name}`"
         own = tap.reference
+        if verdict == "ok" and own and tap.bound == ROUNDINGS * own.ratio:
+            verdict = f"ok, bound {tap.bound:.1e} by the reference's rounding"
+        name = f"**`{tap.name}`**" if tap is bad else f"`{tap.name}`"
         cells = [
             name,
             tap.view,
