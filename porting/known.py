@@ -125,7 +125,8 @@ KNOWN: tuple[Known, ...] = (
         "package:efficientnet_lite0",
         "Apache-2.0",
         "efficientnet_lite0",
-        sha256="57934424",
+        bytes=18_826_032,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     Known(
         "open_clip_resnet",
