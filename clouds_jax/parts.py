@@ -45,6 +45,9 @@ from clouds_jax.typing import Batch, Generated
 _ON_DEVICES = 2  # batches that wait on the devices
 _HEADS = {"mask2former": HeadSize, "fpn": FPNSize}
 
+# as written in configs/, or its JSON as a run keeps it
+Config = ConfigDict | Mapping[str, Any]
+
 
 def check(config: ConfigDict, mesh: Mesh) -> None:
     """Refuses what could only fail later, or train something else than was meant."""
@@ -104,7 +107,7 @@ def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
             )
 
 
-def selftraining(config: Mapping[str, Any]) -> SelfTraining:
+def selftraining(config: Config) -> SelfTraining:
     """The settings of the joint phase."""
     c = config["selftrain"]
     return SelfTraining(
@@ -193,7 +196,7 @@ def _generated(config: ConfigDict, shards: pathlib.Path) -> grain.IterDataset:
     )  # fmt: skip
 
 
-def _asks_sam(config: Mapping[str, Any]) -> bool:
+def _asks_sam(config: Config) -> bool:
     """Whether steps ask SAM; the configs of runs from before it say nothing of it."""
     settings = config.get("selftrain") or {}
     return bool(settings) and settings["enabled"] and settings["labels"] == "online"
@@ -207,7 +210,7 @@ def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:
     return wanted
 
 
-def model_builder(config: Mapping[str, Any]) -> Callable[[nnx.Rngs], Clouds]:
+def model_builder(config: Config) -> Callable[[nnx.Rngs], Clouds]:
     """`build(rngs)` of the model that a config (or its JSON) describes."""
     numbers = _model_numbers(config)
 
@@ -217,7 +220,7 @@ def model_builder(config: Mapping[str, Any]) -> Callable[[nnx.Rngs], Clouds]:
     return build_it
 
 
-def _model_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+def _model_numbers(config: Config) -> dict[str, Any]:
     """The arguments of `build_model`."""
     head, encoder = head_size(config), config["encoder"]
     names = prompts.class_names(config["label_space"])
@@ -237,13 +240,13 @@ def _model_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def head_size(config: Mapping[str, Any]) -> HeadSize | FPNSize:
+def head_size(config: Config) -> HeadSize | FPNSize:
     """The numbers of the head."""
     head = {k: v for k, v in dict(config["head"]).items() if k != "ensemble"}
     return _HEADS[head.pop("name")](**head)
 
 
-def ensemble_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def ensemble_of(config: Config) -> dict[str, Any] | None:
     """The settings of the ensemble, or None where it is off; runs from before it have none."""
     settings = dict(config["head"].get("ensemble") or {})
     return settings if settings.pop("enabled", False) else None

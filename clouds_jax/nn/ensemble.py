@@ -32,6 +32,11 @@ class EnsembleSize:
     beta: float = 0.8
     valid_masks: bool = False
 
+    def __post_init__(self):
+        for name in ("alpha", "beta"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"EnsembleSize.{name} is {share}; a share lies in 0..1.")
+
 
 class Ensemble(nnx.Module):
     """Asks the frozen encoder what each mask shows; nothing of it is trained.

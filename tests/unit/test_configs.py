@@ -6,7 +6,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from clouds_jax import parts, sharding
+from clouds_jax import checkpoint, parts, sharding
 from clouds_jax.data import records
 from clouds_jax.data.datasets import DATASETS
 
@@ -103,6 +103,13 @@ def test_the_papers_runs_have_the_papers_numbers(load, name, steps, lr, schedule
         ("encoder.name", "convnext_big", "ENCODERS has no 'convnext_big'; it has: convnext_debug"),
         ("head.name", "segformer", "must be one of: mask2former, fpn"),
         ("head.num_queries", 5, "19 classes need at least 19"),
+        (
+            "head.classifier",
+            "clip",
+            "classifier is 'clip'; it must be one of: linear, text, pooled",
+        ),
+        ("head.ensemble", {"enabled": True, "alpha": 1.5}, "alpha is 1.5; a share lies in 0..1"),
+        ("head.ensemble", {"enabled": True, "trained_space": "pascal"}, "SPACES has no 'pascal'"),
         ("data.crop", (64, 50), "multiples of 32"),
         ("data.batch.fake", 3, "sums to 3 images; 2 devices need a multiple of 2"),
         ("label_space", "pascal", "pascal"),
@@ -114,10 +121,34 @@ def test_values_that_could_only_fail_later_are_refused_at_once(load, key, value,
     config = load("warmup_gta", "debug")
     if key == "evals":
         config.evals = value
+    elif isinstance(value, dict):
+        config.update_from_flattened_dict({f"{key}.{name}": x for name, x in value.items()})
     else:
         config.update_from_flattened_dict({key: value})
     with pytest.raises((ValueError, KeyError), match=message):
         parts.check(config, sharding.make_mesh())
+
+
+@pytest.mark.parametrize("switch", ["head.classifier", "head.ensemble.enabled"])
+def test_only_encoders_with_a_text_tower_can_compare_with_names(load, switch):
+    config = load("warmup_gta", "debug")
+    value = "text" if switch == "head.classifier" else True
+    config.update_from_flattened_dict({switch: value})
+    parts.check(config, sharding.make_mesh())
+    config.encoder.name = "efficientnet_lite0"
+    with pytest.raises(ValueError, match="'efficientnet_lite0' has no text tower.*convnext_large"):
+        parts.check(config, sharding.make_mesh())
+
+
+def test_a_config_from_before_there_were_class_heads_describes_the_same_model(load):
+    config = load("warmup_gta", "debug").to_dict()
+    older = {key: value for key, value in config.items()}
+    older["head"] = {k: v for k, v in config["head"].items() if k not in ("classifier", "ensemble")}
+    assert parts.head_size(older) == parts.head_size(config)
+    assert parts.ensemble_of(older) is None
+    assert not checkpoint.changed_keys(older, config)
+    changed = config | {"head": config["head"] | {"classifier": "text"}}
+    assert checkpoint.changed_keys(older, changed) == ['head.classifier "linear", now "text"']
 
 
 def test_a_run_without_encoder_weights_names_the_command_that_makes_them(load):
