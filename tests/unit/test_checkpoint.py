@@ -31,6 +31,14 @@ def test_weights_come_back_as_they_were(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
 
 
+def test_parts_of_weights_can_be_read_alone(tmp_path):
+    checkpoint.save_weights(tmp_path / "w", TREE | {"text": {"x": np.ones(2)}}, {"source": "here"})
+    tree, provenance = checkpoint.load_weights(tmp_path / "w", ("text", "head"))
+    assert list(tree) == ["text"] and provenance == {"source": "here"}
+    np.testing.assert_array_equal(tree["text"]["x"], np.ones(2))
+    assert checkpoint.load_weights(tmp_path / "w", ("head",))[0] == {}
+
+
 def test_existing_weights_are_replaced_only_when_asked(tmp_path):
     checkpoint.save_weights(tmp_path / "w", TREE, {"version": 1})
     with pytest.raises(FileExistsError, match="choose another folder or ask to overwrite"):
