@@ -61,12 +61,13 @@ class PatchEmbedding(nnx.Module):
     """Strided convolution over patches that overlap, then LayerNorm."""
 
     def __init__(self, inputs: int, outputs: int, *, size: int, stride: int, rngs: nnx.Rngs):
+        half = (size // 2, size // 2)
         self.conv = convolution.Conv(
             inputs,
             outputs,
             size=size,
             stride=stride,
-            padding=((size // 2, size // 2),) * 2,
+            padding=(half, half),
             kernel_init=_FAN_OUT,
             bias_init=layers.ZEROS,
             rngs=rngs,

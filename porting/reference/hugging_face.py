@@ -96,9 +96,7 @@ def _segformer(size: mix_transformer.MiTSize, segmenter: bool) -> Any:
     prepare()
     import transformers
 
-    config = transformers.SegformerConfig(
-        depths=list(size.depths), hidden_sizes=list(size.widths), num_labels=19
-    )
+    config = transformers.SegformerConfig(depths=list(size.depths), hidden_sizes=list(size.widths))
     if segmenter:
         return transformers.SegformerForSemanticSegmentation(config).eval()
     return transformers.SegformerForImageClassification(config).eval()
@@ -235,9 +233,9 @@ def convnext_config(size: convnext.ConvNeXtSize) -> Any:
     """The config of one of our sizes, with all four features."""
     import transformers
 
-    return transformers.ConvNextConfig(
-        depths=list(size.depths), hidden_sizes=list(size.widths), out_features=_STAGES
-    )
+    config = transformers.ConvNextConfig(depths=list(size.depths), hidden_sizes=list(size.widths))
+    config.out_features = _STAGES
+    return config
 
 
 def convnext_backbone(model: Any) -> Reference:
