@@ -31,8 +31,8 @@ def compare_sam(record: "SamRecord", model: PromptedMasks, tolerance: Tolerance)
     prompts = record.points, record.labels
     taps = []
 
-    def check(name: str, view: View, ours: Any, theirs: Any) -> None:
-        taps.append(compare(name, view, ours, theirs, bounds))
+    def check(name: str, view: View, ours: Any, theirs: Any, exact: Any = None) -> None:
+        taps.append(compare(name, view, ours, theirs, bounds, exact=exact))
 
     before = record.images
     if isinstance(model, Sam):
@@ -41,7 +41,7 @@ def compare_sam(record: "SamRecord", model: PromptedMasks, tolerance: Tolerance)
         ):
             if name != our_name:
                 raise ValueError(f"step {name} of the reference is {our_name} of ours")
-            check(name, "block", block(before), theirs)
+            check(name, "block", block(before), theirs, record.exact[name])
             before = theirs
     logits, iou = decode(record.embedding[0], *prompts)
     check("masks", "block", logits, record.logits)

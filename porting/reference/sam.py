@@ -6,7 +6,7 @@ No package on PyPI holds MobileSAM's own TinyViT, so it is written here, by the 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,14 @@ from torch import nn
 from torch.nn import functional
 
 from clouds_jax.nn import sam_vit, tiny_vit
+from clouds_jax.nn.sam_decoder import DecoderSize
+from clouds_jax.sam import get_sam
 from porting import _torchvision
 from porting.reference.randomise import randomise
 
-Step = tuple[str, Callable[[torch.Tensor], torch.Tensor]]
+Function = Callable[[torch.Tensor], torch.Tensor]
+# name, the module with the weights, what it does from NCHW to NCHW
+Step = tuple[str, nn.Module, Function]
 
 _VITS = {"sam_vit_b": "vit_b", "sam_vit_l": "vit_l", "sam_vit_h": "vit_h"}
 _TINY_VITS = {
@@ -37,6 +41,7 @@ class SamRecord:
     Attributes:
         images: normalised and padded, (1, s, s, 3); None for a decoder alone.
         outputs: step of the image encoder -> its output, (1, h, w, c).
+        exact: the same in float64, from the same float32 inputs.
         embedding: of the image, (1, g, g, d).
         points: (n, p, 2), pixels of the encoder's input.
         labels: (n, p): 1 inside the object, 0 outside, -1 for no point.
@@ -47,6 +52,7 @@ class SamRecord:
 
     images: np.ndarray | None
     outputs: dict[str, np.ndarray]
+    exact: dict[str, np.ndarray]
     embedding: np.ndarray
     points: np.ndarray
     labels: np.ndarray
@@ -61,20 +67,22 @@ def sam(name: str | None) -> Any:
     from segment_anything import sam_model_registry
 
     if name is None:
-        return with_decoder(nn.Identity(), 256, 64, 1024)
+        return _with_decoder(nn.Identity(), DecoderSize())
     if name in _VITS:
         return sam_model_registry[_VITS[name]]()
     if name in _TINY_VITS:
-        size = tiny_vit.SIZES[_TINY_VITS[name]]
-        return with_decoder(TinyViT(size), size.outputs, size.grid, size.image)
-    return small_vit(sam_vit.SIZES[name.removeprefix("sam_")])
+        encoder: nn.Module = TinyViT(tiny_vit.SIZES[_TINY_VITS[name]])
+    else:
+        encoder = _small_vit(sam_vit.SIZES[name.removeprefix("sam_")])
+    spec = get_sam(name)
+    return _with_decoder(encoder, spec.decoder, pixel_mean=spec.mean, pixel_std=spec.std)
 
 
-def small_vit(size: sam_vit.ViTSize) -> Any:
-    """A SAM with segment_anything's ViT of any size."""
+def _small_vit(size: sam_vit.ViTSize) -> nn.Module:
+    """segment_anything's ViT of any size."""
     from segment_anything.modeling import ImageEncoderViT
 
-    encoder = ImageEncoderViT(
+    return ImageEncoderViT(
         img_size=size.image,
         embed_dim=size.width,
         depth=size.depth,
@@ -85,18 +93,21 @@ def small_vit(size: sam_vit.ViTSize) -> Any:
         window_size=size.window,
         global_attn_indexes=tuple(range(size.group - 1, size.depth, size.group)),
     )
-    return with_decoder(encoder, size.outputs, size.grid, size.image)
 
 
-def with_decoder(encoder: nn.Module, dim: int, grid: int, image: int) -> Any:
-    """A SAM of this image encoder; its numbers but these are the published ones."""
+def _with_decoder(encoder: nn.Module, size: DecoderSize, **statistics: Sequence[float]) -> Any:
+    """A SAM of this image encoder, with segment_anything's other parts."""
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-    transformer = TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=8, mlp_dim=8 * dim)
+    dim = size.dim
+    transformer = TwoWayTransformer(
+        depth=size.depth, embedding_dim=dim, num_heads=size.heads, mlp_dim=size.ffn
+    )
     model = Sam(
         encoder,
-        PromptEncoder(dim, (grid, grid), (image, image), mask_in_chans=16),
+        PromptEncoder(dim, (size.grid,) * 2, (size.image,) * 2, mask_in_chans=16),
         MaskDecoder(transformer_dim=dim, transformer=transformer, iou_head_hidden_dim=dim),
+        **statistics,
     )
     return model.eval()
 
@@ -137,10 +148,13 @@ def record(
     embedding: np.ndarray | None = None,
 ) -> SamRecord:
     """Runs a SAM step by step, on images or, a decoder alone, on embeddings; see `SamRecord`."""
-    outputs = {}
+    outputs, exact = {}, {}
     if images is not None:
         x = _to_torch(images)
-        for name, step in steps(model.image_encoder):
+        for name, module, step in steps(model.image_encoder):
+            module.double()
+            exact[name] = _to_ours(step(x.double()))
+            module.float()  # bit for bit what it was
             x = step(x)
             outputs[name] = _to_ours(x)
     elif embedding is not None:
@@ -164,7 +178,7 @@ def record(
 
     first = decode(None)
     again = ours(decode(first[0][:, :1]))
-    return SamRecord(images, outputs, _to_ours(x), points, labels, *ours(first), again)
+    return SamRecord(images, outputs, exact, _to_ours(x), points, labels, *ours(first), again)
 
 
 def _to_torch(x: np.ndarray) -> torch.Tensor:
@@ -183,11 +197,12 @@ def steps(encoder: Any) -> tuple[Step, ...]:
     def patch(x: torch.Tensor) -> torch.Tensor:
         return _first(encoder.patch_embed(x) + encoder.pos_embed)
 
-    def on_tokens(block: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def on_tokens(block: nn.Module) -> Function:
         return lambda x: _first(block(_last(x)))
 
-    blocks = [(f"blocks.{i}", on_tokens(block)) for i, block in enumerate(encoder.blocks)]
-    return (("patch", patch), *blocks, ("neck", encoder.neck))
+    blocks = [(f"blocks.{i}", block, on_tokens(block)) for i, block in enumerate(encoder.blocks)]
+    neck = encoder.neck
+    return (("patch", encoder.patch_embed, patch), *blocks, ("neck", neck, neck))
 
 
 def _first(x: torch.Tensor) -> torch.Tensor:
@@ -327,15 +342,16 @@ class TinyViT(nn.Module):
         self.img_size = size.image
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for _, step in _tiny_vit_steps(self):
+        for _, _, step in _tiny_vit_steps(self):
             x = step(x)
         return x
 
 
 def _tiny_vit_steps(encoder: Any) -> tuple[Step, ...]:
-    found: list[Step] = [("patch", encoder.patch_embed.seq)]
+    found = {"patch": encoder.patch_embed.seq}
     for s, stage in enumerate(encoder.layers):
-        found += [(f"stages.{s}.blocks.{i}", block) for i, block in enumerate(stage.blocks)]
+        found |= {f"stages.{s}.blocks.{i}": block for i, block in enumerate(stage.blocks)}
         if stage.downsample is not None:
-            found.append((f"stages.{s}.merging", stage.downsample))
-    return (*found, ("neck", encoder.neck))
+            found[f"stages.{s}.merging"] = stage.downsample
+    found["neck"] = encoder.neck
+    return tuple((name, module, module) for name, module in found.items())
