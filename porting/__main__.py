@@ -19,7 +19,13 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "family", "") is None:
+        # argparse takes a family that options part from its file for the file
+        args.family, args.file, rest = args.file, rest[0], []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.run(args)
     except (ValueError, OSError, KeyError) as error:

@@ -120,5 +120,5 @@ def test_the_report_highlights_the_first_bad_tap(tmp_path):
 
 
 def test_an_unknown_device_is_answered_with_the_known_ones():
-    with pytest.raises(KeyError, match="no row for int4 on abacus; it has: float32 on cpu"):
+    with pytest.raises(KeyError, match="no row for int4 on abacus; it has: bfloat16 on cpu"):
         get_tolerance("int4", "abacus")
