@@ -7,7 +7,7 @@ No package on PyPI holds MobileSAM's own TinyViT, so it is written here, by the 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -82,20 +82,21 @@ def _small_vit(size: sam_vit.ViTSize) -> nn.Module:
     """segment_anything's ViT of any size."""
     from segment_anything.modeling import ImageEncoderViT
 
+    norm: Any = functools.partial(nn.LayerNorm, eps=1e-6)
     return ImageEncoderViT(
         img_size=size.image,
         embed_dim=size.width,
         depth=size.depth,
         num_heads=size.heads,
         out_chans=size.outputs,
-        norm_layer=functools.partial(nn.LayerNorm, eps=1e-6),
+        norm_layer=norm,
         use_rel_pos=True,
         window_size=size.window,
         global_attn_indexes=tuple(range(size.group - 1, size.depth, size.group)),
     )
 
 
-def _with_decoder(encoder: nn.Module, size: DecoderSize, **statistics: Sequence[float]) -> Any:
+def _with_decoder(encoder: Any, size: DecoderSize, **statistics: Any) -> Any:
     """A SAM of this image encoder, with segment_anything's other parts."""
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
@@ -105,7 +106,7 @@ def _with_decoder(encoder: nn.Module, size: DecoderSize, **statistics: Sequence[
     )
     model = Sam(
         encoder,
-        PromptEncoder(dim, (size.grid,) * 2, (size.image,) * 2, mask_in_chans=16),
+        PromptEncoder(dim, (size.grid, size.grid), (size.image, size.image), mask_in_chans=16),
         MaskDecoder(transformer_dim=dim, transformer=transformer, iou_head_hidden_dim=dim),
         **statistics,
     )
@@ -259,7 +260,9 @@ class _Attention(nn.Module):
         heads = self.attention_biases.shape[0]
         qkv = self.qkv(self.norm(x)).view(n, tokens, heads, 3, width // heads)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        scores = (q @ k.mT) * (width // heads) ** -0.5 + self.attention_biases[:, self.index]
+        scores = (q @ k.mT) * (width // heads) ** -0.5 + self.attention_biases[
+            :, cast(torch.Tensor, self.index)
+        ]
         return self.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, width))
 
 
@@ -298,7 +301,7 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
-    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None):
+    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
