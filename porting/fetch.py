@@ -125,6 +125,7 @@ def download(url: str, *, sha256: str = "", name: str = "") -> Path:
             raise OSError(f"{url} has sha256 {digest.hexdigest()}, not {sha256}: do not use it.")
         os.replace(temporary, path)
     except urllib.error.HTTPError as error:
+        error.close()
         raise FileNotFoundError(f"{url}: {error.code} {error.reason}.") from error
     except (urllib.error.URLError, TimeoutError) as error:
         reason = getattr(error, "reason", error)
