@@ -92,7 +92,7 @@ def make_state(
     return graphdef, state, shardings
 
 
-def _first_teacher(params: nnx.State) -> nnx.State:
+def _first_teacher(params: Any) -> Any:
     """A float32 copy of the student's weights."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 

@@ -52,11 +52,11 @@ class Work:
         teacher: of the state after the step.
     """
 
-    images: Sequence[UInt8[Array, "b h w 3"]]
+    images: Sequence[UInt8[Array, "_ h w 3"]]
     examples: Callable[[Any, Features, Any], Examples]
     split: Any
     whole: Any = None
-    teacher: nnx.State | None = None
+    teacher: Any = None
 
 
 # prepare(model, state, batch, key)

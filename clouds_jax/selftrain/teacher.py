@@ -1,10 +1,10 @@
 """The teacher: a moving average of the head, in float32."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Int
 
 
@@ -31,9 +31,7 @@ class Average:
             )
 
 
-def follow(
-    teacher: nnx.State, params: nnx.State, step: Int[Array, ""], average: Average
-) -> nnx.State:
+def follow(teacher: Any, params: Any, step: Int[Array, ""], average: Average) -> Any:
     """The teacher of step `step`, from that of the step before and the student's weights.
 
     Source: CLOUDS (CVPR 2024), update of the EMA head at the beginning of a forward, every 100

@@ -1,0 +1,152 @@
+"""The joint step on a small model: devices, collectives, the teacher, where labels come from."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clouds_jax import optim, sharding, train_state, train_step
+from clouds_jax.losses import segmentation
+from clouds_jax.nn.clouds import HeadSize, build_model
+from clouds_jax.nn.sam_decoder import DecoderSize
+from clouds_jax.selftrain.joint import SelfTraining, joint
+from clouds_jax.selftrain.refine import RefineRules
+from clouds_jax.selftrain.teacher import Average, follow
+from clouds_jax.typing import Batch, Generated
+
+CLASSES, SIZE = 5, (32, 64)
+SAM = DecoderSize(dim=16, heads=2, depth=1, ffn=16, grid=8, image=64)
+HEAD = HeadSize(
+    num_queries=7, dim=16, num_heads=2, pixel_layers=1, pixel_ffn=16, decoder_layers=3,
+    decoder_ffn=16, num_points=2,
+)  # fmt: skip
+ONLINE = SelfTraining(
+    labels="online",
+    average=Average(decay=0.9, every=1),
+    rules=RefineRules(min_area=9, num_points=2, overlap="classes", unlabelled="ignore"),
+    components=6,
+    chunk=4,
+)
+SAME = 1e-5  # between numbers of devices: the order of additions differs
+COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
+
+
+def make(devices, settings=ONLINE):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    tx = optim.make_optimizer(lr=1e-3, steps=20, weight_decay=0.05, clip_norm=1.0)
+
+    def build(rngs):
+        return build_model("convnext_debug", HEAD, CLASSES, sam=SAM, rngs=rngs)
+
+    graphdef, state, shardings = train_state.make_state(
+        build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), teacher=True
+    )
+
+    def loss(*args, reduce):
+        return segmentation.set_loss(*args, num_points=32, reduce=reduce)
+
+    step = train_step.make_step(
+        graphdef, loss, tx, prepare=joint(settings, CLASSES), mesh=mesh, shardings=shardings,
+        schedule=optim.make_schedule(lr=1e-3, steps=20),
+    )  # fmt: skip
+    return step, state, mesh
+
+
+def batch(mesh, seed=0, **without):
+    rng = np.random.default_rng(seed)
+    image, new, clean = (rng.integers(0, 256, (n, *SIZE, 3), np.uint8) for n in (4, 2, 2))
+    label = rng.integers(0, CLASSES, (6, *SIZE)).astype(np.uint8)
+    embedding = rng.normal(size=(2, SAM.grid, SAM.grid, SAM.dim)).astype(np.float16)
+    fields = dict(image=new, clean=clean, label=label[4:], embedding=embedding) | without
+    whole = Batch(image=image, label=label[:4], generated=Generated(**fields))
+    return jax.device_put(whole, sharding.over_batch(mesh))
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def run(request):
+    """(devices, text of the compiled step, states, metrics) of three steps."""
+    step, state, mesh = make(request.param)
+    compiled = step.lower(state, batch(mesh)).compile()
+    states, metrics = [jax.device_get(state)], []
+    for seed in range(3):
+        state, found = compiled(state, batch(mesh, seed))
+        states.append(jax.device_get(state))
+        metrics.append({name: float(value) for name, value in found.items()})
+    return request.param, compiled.as_text(), states, metrics
+
+
+FIRST = {}
+
+
+def test_one_and_two_devices_agree(run):
+    devices, *_, metrics = run
+    FIRST[devices] = metrics
+    if len(FIRST) == 2:
+        for one, two in zip(FIRST[1], FIRST[2], strict=True):
+            np.testing.assert_allclose(two["loss"], one["loss"], rtol=SAME)
+            np.testing.assert_allclose(two["pseudo/confirmed"], one["pseudo/confirmed"], atol=SAME)
+
+
+def test_only_sums_of_gradients_and_losses_cross_devices(run):
+    devices, text, *_ = run
+    assert set(re.findall(COLLECTIVE, text)) == ({"all-reduce"} if devices > 1 else set())
+    assert "callback" not in text and "outfeed" not in text and "infeed" not in text
+
+
+def test_the_teacher_follows_the_student_of_the_step_before(run):
+    *_, states, _ = run
+    for before, after in zip(states[:-1], states[1:], strict=True):
+        leaves = zip(
+            jax.tree.leaves(before.teacher), jax.tree.leaves(before.params),
+            jax.tree.leaves(after.teacher), strict=True,
+        )  # fmt: skip
+        for old, student, new in leaves:
+            np.testing.assert_allclose(new, 0.9 * old + 0.1 * student, atol=1e-6)
+    moved = zip(*(jax.tree.leaves(states[i].teacher) for i in (0, 3)), strict=True)
+    assert any((x != y).any() for x, y in moved)
+
+
+def test_what_became_of_the_labels_is_told(run):
+    *_, metrics = run
+    for found in metrics:
+        shares = sum(found[f"pseudo/{name}"] for name in ("confirmed", "changed", "dropped"))
+        np.testing.assert_allclose(shares, 1, atol=SAME)
+        assert 0 <= found["pseudo/components"] <= ONLINE.components
+        assert 0 <= found["pseudo/agreement"] <= 1
+        assert np.isfinite(found["loss"])
+
+
+@pytest.mark.parametrize(
+    "warmup, every, rates", [(False, 2, [0.1, 0, 0.1, 0]), (True, 1, [1, 0.5, 1 / 3, 0.25])]
+)
+def test_the_teacher_moves_when_and_as_far_as_it_should(warmup, every, rates):
+    average = Average(decay=0.9, every=every, warmup=warmup)
+    for step, rate in enumerate(rates):
+        moved = follow({"w": jnp.zeros(3)}, {"w": jnp.ones(3)}, jnp.asarray(step), average)
+        np.testing.assert_allclose(moved["w"], rate, atol=1e-6)
+
+
+def test_the_paper_s_code_keeps_two_thirds_of_the_warm_up_after_forty_thousand_steps():
+    """Spec 4.2: 400 updates, the first of them on the student itself."""
+
+    def one(step, teacher):
+        return follow(teacher, {"w": jnp.ones(())}, step * 100, Average())
+
+    first = follow({"w": jnp.zeros(())}, {"w": jnp.zeros(())}, jnp.asarray(0), Average())
+    last = jax.lax.fori_loop(1, 400, one, first)
+    np.testing.assert_allclose(1 - last["w"], 0.671, atol=5e-4)
+
+
+def test_an_unknown_source_of_labels_is_refused():
+    with pytest.raises(ValueError, match="labels is 'magic'; allowed are: teacher, online, stored"):
+        dataclasses.replace(ONLINE, labels="magic")
+
+
+def test_a_batch_without_generated_images_is_refused():
+    step, state, mesh = make(1)
+    plain = dataclasses.replace(batch(mesh), generated=None)
+    with pytest.raises(ValueError, match="needs generated images"):
+        step.lower(state, plain)
