@@ -1,11 +1,11 @@
 """SAM against segment_anything: small encoders and the full decoder with random weights, and the
 one whole SAM that a package holds, the medical one, with its real weights."""
 
+import functools
 import importlib.util
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -33,6 +33,11 @@ needs_medical = pytest.mark.skipif(
 )
 PHOTOS = ("0001.jpg", "0044.jpg", "0087.jpg")
 CLOSE = 1e-5  # of the plain TinyViT to the package's own, over the standard deviation
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def chosen(graphdef, state, embedding, points, kinds, size):
+    return best_masks(nnx.merge(graphdef, state), embedding, points, kinds, size)
 
 
 def check(family, **kwargs):
@@ -196,17 +201,15 @@ def test_chosen_masks_equal_the_predictors_on_photos(real_data, medical, photo):
     spec = get_sam("medsam_lite")
     assert input_size(size, spec.image) == predictor.input_size
     embedding = embed(ours, image[None], spec)[0]
-    found = best_masks(ours, embedding, jnp.asarray(points.numpy()), jnp.asarray(kinds), size)
+    found = chosen(*nnx.split(ours), embedding, points.numpy(), kinds, size)
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_decoder_alone_is_filled_from_the_decoder_part_of_a_whole_file():
-    state = numpy_state(reference.random_sam("mobile_sam_debug", 0))
-    table = get_table("sam_tiny_vit")
-    tree = apply_rules(state, table.rules, choose(state, table, encoder="mobile_sam_debug").want)
-    decoder = {key: tree["sam"][key] for key in ("prompt_encoder", "mask_decoder")}
-    size = get_sam("mobile_sam_debug").decoder
-    filled = with_weights(lambda: PromptedMasks(size, rngs=nnx.Rngs(0)), decoder)
-    logits, _ = filled(jnp.zeros((8, 8, 32)), jnp.zeros((1, 1, 2)), jnp.ones((1, 1), jnp.int32))
-    assert np.isfinite(logits).all()
+def test_the_decoder_part_of_a_whole_sam_fills_a_decoder_alone():
+    spec = get_sam("mobile_sam_debug")
+    alone = nnx.eval_shape(lambda: PromptedMasks(spec.decoder, rngs=nnx.Rngs(0)))
+    whole = sam_want("mobile_sam_debug")
+    assert nnx.to_pure_dict(nnx.state(alone)) == {
+        key: whole[key] for key in ("prompt_encoder", "mask_decoder")
+    }
