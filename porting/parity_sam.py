@@ -19,7 +19,7 @@ from porting.tables import Table
 from porting.targets import choose
 from porting.tolerances import Tolerance
 
-_DEBUG = {
+DEBUG = {
     "sam_vit_b": "sam_debug",
     "sam_vit_l": "sam_debug_l",
     "sam_vit_h": "sam_debug_h",
@@ -71,7 +71,7 @@ def _models(
     else:
         name = encoder
         if name is None and table.encoders:
-            name = _DEBUG[table.name] if size == "tiny" else table.encoders[0]
+            name = DEBUG[table.name] if size == "tiny" else table.encoders[0]
         theirs = reference.random_sam(name, seed)
         state = {path: tensor.numpy() for path, tensor in theirs.state_dict().items()}
         target = choose(state, table, encoder=name)

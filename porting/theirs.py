@@ -11,6 +11,7 @@ import torch
 from clouds_jax.encoders import get_encoder
 from clouds_jax.nn.sizes import HeadSize
 from porting.convert import prepare
+from porting.reference import sam
 from porting.reference.encoders import Reference
 from porting.reference.families import FAMILIES
 from porting.reference.mask2former import Head, from_original, to_original
@@ -77,7 +78,13 @@ def from_random(
 def random_state(
     table: Table, size: str, seed: int, encoder: str | None = None
 ) -> tuple[dict[str, np.ndarray], Reference | None, Head | None, ClassMatrix | None]:
-    """The state dict of a family with random weights, and the PyTorch models it is of."""
+    """The state dict of a family with random weights, and the PyTorch models it is of.
+
+    Of a SAM the state dict alone.
+    """
+    if table.name not in FAMILIES:
+        model = sam.random_sam(encoder, seed)
+        return {name: t.numpy() for name, t in model.state_dict().items()}, None, None, None
     family = FAMILIES[table.name]
     name = encoder_name(table, size, encoder)
     reference = head = matrix = None
@@ -172,15 +179,20 @@ def from_file(
     )
 
 
-def load_strictly(table: Table, state: Mapping[str, np.ndarray], size: str, encoder: str) -> int:
+def load_strictly(
+    table: Table, state: Mapping[str, np.ndarray], size: str, encoder: str | None
+) -> int:
     """Loads a state dict into new PyTorch models with strict=True.
 
     Returns:
         How many tensors were loaded.
     """
-    family = FAMILIES[table.name]
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
-    loaded = 0
+    if table.name not in FAMILIES:
+        sam.sam(encoder).load_state_dict(tensors, strict=True)
+        return len(tensors)
+    family, loaded = FAMILIES[table.name], 0
+    assert encoder is not None
     if family.encoder:
         module = family.encoder(encoder).module
         own = {
