@@ -63,7 +63,8 @@ def score(sides: Sides, ref: str, shards: Path, limit: int) -> Labelled:
         raise ValueError(f"--limit is {limit}; at least one image is needed.")
     examples = records.open_ref(ref, shards)
     labels = records.read_summary(ref, shards)["label_space"]
-    model = _space_of(sides.target.classes or len(sides.head.matrix.counts))
+    matrix = sides.head.matrix
+    model = _space_of(len(matrix.counts) if matrix else sides.target.classes or 0)
     rows, columns = len(SPACES[labels]), len(SPACES[model])
     totals = {side: np.zeros((rows, columns), np.int64) for side in ("ours", "theirs")}
     same = pixels = 0

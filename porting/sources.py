@@ -115,7 +115,7 @@ def sha256(path: Path) -> str:
 def tensor_hash(tensor: np.ndarray) -> str:
     """Hash of a tensor's numbers in row-major order; of equal tensors it is equal."""
     numbers = np.ascontiguousarray(tensor).reshape(-1)
-    return hashlib.sha256(numbers.view(np.uint8)).hexdigest()
+    return hashlib.sha256(numbers.view(np.uint8).data).hexdigest()
 
 
 def _files_of(folder: Path) -> list[Path]:

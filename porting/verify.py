@@ -256,9 +256,9 @@ def _verdict(one: dict[str, Any]) -> str:
 def _code() -> dict[str, str]:
     """Path -> hash of every module of ours that took part."""
     files = {
-        Path(module.__file__).relative_to(ROOT).as_posix()
+        Path(file).relative_to(ROOT).as_posix()
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in _ROOMS and getattr(module, "__file__", None)
+        if name.partition(".")[0] in _ROOMS and (file := getattr(module, "__file__", None))
     }
     return {name: _hash(ROOT / name) for name in sorted(files)}
 
