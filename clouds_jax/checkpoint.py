@@ -131,6 +131,12 @@ def load_weights(
     return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
 
 
+def describe_weights(path: str | os.PathLike) -> dict[str, Any]:
+    """The nested dict of `load_weights` with a shape and dtype in place of each array."""
+    described = ocp.metadata(pathlib.Path(path).absolute() / _ARRAYS).metadata
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), described)
+
+
 class _Held(np.ndarray):
     """An array that nobody changes while it is written.
 

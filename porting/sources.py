@@ -134,20 +134,30 @@ def _files_of(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} has none of: {', '.join(fetch.FOLDER_FILES)}.")
 
 
-def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
-    """A folder of our weights, or a run with checkpoints; names are paths in the model."""
+def headers(file: str | Path) -> tuple[dict[str, Any], Provenance]:
+    """`open_checkpoint` for those who ask for shapes and types alone: reads no numbers of ours."""
+    path = Path(str(file))
+    if not (path / PROVENANCE).exists():
+        return open_checkpoint(file)
     from clouds_jax import checkpoint  # the slow import
 
+    return _ours(path, checkpoint.describe_weights(path), "clouds_jax weights")
+
+
+def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
+    """A folder of our weights, or a run with checkpoints; names are paths in the model."""
+    from clouds_jax import checkpoint
+
     if (folder / PROVENANCE).exists():
-        kind, (tree, _) = "clouds_jax weights", checkpoint.load_weights(folder)
-        files = [folder / PROVENANCE]
-    else:
-        kind, (tree, _) = "clouds_jax run", checkpoint.load_run(folder)
-        files = []
-    state = {".".join(map(str, path)): np.asarray(leaf) for path, leaf in flatten(tree)}
+        return _ours(folder, checkpoint.load_weights(folder)[0], "clouds_jax weights")
+    return _ours(folder, checkpoint.load_run(folder)[0], "clouds_jax run")
+
+
+def _ours(folder: Path, tree: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], Provenance]:
+    state = {".".join(map(str, path)): leaf for path, leaf in flatten(tree)}
     size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
     # Orbax splits the arrays over files as it likes; what identifies weights is their provenance.
-    hashes = {one.name: sha256(one) for one in files}
+    hashes = {one.name: sha256(one) for one in folder.glob(PROVENANCE)}
     return state, Provenance(folder.name, kind, size, hashes)
 
 

@@ -23,9 +23,9 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints one line per tensor and where they come from."""
     from porting.convert import summary
-    from porting.sources import open_checkpoint
+    from porting.sources import headers
 
-    state, provenance = open_checkpoint(args.file)
+    state, provenance = headers(args.file)
     width = max(len(name) for name in state)
     for name, tensor in state.items():
         print(f"{name:{width}}  {tensor.dtype!s:8}  {tensor.shape}")
