@@ -63,7 +63,7 @@ class Conversion:
                 "version": self.table.version,
                 "source": self.table.source,
             },
-            "licence": self.table.licence,
+            "licence": self.provenance.licence or self.table.licence,
             "target": self.target.to_json(),
             "dtype": dtype,
             "order": list(self.state),  # JSON objects of ours are sorted

@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
-from porting.rules import ConversionError, Plan, match_counts, plan
+from porting.rules import WIDENED, ConversionError, Plan, Tree, match_counts, nest, plan
 from porting.sources import Provenance, without_prefix
-from porting.tables import TABLES, Table, get_table
+from porting.tables import OURS, TABLES, Table, get_table
 from porting.targets import Target, choose
 
 AUTO = "auto"
@@ -70,6 +71,12 @@ def fit(
         WrongFamilyError: another family than the named one fits better.
         ConversionError: no tensor is of the family, or of any.
     """
+    if provenance.format.startswith(OURS.name) and family in (None, AUTO, OURS.name):
+        target = Target(_as_they_are(state))
+        planned = plan(state, OURS.rules, target.want)
+        return Fit(OURS, state, provenance, target, planned)
+    if family == OURS.name:
+        raise ConversionError([f"{provenance.file} is no folder of our weights"])
     if family in (None, AUTO):
         found = _best(state, provenance, encoder, heads)
         if found is None:
@@ -88,6 +95,18 @@ def fit(
     if named is None:
         raise ConversionError(misfits)
     return named
+
+
+def _as_they_are(state: Mapping[str, np.ndarray]) -> Tree:
+    """The leaves of our weights: half precision may be widened, all else stays."""
+    return nest(
+        {
+            tuple(name.split(".")): jax.ShapeDtypeStruct(
+                tensor.shape, np.float32 if tensor.dtype in WIDENED else tensor.dtype
+            )
+            for name, tensor in state.items()
+        }
+    )
 
 
 def _best(

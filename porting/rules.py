@@ -19,7 +19,7 @@ from porting.layouts import Layout, identity
 Tree = dict[Any, Any]  # nested; the keys are those of nnx.to_pure_dict: str, or int in a list
 
 # Casting these up to float32 loses nothing, and casting the result down again is exact.
-_WIDENED = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+WIDENED = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 class ConversionError(ValueError):
@@ -318,7 +318,7 @@ def _misfits_of(
             rows = rows[1:]
         if part != rows:
             misfits.append(f"{name}: {address} is {rows} in the model, {part} after {layout.name}")
-        if dtype != leaf.dtype and not (dtype in _WIDENED and leaf.dtype == np.float32):
+        if dtype != leaf.dtype and not (dtype in WIDENED and leaf.dtype == np.float32):
             misfits.append(f"{name}: {address} is {leaf.dtype} in the model, {dtype} in the file")
     return misfits
 

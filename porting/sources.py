@@ -41,6 +41,7 @@ class Provenance:
         beside: other things of the file, not read: optimizer, iteration, ...
         package: distribution and version, where the file came with one.
         url: where it was fetched from, or "".
+        licence: that a folder of our weights says it has, or "".
         parts: the top-level keys of a file of several state dicts; they begin the names.
     """
 
@@ -53,6 +54,7 @@ class Provenance:
     beside: tuple[str, ...] = ()
     package: str = ""
     url: str = ""
+    licence: str = ""
     parts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -158,7 +160,10 @@ def _ours(folder: Path, tree: Mapping[str, Any], kind: str) -> tuple[dict[str, A
     size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
     # Orbax splits the arrays over files as it likes; what identifies weights is their provenance.
     hashes = {one.name: sha256(one) for one in folder.glob(PROVENANCE)}
-    return state, Provenance(folder.name, kind, size, hashes)
+    licence = ""
+    if (folder / PROVENANCE).exists():
+        licence = json.loads((folder / PROVENANCE).read_text()).get("licence", "")
+    return state, Provenance(folder.name, kind, size, hashes, licence=licence)
 
 
 def _state_dict(content: Mapping[str, Any], path: Path) -> tuple[dict[str, np.ndarray], Provenance]:

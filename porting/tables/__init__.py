@@ -2,6 +2,7 @@
 
 from porting.tables import (
     clouds,
+    clouds_jax,
     convnext_hf,
     dinov3_convnext_hf,
     efficientnet_lite0,
@@ -50,8 +51,13 @@ TABLES: dict[str, Table] = {
 }
 
 
+OURS = clouds_jax.TABLE  # for folders of our weights alone, so never guessed of another file
+
+
 def get_table(name: str) -> Table:
     """The table of a family; an unknown name is answered with the known ones."""
+    if name == OURS.name:
+        return OURS
     if name not in TABLES:
         raise KeyError(f"TABLES has no {name!r}; it has: {', '.join(TABLES)}.")
     return TABLES[name]

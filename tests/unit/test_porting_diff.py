@@ -82,6 +82,22 @@ def test_our_weights_are_compared_under_the_names_of_their_file(made):
     assert both.same and both.equal == 57  # ours beside ours: under our names
 
 
+def test_our_weights_are_written_again_in_another_dtype(made, tmp_path, capsys):
+    from clouds_jax import checkpoint
+    from porting.rules import flatten
+
+    file, weights = made
+    half = str(tmp_path / "half")
+    assert main(["convert", str(weights), "--output", half, "--dtype", "bfloat16"]) == 0
+    assert "family clouds_jax" in capsys.readouterr().out
+    tree, provenance = checkpoint.load_weights(half)
+    assert {leaf.dtype for _, leaf in flatten(tree)} == {np.dtype(ml_dtypes.bfloat16)}
+    assert provenance["licence"].startswith("MIT for LAION") and "source" in provenance
+    assert main(["roundtrip", str(weights)]) == 0
+    assert main(["convert", "clouds_jax", file, "--output", str(tmp_path / "w")]) == 1
+    assert "is no folder of our weights" in capsys.readouterr().err
+
+
 def test_inspect_reads_our_weights(made, capsys):
     _, weights = made
     assert main(["inspect", str(weights)]) == 0
