@@ -8,35 +8,20 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
+from runs import check_same, metrics
 
-from clouds_jax import checkpoint, logs
+from clouds_jax import logs
 
 pytestmark = pytest.mark.e2e
 
 CONFIG = "--config=configs/warmup_gta.py:debug"
 # Lines and checkpoints at different steps, so that a kill falls into the middle of a window.
 SHORT = ("--config.steps=6", "--config.checkpoint_every=2", "--config.log_every=3")
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 SAME_LOSS = 1e-5  # relative, between numbers of devices
 TERMS = 3 * 4  # class, mask and dice loss of the queries and of three layers
-
-
-def metrics(workdir):
-    """The lines without what a clock measured."""
-    return [
-        {k: v for k, v in line.items() if not k.startswith("time/")}
-        for line in logs.read_metrics(workdir / "metrics.jsonl")
-    ]
-
-
-def saved(workdir, step):
-    """All arrays of a checkpoint, and the data position."""
-    folder = workdir / "checkpoints" / str(step)
-    position = {p.name: p.read_text() for p in (folder / "data").glob("*.json")}
-    assert position
-    return checkpoint.load_run(workdir, step)[0], position
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +62,7 @@ def test_a_run_killed_again_and_again_equals_the_straight_one(root, straight, tm
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = program("clouds_jax.train", *arguments)
     assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path) == metrics(straight[0])
-    (ours, position), (theirs, expected) = saved(tmp_path, 6), saved(straight[0], 6)
-    assert position == expected
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_array_equal(x, y)
+    check_same(tmp_path, straight[0], 6)
 
 
 def test_a_finished_run_started_again_changes_nothing(straight, program):
@@ -155,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(program, tm
 def test_one_two_and_eight_devices_train_alike(root, tmp_path):
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": FLAGS,
         "PYTHONPATH": str(root),
     }
     script = pathlib.Path(__file__).with_name("train_devices.py")

@@ -15,6 +15,7 @@ import small_run
 
 from clouds_jax import sharding
 
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 SAME = 1e-5  # between numbers of devices: the order of additions differs
 COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
 
@@ -39,7 +40,7 @@ def test_one_two_and_eight_devices_agree():
         [sys.executable, str(here)],
         env={
             **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": FLAGS,
             "PYTHONPATH": os.pathsep.join([str(here.parents[2]), str(here.parent)]),
         },
         capture_output=True, text=True, check=True,
