@@ -7,12 +7,15 @@ layer on the reference's own inputs (`block`). The reference also runs in float6
 masks, which tells how much of a difference is rounding (`porting.compare`).
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clouds_jax.nn import class_heads
+from clouds_jax.nn.layers import Linear
 from clouds_jax.nn.mask2former import Mask2FormerHead, class_scores
 from clouds_jax.nn.transformer_decoder import TransformerDecoder
 from clouds_jax.typing import Prediction
@@ -104,9 +107,12 @@ def _transformer_decoder(
         flips.append(flips[-1] + int((mask != theirs).sum()))
         own_queries = decoder.layer(i, own_queries, level, mask)
         given.append(decoder.layer(i, given[-1], level, theirs))
-    taps += _outputs(prediction, kept, size, "chain", tolerance, flips)
+    pools = not isinstance(head.transformer_decoder.class_embed, Linear)
+    taps += _outputs(prediction, kept, size, "chain", tolerance, flips, pools=pools)
     prediction = decoder.predict(jnp.stack(given), mask_features)
-    return taps + _outputs(prediction, kept, size, "given masks", tolerance, None)
+    classes = decoder.classify(jnp.stack(given), mask_features, kept.float32.mask_logits)
+    prediction = dataclasses.replace(prediction, class_logits=classes)
+    return taps + _outputs(prediction, kept, size, "given masks", tolerance, None, pools=pools)
 
 
 class _Decoder:
@@ -130,6 +136,12 @@ class _Decoder:
             ),
         )
         self.predict = pure(decoder, lambda m, queries, features: m.predict(queries, features))
+        self.classify = pure(
+            decoder,
+            lambda m, queries, features, masks: class_heads.classify(
+                m.class_embed, m.norm(queries), features, masks
+            ),
+        )
         self.query_feat = np.asarray(decoder.query_feat[...])
 
     def first(self, batch: int) -> np.ndarray:
@@ -149,25 +161,45 @@ def _outputs(
     view: View,
     tolerance: Tolerance,
     flips: list[int] | None,
+    *,
+    pools: bool,
 ) -> list[Tap]:
-    """Class and mask logits of every output, and the scores of the last one."""
+    """Class and mask logits of every output, and the scores of the last one.
+
+    A class head that pools features under the masks has a threshold of its own: where `pools`, a
+    mask pixel on the other side of 0 counts as a flip for the class logits.
+    """
     bits = np.cumsum([0, *(mask.size for mask in kept.masks)])
     reference, exact = kept.float32, kept.float64
 
-    def counts(o: int) -> dict[str, Any]:
+    def pixels(o: int, side: Any) -> int:
+        return int(((side.mask_logits[o] > 0) != (reference.mask_logits[o] > 0)).sum())
+
+    def counts(o: int, *, classes: bool) -> dict[str, Any]:
         if flips is None:
             return {}
         # after a flip the two sides compute different things: `given masks` judges what follows
-        return dict(flips=flips[o], bits=int(bits[o]), judged=flips[o] == 0)
+        found, of = flips[o], int(bits[o])
+        if pools and classes:
+            found, of = found + pixels(o, prediction), of + reference.mask_logits[o].size
+        return dict(flips=found, bits=of, judged=found == 0)
+
+    def truth_of(name: str, o: int) -> Any:
+        """The float64 run, unless it pooled under other masks than the float32 run."""
+        other = pools and name != "mask_logits" and pixels(o, exact) > 0
+        return None if other else getattr(exact, name)
 
     taps = []
     last = reference.class_logits.shape[0] - 1
     for o in range(last + 1):
         for name in ("class_logits", "mask_logits"):
-            ours, theirs, truth = (getattr(x, name)[o] for x in (prediction, reference, exact))
-            name = f"{name}.{o}"
-            taps.append(compare(name, view, ours, theirs, tolerance, exact=truth, **counts(o)))
+            ours, theirs = (getattr(x, name)[o] for x in (prediction, reference))
+            truth = truth_of(name, o)
+            more = counts(o, classes=name == "class_logits")
+            exact_o = None if truth is None else truth[o]
+            tap = compare(f"{name}.{o}", view, ours, theirs, tolerance, exact=exact_o, **more)
+            taps.append(tap)
     ours = jax.jit(class_scores, static_argnums=1)(prediction, size)
-    theirs, truth = reference.class_scores, exact.class_scores
-    more = counts(last)
+    theirs, truth = reference.class_scores, truth_of("class_scores", last)
+    more = counts(last, classes=True)
     return [*taps, compare("class_scores", view, ours, theirs, tolerance, exact=truth, **more)]
