@@ -78,17 +78,20 @@ def fit(
     if family == OURS.name:
         raise ConversionError([f"{provenance.file} is no folder of our weights"])
     if family in (None, AUTO):
-        found = _best(state, provenance, encoder, heads)
-        if found is None:
+        found = best(state, provenance, encoder=encoder, heads=heads)
+        if not found:
             raise ConversionError(
                 [f"{name} {tensor.shape}: no family knows it" for name, tensor in state.items()]
             )
-        return found
+        if len(found) > 1:
+            names = ", ".join(one.table.name for one in found)
+            raise ValueError(f"{provenance.file} fits several families equally: {names}; name one.")
+        return found[0]
     table = get_table(str(family))
     named = _of_table(table, state, provenance, encoder, heads)
     if named and not named.plan.misfits:
         return named
-    better = _best(state, provenance, encoder, heads)
+    better = next(iter(best(state, provenance, encoder=encoder, heads=heads)), None)
     misfits = named.plan.misfits if named else (f"no tensor of the file is of family {family}",)
     if better and better.table is not table and len(better.plan.misfits) < len(misfits):
         raise WrongFamilyError(misfits, table.name, better)
@@ -109,10 +112,18 @@ def _as_they_are(state: Mapping[str, np.ndarray]) -> Tree:
     )
 
 
-def _best(
-    state: dict[str, np.ndarray], provenance: Provenance, encoder: str | None, heads: int
-) -> Fit | None:
-    """The family with the fewest misfits, and of several the one that uses most tensors."""
+def best(
+    state: dict[str, np.ndarray],
+    provenance: Provenance,
+    *,
+    encoder: str | None = None,
+    heads: int = 8,
+) -> list[Fit]:
+    """The family with the fewest misfits, and of several the one that uses most tensors.
+
+    More than one where the tensors cannot tell: files of FC-CLIP and of CLOUDS with the text
+    classifier have the same names.
+    """
 
     def by_names(table: Table) -> tuple[int, int]:
         prefix = _prefix_for(table, state)
@@ -126,9 +137,12 @@ def _best(
         for name in candidates[:_TRIED]
         if (found := _of_table(TABLES[name], state, provenance, encoder, heads))
     ]
-    return min(
-        fits, key=lambda one: (len(one.plan.misfits), counts[one.table.name][1]), default=None
-    )
+
+    def rank(one: Fit) -> tuple[int, int, int]:
+        # the last: a table of whole files takes parts of them too, but has more rules
+        return len(one.plan.misfits), counts[one.table.name][1], len(one.table.rules)
+
+    return [one for one in fits if rank(one) == min(map(rank, fits))]
 
 
 def _of_table(

@@ -162,7 +162,7 @@ def test_a_row_of_the_table_is_made_kept_and_made_again_when_code_changes(tmp_pa
     row = verify.Row("open_clip_convnext", "convnext_debug", "tiny")
     found = json.loads((tmp_path / "rows" / f"{row.name}.json").read_text())
     assert found["verdict"] == "ok" and found["loaded"] == found["bit_equal"] == found["tensors"]
-    assert found["told"] == "open_clip_convnext" and found["worst"]["chain"] < 1e-4
+    assert found["told"] == ["open_clip_convnext"] and found["worst"]["chain"] < 1e-4
     assert (
         "| `open_clip_convnext` | `convnext_debug` | tiny |" in (tmp_path / "table.md").read_text()
     )
@@ -174,6 +174,15 @@ def test_a_row_of_the_table_is_made_kept_and_made_again_when_code_changes(tmp_pa
     found["code"]["porting/rules.py"] = "other"
     verify.write_row(tmp_path, found)
     assert main(args) == 0 and made == [row]
+
+
+def test_what_the_tensors_cannot_tell_is_asked(tmp_path, capsys):
+    """Text heads of CLOUDS and of FC-CLIP have the same names, and other licences."""
+    state, *_ = theirs.random_state(get_table("fcclip"), "tiny", 0)
+    writers.write(tmp_path / "a.pth", state, {}, plain=True)
+    assert main(["plan", str(tmp_path / "a.pth"), "--heads", "4"]) == 1
+    assert "fits several families equally: clouds_text, fcclip; name" in capsys.readouterr().err
+    assert main(["plan", "fcclip", str(tmp_path / "a.pth"), "--heads", "4"]) == 0
 
 
 def test_a_row_that_fails_says_why_and_the_status_is_1(tmp_path, monkeypatch, capsys):
