@@ -1,6 +1,7 @@
 """The programs of porting: look into checkpoints, convert them both ways, and prove it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.run(args)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, KeyError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         print(f"error: {text}", file=sys.stderr)
