@@ -162,10 +162,8 @@ def with_weights(
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
-def pixels_to_input(pixels: Any, pair: EncoderPair | None) -> jax.Array | None:
+def pixels_to_input(pixels: Any, pair: EncoderPair) -> jax.Array:
     """RGB images 0..255 as the encoder takes them, before any padding."""
     from clouds_jax.nn import clouds
 
-    if pair is None:
-        return None
     return clouds.normalise(jnp.asarray(pixels), get_encoder(pair.name))
