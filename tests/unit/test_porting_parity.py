@@ -68,6 +68,12 @@ def test_another_argmax_counts_where_the_reference_is_sure_of_its_own():
     assert tap.undecided == 0 and not tap.good
 
 
+def test_the_argmax_inside_a_block_is_told_and_not_judged():
+    ours, theirs, _ = ties(differs=3e-6)
+    tap = compare("x", "block", ours, theirs, TOLERANCE)
+    assert tap.agreement == 1 - 1 / 84 and tap.good
+
+
 def test_another_argmax_within_the_rounding_of_the_reference_is_told_but_no_error():
     ours, theirs, exact = ties(differs=1e-6)
     tap = compare("masks", "chain", ours, theirs, TOLERANCE, exact=exact)
