@@ -1,0 +1,64 @@
+"""The configs of the joint phase: same keys, presets that differ where they say so, checks."""
+
+import importlib
+
+import pytest
+
+from clouds_jax import parts, sharding
+from clouds_jax.selftrain import refine
+
+MODES = {
+    "joint_gta": ("", "paper", "fixed", "debug"),
+    "joint_streets": ("", "teacher", "online", "debug"),
+}
+
+
+@pytest.fixture
+def load(root, monkeypatch):
+    monkeypatch.syspath_prepend(root)  # as `python -m` does with the folder it is started in
+    return lambda name, mode: importlib.import_module(f"configs.{name}").get_config(mode)
+
+
+@pytest.mark.parametrize("name, mode", [(n, m) for n, modes in MODES.items() for m in modes])
+def test_a_joint_config_passes_the_checks(load, name, mode):
+    config = load(name, mode)
+    assert config.selftrain.enabled
+    parts.check(config, sharding.make_mesh())
+    parts.selftraining(config)
+    parts.prepare(config)
+
+
+def test_all_joint_configs_are_listed_here(root):
+    assert {p.stem for p in (root / "configs").glob("joint_*.py")} == {*MODES}
+
+
+@pytest.mark.parametrize("preset", refine.PRESETS)
+def test_a_preset_of_the_configs_is_that_of_the_code(load, preset):
+    config = load("joint_gta", preset)
+    rules = parts.selftraining(config).rules
+    assert rules == refine.PRESETS[preset]
+    assert rules.min_area == 5000 and rules.num_points == 5
+    every = {"release": 100, "paper": 1, "fixed": 1}
+    assert config.selftrain.teacher.every == every[preset]
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("labels", "magic", "labels is 'magic'; allowed are: teacher, online, stored"),
+        ("map", "label", "map is 'label'; it must be 'pseudo' or 'refined'"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(load, key, value, message):
+    config = load("joint_gta", "")
+    config.selftrain.labels = "stored"
+    config.selftrain[key] = value
+    with pytest.raises(ValueError, match=message):
+        parts.check(config, sharding.make_mesh())
+
+
+def test_generated_images_must_fit_the_devices(load):
+    config = load("joint_gta", "")
+    config.data.generated.batch = {"generated/train": 3}
+    with pytest.raises(ValueError, match="sums to 3 images; 2 devices need a positive multiple"):
+        parts.check(config, sharding.make_mesh())
