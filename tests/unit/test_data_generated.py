@@ -1,0 +1,120 @@
+"""Generated images as student and teacher see them, and the embeddings that go with them."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from clouds_jax import embed
+from clouds_jax.data import build, embeddings, records
+from clouds_jax.data.generated import View, fit, generated_batches
+
+SIZE = (64, 96)
+REF, SAM = "fake/train", "sam_debug"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    build.build("fake", raw=None, output=root, split="train", shards=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def embedded(shards):
+    done, total = embed.embed_ref(shards, REF, SAM, SIZE, None)
+    assert done == total == len(records.open_ref(REF, shards))
+    return shards
+
+
+def batches(shards, n, **settings):
+    view = View(SIZE, **settings)
+    found = generated_batches({REF: 2}, shards_root=shards, view=view, seed=3, threads=0)
+    return list(itertools.islice(iter(found), n))
+
+
+def test_an_image_of_the_wanted_size_stays_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    np.testing.assert_array_equal(fit(image, SIZE), image)
+
+
+@pytest.mark.parametrize("size", [(64, 200), (300, 96), (50, 60), (641, 333)])
+def test_other_sizes_are_scaled_and_cut_in_the_middle(size):
+    image = np.zeros((*size, 3), np.uint8)
+    image[size[0] // 2 - 2 : size[0] // 2 + 2, size[1] // 2 - 2 : size[1] // 2 + 2] = 255
+    out = fit(image, SIZE)
+    assert out.shape == (*SIZE, 3)
+    assert out[SIZE[0] // 2, SIZE[1] // 2].min() > 100 and out[0, 0].max() == 0
+    assert set(np.unique(fit(image[..., 0], SIZE))) <= {0, 255}  # maps are not blended
+
+
+def test_student_and_teacher_see_the_same_image_in_other_colours(shards):
+    for batch in batches(shards, 3):
+        assert batch["image"].shape == batch["clean"].shape == (2, *SIZE, 3)
+        assert (batch["image"] != batch["clean"]).any()
+    for batch in batches(shards, 2, colour=False):
+        assert set(batch) == {"image"}
+
+
+def test_the_embedding_is_that_of_the_image_as_it_was_flipped(embedded):
+    source = records.open_ref(REF, embedded)
+    stored = embeddings.Embeddings(embedded, REF, SAM, SIZE)
+    seen = set()
+    for batch in batches(embedded, 12, sam=SAM):
+        for clean, embedding in zip(batch["clean"], batch["embedding"], strict=True):
+            matches = [
+                (i, bool(mirrored))
+                for i, example in enumerate(source)
+                for mirrored in (0, 1)
+                if np.array_equal(fit(example.image, SIZE)[:, :: 1 - 2 * mirrored], clean)
+            ]
+            assert any(np.array_equal(stored[i].values[int(m)], embedding) for i, m in matches)
+            seen |= {m for _, m in matches}
+    assert seen == {False, True}
+
+
+def test_the_same_seed_gives_the_same_batches(shards):
+    for one, two in zip(batches(shards, 3), batches(shards, 3), strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_what_is_embedded_is_not_embedded_again(embedded):
+    paths = embeddings.shard_paths(embedded, REF, SAM, SIZE, 2)
+    before = [path.read_bytes() for path in paths]
+    paths[1].unlink()
+    done, total = embed.embed_ref(embedded, REF, SAM, SIZE, None)
+    assert 0 < done < total
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_missing_embeddings_are_named_with_the_command_that_makes_them(embedded):
+    with pytest.raises(FileNotFoundError, match="no complete embeddings of mobile_sam at 64x96"):
+        batches(embedded, 1, sam="mobile_sam")
+
+
+def test_embeddings_of_other_images_are_refused(embedded, tmp_path):
+    root = tmp_path / "shards"
+    build.build("fake", raw=None, output=root, split="train", shards=2)
+    for path in embeddings.shard_paths(embedded, REF, SAM, SIZE, 2):
+        (root / "fake" / path.name).write_bytes(path.read_bytes())
+    stem = root / "fake"
+    first, second = sorted(stem.glob("train.sam_debug*.array_record"))
+    swapped = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(swapped)
+    with pytest.raises(ValueError, match="its embedding is of another image"):
+        batches(root, 1, sam=SAM)
+
+
+def test_shards_without_pseudo_labels_are_refused_where_they_are_asked_for(shards):
+    with pytest.raises(ValueError, match="has no refined labels"):
+        batches(shards, 1, label="refined")
+
+
+def test_the_summary_says_what_the_embeddings_belong_to(embedded):
+    summary = json.loads((embedded / "fake" / "train.summary.json").read_text())
+    stored = embeddings.Embeddings(embedded, REF, SAM, SIZE)
+    assert len(stored) == len(records.open_ref(REF, embedded))
+    assert len(summary["shards"]) == 2
