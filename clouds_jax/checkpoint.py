@@ -53,7 +53,10 @@ _ADDED = {
     "head.ensemble.beta": 0.8,
     "head.ensemble.valid_masks": False,
     "head.ensemble.trained_space": "",
+    "selftrain.enabled": False,
 }
+# Settings of the joint phase: they change nothing of a run without it.
+_JOINT = ("selftrain", "data.generated")
 
 
 def save_weights(
@@ -302,6 +305,8 @@ def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
     free = set(_FREE_KEYS)
     if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):
         free.discard("steps")  # the learning rate of every step depends on it
+    if not (old.get("selftrain.enabled") or new.get("selftrain.enabled")):
+        free |= {*_JOINT}
     return [
         f"{key} {_show(old, key)}, now {_show(new, key)}"
         for key in sorted(old.keys() | new.keys())

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax import nnx
 from tqdm import tqdm
@@ -21,35 +20,20 @@ from clouds_jax import checkpoint, sam
 from clouds_jax.data import embeddings, records
 from clouds_jax.data.embeddings import Embedding
 from clouds_jax.data.generated import fit
+from clouds_jax.fill import fill_module
 
 
 def load_sam(name: str, weights: str) -> sam.Sam:
     """A SAM with converted weights."""
     spec = sam.get_sam(name)
-    graphdef, shape = nnx.split(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0))))
     tree, _ = checkpoint.load_weights(weights, ("sam",))
-    given = {".".join(map(str, k)): v for k, v in _flatten(tree.get("sam", {}))}
-    wanted = dict(nnx.to_flat_state(shape))
-    names = {".".join(map(str, path)): path for path in wanted}
-    wrong = sorted({*given} ^ {*names})
-    wrong += [n for n in names if n in given and given[n].shape != wanted[names[n]].shape]
-    if wrong:
-        raise ValueError(
-            f"{weights} holds no weights of {name}: {len(wrong)} tensors missing, unknown or of"
-            f" another shape, such as {wrong[0]}; convert them with `python -m porting convert`."
-        )
-    filled = [
-        (path, wanted[path].replace(jax.numpy.asarray(given[n]))) for n, path in names.items()
-    ]
-    return nnx.merge(graphdef, nnx.from_flat_state(filled))
-
-
-def _flatten(tree: dict, path: tuple = ()) -> Iterator[tuple[tuple, np.ndarray]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, (*path, key))
-        else:
-            yield (*path, key), value
+    model = fill_module(
+        lambda: spec.build(nnx.Rngs(0)),
+        tree.get("sam", {}),
+        where=weights,
+        hint=f"Are these the weights of {name}?",
+    )
+    return nnx.merge(*model)
 
 
 def embed_shard(

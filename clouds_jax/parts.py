@@ -103,7 +103,7 @@ def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
         if not (config.selftrain.sam.weights or config.debug.enabled):
             raise ValueError(
                 "config.selftrain.sam.weights is empty; give the folder that `python -m porting"
-                " convert sam <file> --output <folder>` made."
+                " convert <SAM's file> --output <folder>` made."
             )
 
 
@@ -210,9 +210,14 @@ def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:
     return wanted
 
 
-def model_builder(config: Config) -> Callable[[nnx.Rngs], Clouds]:
-    """`build(rngs)` of the model that a config (or its JSON) describes."""
-    numbers = _model_numbers(config)
+def model_builder(config: Config, *, training: bool = True) -> Callable[[nnx.Rngs], Clouds]:
+    """`build(rngs)` of the model that a config (or its JSON) describes.
+
+    Args:
+        config: of the run.
+        training: False leaves out what only a training step asks, which is SAM.
+    """
+    numbers = _model_numbers(config) | ({} if training else {"sam": None})
 
     def build_it(rngs: nnx.Rngs) -> Clouds:
         return build_model(**numbers, rngs=rngs)

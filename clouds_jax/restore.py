@@ -39,6 +39,7 @@ def restore(
         trained = ConfigDict(saved["config"])
         config = trained if config is None else config
         _check_same_model(trained, config, workdir)
+        tree.pop("sam", None)  # it has no part in what is predicted
         tree = _with_ensemble(tree, config)
     else:
         if config is None:
@@ -50,7 +51,7 @@ def restore(
             "provenance": provenance,
             "config": parts.jsonable(config),
         }
-    build = parts.model_builder(config)
+    build = parts.model_builder(config, training=False)
     model = fill_module(
         lambda: build(nnx.Rngs(0)),
         tree,

@@ -3,8 +3,15 @@ r"""Joint phase on GTA5 and generated images: CLOUDS, the last row of the paper'
     python -m clouds_jax.train --config configs/joint_gta.py --workdir runs/joint_gta \
         --config.init_from=runs/warmup_gta
 
-Before it: the warm-up (`configs/warmup_gta.py`), shards of generated images (`generated/train`) and
-their embeddings (`python -m clouds_jax.embed`). A minute on a laptop, with made-up data:
+Before it, the warm-up (`configs/warmup_gta.py`), the generated images as shards, SAM's weights, and
+the images' embeddings:
+
+    python -m clouds_jax.data.build folder --raw generated_images --split train --output shards
+    python -m porting convert mobile_sam.pt --output weights/mobile_sam
+    python -m clouds_jax.embed --shards shards --ref folder/train --size 768 768 \
+        --sam mobile_sam --weights weights/mobile_sam
+
+A minute on a laptop, with made-up data:
 
     python -m clouds_jax.train --config configs/joint_gta.py:debug --workdir runs/debug
 
@@ -22,7 +29,7 @@ def get_config(mode: str = ""):
     config.init_from = "runs/warmup_gta"
     # of 8 images the paper's sampler draws 2.3 generated ones on average
     config.data.batch = dict(gta5=6)
-    config.data.generated.batch = {"generated/train": 2}
+    config.data.generated.batch = {"folder/train": 2}
     config = base.finish(config, "" if mode in base.PRESETS else mode)
     if mode == "debug":
         config.init_from = ""

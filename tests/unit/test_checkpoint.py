@@ -191,6 +191,25 @@ def test_keys_that_change_nothing_learned_may_change(changes, refused):
     assert checkpoint.changed_keys(CONFIG, CONFIG | changes) == refused
 
 
+JOINT = {
+    "selftrain": {"enabled": True, "labels": "online"},
+    "data": {"generated": {"flip": 0.5}},
+}
+
+
+def test_a_run_from_before_the_joint_phase_goes_on():
+    off = {"selftrain": {"enabled": False, "labels": "online"}}
+    assert checkpoint.changed_keys({"seed": 0}, {"seed": 0} | JOINT | off) == []
+
+
+def test_settings_of_the_joint_phase_count_once_it_is_on():
+    changed = {"selftrain": {"enabled": True, "labels": "teacher"}}
+    found = checkpoint.changed_keys(JOINT, JOINT | changed)
+    assert found == ['selftrain.labels "online", now "teacher"']
+    refused = checkpoint.changed_keys({"seed": 0}, {"seed": 0} | JOINT)
+    assert "selftrain.enabled false, now true" in refused
+
+
 def test_a_run_without_checkpoints_or_without_that_one_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no checkpoints"):
         checkpoint.load_run(tmp_path)

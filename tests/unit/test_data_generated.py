@@ -1,7 +1,6 @@
 """Generated images as student and teacher see them, and the embeddings that go with them."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -111,10 +110,3 @@ def test_embeddings_of_other_images_are_refused(embedded, tmp_path):
 def test_shards_without_pseudo_labels_are_refused_where_they_are_asked_for(shards):
     with pytest.raises(ValueError, match="has no refined labels"):
         batches(shards, 1, label="refined")
-
-
-def test_the_summary_says_what_the_embeddings_belong_to(embedded):
-    summary = json.loads((embedded / "fake" / "train.summary.json").read_text())
-    stored = embeddings.Embeddings(embedded, REF, SAM, SIZE)
-    assert len(stored) == len(records.open_ref(REF, embedded))
-    assert len(summary["shards"]) == 2

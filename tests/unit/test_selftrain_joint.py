@@ -65,39 +65,37 @@ def batch(mesh, seed=0, **without):
     return jax.device_put(whole, sharding.over_batch(mesh))
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def run(request):
-    """(devices, text of the compiled step, states, metrics) of three steps."""
-    step, state, mesh = make(request.param)
-    compiled = step.lower(state, batch(mesh)).compile()
-    states, metrics = [jax.device_get(state)], []
-    for seed in range(3):
-        state, found = compiled(state, batch(mesh, seed))
-        states.append(jax.device_get(state))
-        metrics.append({name: float(value) for name, value in found.items()})
-    return request.param, compiled.as_text(), states, metrics
+@pytest.fixture(scope="module")
+def runs():
+    """Devices -> (text of the compiled step, states, metrics) of three steps."""
+    found = {}
+    for devices in (1, 2):
+        step, state, mesh = make(devices)
+        compiled = step.lower(state, batch(mesh)).compile()
+        states, metrics = [jax.device_get(state)], []
+        for seed in range(3):
+            state, values = compiled(state, batch(mesh, seed))
+            states.append(jax.device_get(state))
+            metrics.append({name: float(value) for name, value in values.items()})
+        found[devices] = compiled.as_text(), states, metrics
+    return found
 
 
-FIRST = {}
+def test_one_and_two_devices_agree(runs):
+    for one, two in zip(runs[1][-1], runs[2][-1], strict=True):
+        np.testing.assert_allclose(two["loss"], one["loss"], rtol=SAME)
+        np.testing.assert_allclose(two["pseudo/confirmed"], one["pseudo/confirmed"], atol=SAME)
 
 
-def test_one_and_two_devices_agree(run):
-    devices, *_, metrics = run
-    FIRST[devices] = metrics
-    if len(FIRST) == 2:
-        for one, two in zip(FIRST[1], FIRST[2], strict=True):
-            np.testing.assert_allclose(two["loss"], one["loss"], rtol=SAME)
-            np.testing.assert_allclose(two["pseudo/confirmed"], one["pseudo/confirmed"], atol=SAME)
-
-
-def test_only_sums_of_gradients_and_losses_cross_devices(run):
-    devices, text, *_ = run
-    assert set(re.findall(COLLECTIVE, text)) == ({"all-reduce"} if devices > 1 else set())
+@pytest.mark.parametrize("devices, expected", [(1, set()), (2, {"all-reduce"})])
+def test_only_sums_of_gradients_and_losses_cross_devices(runs, devices, expected):
+    text, *_ = runs[devices]
+    assert set(re.findall(COLLECTIVE, text)) == expected
     assert "callback" not in text and "outfeed" not in text and "infeed" not in text
 
 
-def test_the_teacher_follows_the_student_of_the_step_before(run):
-    *_, states, _ = run
+def test_the_teacher_follows_the_student_of_the_step_before(runs):
+    _, states, _ = runs[2]
     for before, after in zip(states[:-1], states[1:], strict=True):
         leaves = zip(
             jax.tree.leaves(before.teacher), jax.tree.leaves(before.params),
@@ -109,8 +107,8 @@ def test_the_teacher_follows_the_student_of_the_step_before(run):
     assert any((x != y).any() for x, y in moved)
 
 
-def test_what_became_of_the_labels_is_told(run):
-    *_, metrics = run
+def test_what_became_of_the_labels_is_told(runs):
+    *_, metrics = runs[2]
     for found in metrics:
         shares = sum(found[f"pseudo/{name}"] for name in ("confirmed", "changed", "dropped"))
         np.testing.assert_allclose(shares, 1, atol=SAME)
