@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import grain
@@ -15,9 +13,8 @@ from jaxtyping import UInt8
 from clouds_jax.data import records
 from clouds_jax.data.augment import jitter_colour
 from clouds_jax.data.embeddings import Embedding, Embeddings, image_hash
+from clouds_jax.data.loader import Arrays, endless, mixed
 from clouds_jax.data.records import Example
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,28 +77,19 @@ def generated_batches(
     threads: int = 8,
     prefetch: int = 4,
 ) -> grain.IterDataset[Arrays]:
-    """Endless batches of generated images; see `clouds_jax.data.loader.train_batches`.
+    """Endless batches of generated images.
 
     Args:
         refs: dataset/split -> images per batch over all processes.
-        shards_root: folder of the shards.
         view: see there.
-        seed: of shuffling and augmentation.
-        process_index, process_count: each process yields its share of every batch.
-        threads: that read, decode and augment; 0: in the caller's.
-        prefetch: batches made ahead.
+        shards_root, seed, process_index, process_count, threads, prefetch: as of
+            `clouds_jax.data.loader.train_batches`.
 
     Returns:
         Batches with the fields of `clouds_jax.typing.Generated` that there are.
     """
-    cv2.setNumThreads(1)  # the loader's own threads are the parallelism
-    streams = []
+    streams = {}
     for ref, count in refs.items():
-        if count < 1 or count % process_count:
-            raise ValueError(
-                f"a batch takes {count} images of {ref}; it must be a positive multiple of the "
-                f"{process_count} processes."
-            )
         examples = records.open_ref(ref, shards_root)
         embeddings = Embeddings(shards_root, ref, view.sam, view.size) if view.sam else None
         if embeddings is not None and len(embeddings) != len(examples):
@@ -109,20 +97,12 @@ def generated_batches(
                 f"{ref} has {len(examples)} images and {len(embeddings)} embeddings of {view.sam};"
                 " remove those and make them again: python -m clouds_jax.embed."
             )
-        own_seed = np.random.SeedSequence((seed, zlib.crc32(ref.encode()))).generate_state(1)[0]
-        stream = (
-            grain.MapDataset.source(_Pairs(examples, embeddings))
-            .seed(int(own_seed))
-            .shuffle()
-            .repeat()
-            .random_map(functools.partial(_see, view=view))
-        )[process_index::process_count]
-        own = count // process_count
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch * own)
-        streams.append(stream.to_iter_dataset(options).batch(own, drop_remainder=True))
-    if len(streams) == 1:
-        return streams[0]
-    return grain.experimental.ZipIterDataset(streams).map(_join)
+        stream = endless(_Pairs(examples, embeddings), ref, seed)
+        streams[ref] = stream.random_map(functools.partial(_see, view=view)), count
+    return mixed(
+        streams, process_index=process_index, process_count=process_count, threads=threads,
+        prefetch=prefetch,
+    )  # fmt: skip
 
 
 def _see(pair: tuple[Example, Embedding | None], rng: np.random.Generator, *, view: View) -> Arrays:
@@ -158,7 +138,3 @@ def _see(pair: tuple[Example, Embedding | None], rng: np.random.Generator, *, vi
     if view.colour and not view.label:
         arrays["clean"] = clean
     return arrays
-
-
-def _join(parts: Sequence[Arrays]) -> dict[str, Any]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

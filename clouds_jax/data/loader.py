@@ -76,31 +76,52 @@ def train_batches(
     """
     if not refs:
         raise ValueError("no dataset to train on: refs is empty; give at least {name: count}.")
+    settings = Augmentation(crop, scale, jitter_size, flip, colour, crop_offsets)
+    streams = {
+        ref: (_examples(ref, count, shards_root, settings, label_space, split, seed), count)
+        for ref, count in refs.items()
+    }
+    return mixed(
+        streams, process_index=process_index, process_count=process_count, threads=threads,
+        prefetch=prefetch,
+    )  # fmt: skip
+
+
+def mixed(
+    streams: Mapping[str, tuple[grain.MapDataset[Arrays], int]],
+    *,
+    process_index: int,
+    process_count: int,
+    threads: int,
+    prefetch: int,
+) -> grain.IterDataset[Arrays]:
+    """Batches of a fixed number of examples of each stream; rows come in the order of the streams.
+
+    Args:
+        streams: name -> endless examples by index, and how many of them a batch takes over all
+            processes.
+        process_index, process_count, threads, prefetch: see `train_batches`.
+    """
     cv2.setNumThreads(1)  # the loader's own threads are the parallelism
-    streams = []
-    for ref, count in refs.items():
+    parts = []
+    for name, (stream, count) in streams.items():
         if count < 1 or count % process_count:
             raise ValueError(
-                f"a batch takes {count} images of {ref}; it must be a positive multiple of the "
+                f"a batch takes {count} images of {name}; it must be a positive multiple of the "
                 f"{process_count} processes."
             )
-        settings = Augmentation(
-            crop,
-            scale,
-            jitter_size,
-            flip,
-            colour,
-            crop_offsets,
-        )
-        stream = _examples(ref, count, shards_root, settings, label_space, split, seed)
         # Sliced behind the augmentation: example i of the stream is the same on 1 process and 8.
         stream = stream[process_index::process_count]
         own = count // process_count
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch * own)
-        streams.append(stream.to_iter_dataset(options).batch(own, drop_remainder=True))
-    if len(streams) == 1:
-        return streams[0]
-    return grain.experimental.ZipIterDataset(streams).map(_join)
+        parts.append(stream.to_iter_dataset(options).batch(own, drop_remainder=True))
+    return parts[0] if len(parts) == 1 else grain.experimental.ZipIterDataset(parts).map(_join)
+
+
+def endless(source: Any, ref: str, seed: int) -> grain.MapDataset:
+    """The examples of a source over and over, shuffled anew each time; depends on ref and seed."""
+    own_seed = np.random.SeedSequence((seed, zlib.crc32(ref.encode()))).generate_state(1)[0]
+    return grain.MapDataset.source(source).seed(int(own_seed)).shuffle().repeat()
 
 
 def _examples(
@@ -125,15 +146,9 @@ def _examples(
         )
     if settings.jitter_size is None and summary["jitter_size"]:
         settings = dataclasses.replace(settings, jitter_size=tuple(summary["jitter_size"]))
-    own_seed = np.random.SeedSequence((seed, zlib.crc32(ref.encode()))).generate_state(1)[0]
     table = reduction(summary["label_space"], label_space)
-    return (
-        grain.MapDataset.source(shards)
-        .seed(int(own_seed))
-        .shuffle()
-        .repeat()
-        .random_map(functools.partial(_augment, settings=settings, table=table))
-    )
+    augmented = functools.partial(_augment, settings=settings, table=table)
+    return endless(shards, ref, seed).random_map(augmented)
 
 
 def _augment(
