@@ -252,9 +252,7 @@ def load_run(
     }
     with _partial():
         state = ocp.load_checkpointables(path, {"state": abstract})["state"]
-    tree: dict[str, Any] = {}
-    for part in (state["frozen"], state["params"]):
-        _merge(tree, _unwrap(part))
+    tree = merged(_unwrap(state["frozen"]), _unwrap(state["params"]))
     return tree, {**described.custom_metadata, "step": step}
 
 
@@ -274,12 +272,14 @@ def _unwrap(tree: Any) -> Any:
     return {str(key): _unwrap(value) for key, value in tree.items()}
 
 
-def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            _merge(into.setdefault(key, {}), value)
-        else:
-            into[key] = value
+def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Both nested dicts in one; where both have a leaf, that of `other`."""
+    out = dict(tree)
+    for key, value in other.items():
+        inner = out.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        out[key] = merged(inner, value) if both else value
+    return out
 
 
 def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where: str) -> None:

@@ -21,9 +21,10 @@ from clouds_jax.data import embeddings, records
 from clouds_jax.data.embeddings import Embedding
 from clouds_jax.data.generated import fit
 from clouds_jax.fill import fill_module
+from clouds_jax.nn.sam_decoder import PromptedMasks
 
 
-def load_sam(name: str, weights: str) -> sam.Sam:
+def load_sam(name: str, weights: str) -> PromptedMasks:
     """A SAM with converted weights."""
     spec = sam.get_sam(name)
     tree, _ = checkpoint.load_weights(weights, ("sam",))
@@ -37,7 +38,7 @@ def load_sam(name: str, weights: str) -> sam.Sam:
 
 
 def embed_shard(
-    model: sam.Sam,
+    model: PromptedMasks,
     spec: sam.SamSpec,
     examples: records.Shards,
     indices: Sequence[int],

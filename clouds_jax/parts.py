@@ -274,16 +274,6 @@ def class_matrices(config: ConfigDict, folder: str | os.PathLike) -> dict[str, A
     return tree
 
 
-def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Both nested dicts in one; where both have a leaf, that of `other`."""
-    out = dict(tree)
-    for key, value in other.items():
-        inner = out.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        out[key] = merged(inner, value) if both else value
-    return out
-
-
 def loss(config: ConfigDict) -> train_step.Loss:
     """The loss that belongs to the head."""
     if config.head.name == "fpn":
@@ -331,7 +321,7 @@ def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
         # the embeddings are stored, so the image encoder stays where it is
         weights["sam"] = {k: v for k, v in found["sam"].items() if k != "image_encoder"}
     if config.encoder.weights:
-        weights = merged(weights, class_matrices(config, config.encoder.weights))
+        weights = checkpoint.merged(weights, class_matrices(config, config.encoder.weights))
     return weights or None
 
 

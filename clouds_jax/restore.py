@@ -45,7 +45,7 @@ def restore(
         if config is None:
             raise ValueError("--weights says nothing of the model's form; name its --config too.")
         tree, provenance = checkpoint.load_weights(weights, ("encoder", "head"))
-        tree = parts.merged(tree, parts.class_matrices(config, weights))
+        tree = checkpoint.merged(tree, parts.class_matrices(config, weights))
         about = {
             "weights": str(weights),
             "provenance": provenance,

@@ -1,9 +1,7 @@
 """The kinds of SAM by name, and from photos to what their mask decoders read.
 
-Stored embeddings are made of images that Pillow resized, as SAM's own predictor does: bilinear
-with antialiasing, rounded to whole grey levels after each of the two axes. `preprocess_on_device`
-is for images that are on the device already; it resizes with the same weights in float32 without
-rounding, and so is off by up to one grey level.
+Images are resized by Pillow, as SAM's own predictor does: bilinear with antialiasing, rounded to
+whole grey levels after each of the two axes.
 """
 
 import dataclasses
@@ -11,15 +9,14 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from clouds_jax.nn import sam_vit, tiny_vit
-from clouds_jax.nn.sam import Sam, decoder_size
-from clouds_jax.nn.sam_decoder import DecoderSize, input_size
+from clouds_jax.nn.sam import decoder_size, make_sam
+from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks, input_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,7 @@ class SamSpec:
         licence: of the weights.
     """
 
-    build: Callable[[nnx.Rngs], Sam]
+    build: Callable[[nnx.Rngs], PromptedMasks]
     decoder: DecoderSize
     image: int
     mean: tuple[float, float, float]
@@ -49,8 +46,8 @@ _UNIT = dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 _RANDOM = "none: random weights"
 
 
-def _build(size: sam_vit.ViTSize | tiny_vit.TinyViTSize, rngs: nnx.Rngs) -> Sam:
-    return Sam(size, rngs=rngs)
+def _build(size: sam_vit.ViTSize | tiny_vit.TinyViTSize, rngs: nnx.Rngs) -> PromptedMasks:
+    return make_sam(size, rngs=rngs)
 
 
 def _spec(
@@ -113,17 +110,8 @@ def preprocess(images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec) -> Float[np.
     return out
 
 
-def preprocess_on_device(images: UInt8[Array, "b h w 3"], spec: SamSpec) -> Float[Array, "b s s 3"]:
-    """The same for images on the device, without Pillow's rounding to whole grey levels."""
-    b, *size, _ = images.shape
-    h, w = input_size((size[0], size[1]), spec.image)
-    x = jax.image.resize(images.astype(jnp.float32), (b, h, w, 3), "linear", antialias=True)
-    x = (x - jnp.asarray(spec.mean)[None, None, None]) / jnp.asarray(spec.std)[None, None, None]
-    return jnp.pad(x, ((0, 0), (0, spec.image - h), (0, spec.image - w), (0, 0)))
-
-
 def embed(
-    model: Sam, images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec
+    model: PromptedMasks, images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec
 ) -> Float[Array, "b g g d"]:
     """Embeddings of photos, which the model's prompts then ask for masks.
 

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from clouds_jax.nn.sam import Sam
 from clouds_jax.nn.sam_decoder import PromptedMasks
 from porting.compare import Tap, View, compare
 from porting.steps import pure, steps
@@ -18,7 +17,7 @@ def compare_sam(record: "SamRecord", model: PromptedMasks, tolerance: Tolerance)
 
     Args:
         record: of the reference, with the weights that `model` was converted from.
-        model: ours; a `Sam` where the record is of images.
+        model: ours, with an image encoder where the record is of images.
         tolerance: bounds. How often the largest channel is the same one is not judged: the
             channels of an embedding are no classes.
 
@@ -35,7 +34,7 @@ def compare_sam(record: "SamRecord", model: PromptedMasks, tolerance: Tolerance)
         taps.append(compare(name, view, ours, theirs, bounds, exact=exact))
 
     before = record.images
-    if isinstance(model, Sam):
+    if model.image_encoder is not None:
         for (name, theirs), (our_name, block) in zip(
             record.outputs.items(), steps(model.image_encoder), strict=True
         ):
@@ -49,7 +48,7 @@ def compare_sam(record: "SamRecord", model: PromptedMasks, tolerance: Tolerance)
     logits, iou = decode(record.embedding[0], *prompts, record.logits[..., 0])
     check("masks, second pass", "block", logits, record.again[0])
     check("iou, second pass", "block", iou, record.again[1])
-    if isinstance(model, Sam):
+    if model.image_encoder is not None:
         embedding = pure(model.image_encoder, lambda m, x: m(x))(record.images)
         check("embedding", "chain", embedding, record.embedding)
         logits, iou = decode(embedding[0], *prompts)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from clouds_jax.encoders import get_encoder
+from clouds_jax.fill import fill_module
 from clouds_jax.nn.class_heads import TextRows
 from clouds_jax.nn.mask2former import Mask2FormerHead
 from porting.rules import Plan, Tree
@@ -149,17 +150,12 @@ def with_weights(
         tree: nested; members of lists under their number or, as on disk, its text.
         dtype: that floating-point weights are cast to.
     """
-    graphdef, state = nnx.split(nnx.eval_shape(make))
-    filled = []
-    for path, leaf in nnx.to_flat_state(state):
-        node: Any = tree
-        for key in path:
-            node = node[key if key in node else str(key)]
-        value = jnp.asarray(node)
-        if jnp.issubdtype(value.dtype, jnp.floating):
-            value = value.astype(dtype)
-        filled.append((path, leaf.replace(value)))
-    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+    graphdef, state = fill_module(make, tree, where="the conversion")
+
+    def cast(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return nnx.merge(graphdef, jax.tree.map(cast, state))
 
 
 def pixels_to_input(pixels: Any, pair: EncoderPair) -> jax.Array:

@@ -27,7 +27,6 @@ __all__ = [
     "build_model",
     "class_map",
     "class_scores",
-    "in_head",
     "normalise",
     "pad",
     "text_rows",
@@ -35,11 +34,6 @@ __all__ = [
 
 STRIDE = 32
 _DTYPES = ("float32", "bfloat16")
-
-
-def in_head(path: tuple, value: Any) -> bool:
-    """Whether a variable of the model is trained: the parameters of the head are."""
-    return isinstance(value, nnx.Param) and path[0] == "head"
 
 
 def normalise(images: Num[Array, "b h w 3"], spec: EncoderSpec) -> Float[Array, "b h w 3"]:

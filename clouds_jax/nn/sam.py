@@ -16,12 +16,7 @@ def decoder_size(encoder: ViTSize | TinyViTSize) -> DecoderSize:
     return DecoderSize(dim=dim, ffn=8 * dim, grid=encoder.grid, image=encoder.image)
 
 
-class Sam(PromptedMasks):
-    """`PromptedMasks` together with the encoder of the images."""
-
-    def __init__(self, encoder: ViTSize | TinyViTSize, *, rngs: nnx.Rngs):
-        super().__init__(decoder_size(encoder), rngs=rngs)
-        if isinstance(encoder, ViTSize):
-            self.image_encoder = SamViT(encoder, rngs=rngs)
-        else:
-            self.image_encoder = TinyViT(encoder, rngs=rngs)
+def make_sam(encoder: ViTSize | TinyViTSize, *, rngs: nnx.Rngs) -> PromptedMasks:
+    """A SAM with its image encoder, random weights."""
+    make = SamViT if isinstance(encoder, ViTSize) else TinyViT
+    return PromptedMasks(decoder_size(encoder), image_encoder=make(encoder, rngs=rngs), rngs=rngs)

@@ -238,10 +238,22 @@ class MaskDecoder(nnx.Module):
 
 
 class PromptedMasks(nnx.Module):
-    """Prompt encoder and mask decoder, the part of SAM that runs for every prompt."""
+    """Prompt encoder and mask decoder, the part of SAM that runs for every prompt.
 
-    def __init__(self, size: DecoderSize | None = None, *, rngs: nnx.Rngs):
+    Args:
+        size: their numbers.
+        image_encoder: makes a whole SAM of it; None where embeddings are stored.
+    """
+
+    def __init__(
+        self,
+        size: DecoderSize | None = None,
+        *,
+        image_encoder: nnx.Module | None = None,
+        rngs: nnx.Rngs,
+    ):
         size = size or DecoderSize()
+        self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder(size, rngs=rngs)
         self.mask_decoder = MaskDecoder(size, rngs=rngs)
         self.image = size.image

@@ -18,6 +18,7 @@ from clouds_jax.nn import sam_vit, tiny_vit
 from clouds_jax.nn.sam_decoder import DecoderSize
 from clouds_jax.sam import get_sam
 from porting import _torchvision
+from porting.recording import to_ours, to_torch
 from porting.reference.randomise import randomise
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -151,15 +152,15 @@ def record(
     """Runs a SAM step by step, on images or, a decoder alone, on embeddings; see `SamRecord`."""
     outputs, exact = {}, {}
     if images is not None:
-        x = _to_torch(images)
+        x = to_torch(images)
         for name, module, step in steps(model.image_encoder):
             module.double()
-            exact[name] = _to_ours(step(x.double()))
+            exact[name] = to_ours(step(x.double()))
             module.float()  # bit for bit what it was
             x = step(x)
-            outputs[name] = _to_ours(x)
+            outputs[name] = to_ours(x)
     elif embedding is not None:
-        x = _to_torch(embedding)
+        x = to_torch(embedding)
     else:
         raise ValueError("record: neither images nor an embedding are given.")
 
@@ -175,19 +176,11 @@ def record(
         )
 
     def ours(found: tuple[torch.Tensor, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        return _to_ours(found[0]), found[1].numpy()
+        return to_ours(found[0]), found[1].numpy()
 
     first = decode(None)
     again = ours(decode(first[0][:, :1]))
-    return SamRecord(images, outputs, exact, _to_ours(x), points, labels, *ours(first), again)
-
-
-def _to_torch(x: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-
-
-def _to_ours(x: torch.Tensor) -> np.ndarray:
-    return np.moveaxis(x.numpy(), 1, -1)
+    return SamRecord(images, outputs, exact, to_ours(x), points, labels, *ours(first), again)
 
 
 def steps(encoder: Any) -> tuple[Step, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from clouds_jax import train_state
 from clouds_jax.encoders import get_encoder
 from clouds_jax.nn import clouds
 from clouds_jax.nn.ensemble import Ensemble, EnsembleSize
@@ -130,7 +131,7 @@ def test_the_model_scores_with_it_and_nothing_of_it_is_trained(encoder, dtype):
         spec = get_encoder(encoder)
         return clouds.Clouds(spec, Head(), ensemble=made, encoder_dtype=dtype, rngs=rngs)
 
-    graphdef, params, frozen = nnx.split(jax.jit(build)(), clouds.in_head, ...)
+    graphdef, params, frozen = nnx.split(jax.jit(build)(), train_state.in_head, ...)
     assert {path[0] for path, _ in nnx.to_flat_state(params)} == {"head"}
     assert {path[0] for path, _ in nnx.to_flat_state(frozen)} == {"encoder", "ensemble"}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from clouds_jax import train_state
 from clouds_jax.nn import class_heads, clouds, layers, mask2former
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.ops import cosine
@@ -135,7 +136,7 @@ def test_the_class_matrix_is_frozen():
     model = nnx.eval_shape(
         lambda: clouds.build_model("convnext_debug", size, 4, rows=rows, rngs=nnx.Rngs(0))
     )
-    _, params, frozen = nnx.split(model, clouds.in_head, ...)
+    _, params, frozen = nnx.split(model, train_state.in_head, ...)
     matrix = ("head", "transformer_decoder", "class_embed", "matrix")
     assert matrix not in dict(nnx.to_flat_state(params))
     assert dict(nnx.to_flat_state(frozen))[matrix].shape == (5, 12)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from clouds_jax import train_state
 from clouds_jax.encoders import get_encoder
 from clouds_jax.nn import clouds
 
@@ -54,7 +55,7 @@ def test_every_pixel_of_an_odd_image_gets_scores(head, encoder):
 @pytest.mark.parametrize("head", HEADS)
 def test_only_the_head_is_trained(head):
     model = build(head)
-    _, params, frozen = nnx.split(model, clouds.in_head, ...)
+    _, params, frozen = nnx.split(model, train_state.in_head, ...)
     assert {path[0] for path, _ in nnx.to_flat_state(params)} == {"head"}
     assert {path[0] for path, _ in nnx.to_flat_state(frozen)} == {"encoder"}
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clouds_jax import sam as sams
 from clouds_jax.nn import sam_decoder, sam_vit, tiny_vit
-from clouds_jax.nn.sam import Sam
+from clouds_jax.nn.sam import make_sam
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
 GREY = 1.001  # grey levels: rounding once per axis, and half a level of the last rounding less
@@ -209,10 +209,9 @@ def test_each_prompt_is_given_its_own_earlier_mask(prompted):
     assert np.abs(both[0] - both[1]).max() > 1e-3
 
 
-def test_a_whole_sam_is_also_its_prompted_masks_and_takes_its_numbers_from_the_embedding():
+def test_the_decoder_of_a_whole_sam_takes_its_numbers_from_the_embedding():
     size = sam_vit.SIZES["debug"]
-    model = nnx.eval_shape(lambda: Sam(size, rngs=nnx.Rngs(0)))
-    assert isinstance(model, sam_decoder.PromptedMasks)
+    model = nnx.eval_shape(lambda: make_sam(size, rngs=nnx.Rngs(0)))
     assert model.image == size.image
     assert model.prompt_encoder.grid == size.grid
     assert model.prompt_encoder.no_mask.shape == (size.outputs,)
@@ -240,15 +239,6 @@ def test_images_are_resized_by_pillow_normalised_and_then_filled_up_with_zeros()
     resized = Image.fromarray(images[1]).resize((w, h), Image.Resampling.BILINEAR)
     back = out[1, :h, :w] * np.float32(spec.std) + np.float32(spec.mean)
     np.testing.assert_allclose(back, np.asarray(resized, np.float32), atol=1e-3)
-
-
-@pytest.mark.parametrize("size", [(37, 53), (700, 411), (256, 256)])
-def test_on_the_device_images_differ_by_less_than_a_grey_level(size):
-    spec = sams.get_sam("sam_debug")
-    images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    found = np.asarray(sams.preprocess_on_device(jnp.asarray(images), spec))
-    apart = (found - sams.preprocess(images, spec)) * np.float32(spec.std)
-    assert np.abs(apart).max() < GREY
 
 
 def test_embeddings_are_those_of_the_preprocessed_images():
