@@ -6,10 +6,8 @@ import logging as python_logging
 import os
 import pathlib
 import resource
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -17,7 +15,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import PyTree
 
-from clouds_jax import sharding
+from clouds_jax import provenance, sharding
 
 _PACKAGE = pathlib.Path(__file__).parent
 _PACKAGES = ("clouds-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -252,32 +250,14 @@ def parameter_table(parts: Mapping[str, PyTree]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that the numbers depend on."""
-    out = {}
-    for package in _PACKAGES:
-        try:
-            out[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            out[package] = "not installed"
-    return out
-
-
-def commit() -> str:
-    """The git commit of the code, "-dirty" appended where files differ; "unknown" without git."""
-    try:
-        name = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=_PACKAGE, capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return name.stdout.strip()
+    return provenance.versions(_PACKAGES)
 
 
 def banner() -> str:
     """One line: commit, versions, devices."""
     devices = jax.devices()
     packages = " ".join(f"{k} {v}" for k, v in versions().items())
-    return f"commit {commit()}  {packages}  {len(devices)} x {devices[0].device_kind}"
+    return f"commit {provenance.commit()}  {packages}  {len(devices)} x {devices[0].device_kind}"
 
 
 def setup() -> None:

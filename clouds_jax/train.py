@@ -32,6 +32,7 @@ from clouds_jax import (
     logs,
     loop,
     parts,
+    provenance,
     results,
     sharding,
     train_state,
@@ -57,7 +58,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     plain = parts.jsonable(config)
     shards = parts.shards_root(config, workdir)
     tx, schedule = parts.optimizer(config)
-    about = dict(config=plain, commit=logs.commit(), versions=logs.versions())
+    about = dict(config=plain, commit=provenance.commit(), versions=logs.versions())
     checkpoints = checkpoint.RunCheckpoints(workdir, keep=config.keep, metadata=about)
     batches = parts.batches(config, shards, mesh)
     graphdef, state, shardings, saved = start(config, tx, mesh, checkpoints, batches)
