@@ -11,6 +11,7 @@ Both appear under their final name only when complete: a killed program leaves a
 folder, never half a checkpoint.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -134,6 +135,17 @@ def load_weights(
     return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
 
 
+def weights_digest(directory: str | os.PathLike) -> str:
+    """A hash of the provenance of a weights folder, which holds the hash of its source."""
+    path = pathlib.Path(directory) / _PROVENANCE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{directory} is no weights folder (no {_PROVENANCE}); make one: python -m porting"
+            " convert <file> --output <folder>."
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def describe_weights(path: str | os.PathLike) -> dict[str, Any]:
     """The nested dict of `load_weights` with a shape and dtype in place of each array."""
     described = ocp.metadata(pathlib.Path(path).absolute() / _ARRAYS).metadata
@@ -220,18 +232,58 @@ class RunCheckpoints:
 
 
 def load_run(
-    workdir: str | os.PathLike, step: int | None = None
+    workdir: str | os.PathLike, step: int | None = None, *, teacher: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the weights of a run's checkpoint, on the first device, for evaluation.
 
     Args:
         workdir: the run's folder.
         step: which checkpoint; the newest when None.
+        teacher: the weights of the teacher instead of the student's.
 
     Returns:
         {"encoder": ..., "head": ...} as nested dicts of numpy arrays, and the checkpoint's
         metadata (`config`, `step`, `versions`, `commit`).
     """
+    path, step = _checkpoint(workdir, step)
+    described = ocp.metadata(path)
+    trained = "teacher" if teacher else "params"
+    if not described.metadata.get(trained):
+        raise ValueError(f"{workdir} has no teacher at step {step}; only joint runs have one.")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = {
+        name: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            described.metadata[name],
+        )
+        for name in (trained, "frozen")
+    }
+    with _partial():
+        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+    tree = merged(_unwrap(state["frozen"]), _unwrap(state[trained]))
+    return tree, {**described.custom_metadata, "step": step}
+
+
+def identify_run(
+    workdir: str | os.PathLike, step: int | None = None
+) -> tuple[int, dict[str, Any], str]:
+    """The number of a run's checkpoint, its config, and a hash of its files.
+
+    Args:
+        workdir: the run's folder.
+        step: which checkpoint; the newest when None.
+    """
+    path, step = _checkpoint(workdir, step)
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path)} {found}\n".encode())
+    return step, ocp.metadata(path).custom_metadata["config"], total.hexdigest()
+
+
+def _checkpoint(workdir: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int]:
+    """The folder of a run's checkpoint and its number."""
     folder = (pathlib.Path(workdir) / "checkpoints").absolute()
     found = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
     if not found:
@@ -240,20 +292,7 @@ def load_run(
         step = found[-1]
     if step not in found:
         raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {found}.")
-    path = folder / str(step)
-    described = ocp.metadata(path)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = {
-        name: jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            described.metadata[name],
-        )
-        for name in ("params", "frozen")
-    }
-    with _partial():
-        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
-    tree = merged(_unwrap(state["frozen"]), _unwrap(state["params"]))
-    return tree, {**described.custom_metadata, "step": step}
+    return folder / str(step), step
 
 
 def _partial() -> ocp.Context:

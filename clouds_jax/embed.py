@@ -3,21 +3,26 @@ r"""Embeds generated images and their mirror images with SAM: the program.
     python -m clouds_jax.embed --shards shards --ref generated/train --size 768 768 \
         --sam sam_vit_h --weights weights/sam_vit_h
 
-Writes the shards that `clouds_jax.data.embeddings` describes, beside the image shards. A shard
-that is already there is not made again; an interrupted program goes on at the first missing one.
+Writes the shards that `clouds_jax.data.embeddings` describes, beside the image shards, in float16.
+A shard that is already there is not made again; an interrupted program goes on at the first missing
+one, with the same bytes.
 """
 
 import argparse
+import dataclasses
+import functools
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from clouds_jax import checkpoint, sam
-from clouds_jax.data import embeddings, records
+from clouds_jax.data import embeddings, records, spread, stage
 from clouds_jax.data.embeddings import Embedding
 from clouds_jax.data.generated import fit
 from clouds_jax.fill import fill_module
@@ -37,70 +42,74 @@ def load_sam(name: str, weights: str) -> PromptedMasks:
     return nnx.merge(*model)
 
 
-def embed_shard(
-    model: PromptedMasks,
-    spec: sam.SamSpec,
-    examples: records.Shards,
-    indices: Sequence[int],
-    size: tuple[int, int],
-    bar: tqdm,
-) -> Iterator[Embedding]:
-    """The embeddings of some images, in order."""
-    for index in indices:
-        example = examples[index]
-        if example.image is None:
-            raise ValueError(f"{example.key} has no image to embed.")
-        image = fit(example.image, size)
-        both = np.stack([image, image[:, ::-1]])
-        values = np.asarray(sam.embed(model, both, spec), np.float16)
-        yield Embedding(example.key, embeddings.image_hash(image), values)
-        bar.update()
+@dataclasses.dataclass(frozen=True)
+class Embed:
+    """The stage.
 
-
-def embed_ref(
-    shards: Path,
-    ref: str,
-    name: str,
-    size: tuple[int, int],
-    weights: str | None,
-    *,
-    count: int = 0,
-    progress: bool = False,
-) -> tuple[int, int]:
-    """Writes the missing embedding shards of "name/split".
-
-    Args:
+    Attributes:
         shards: root of all shards.
-        ref: of the generated images.
-        name: of the SAM.
+        ref: "name/split" of the generated images.
+        sam: name of the SAM.
         size: (h, w) that the images are fitted to.
-        weights: folder of converted weights; None: random ones, for debugging.
+        weights: folder of converted weights; "": random ones, for debugging.
         count: number of embedding shards; 0: as many as there are image shards.
-        progress: draw a progress bar.
-
-    Returns:
-        How many images were embedded, and how many there are.
     """
-    spec = sam.get_sam(name)
-    examples = records.open_ref(ref, shards)
-    count = count or len(records.read_summary(ref, shards)["shards"])
-    paths = embeddings.shard_paths(shards, ref, name, size, count)
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
-    model = None
-    if missing:
-        model = load_sam(name, weights) if weights else spec.build(nnx.Rngs(0))
-    done = 0
-    label = f"{name} on {ref}"
-    with tqdm(total=len(examples), unit="image", desc=label, disable=not progress) as bar:
-        for i, path in enumerate(paths):
-            indices = range(i, len(examples), count)
-            if i not in missing:
-                bar.update(len(indices))
-                continue
-            assert model is not None
-            embeddings.write(path, embed_shard(model, spec, examples, indices, size, bar))
-            done += len(indices)
-    return done, len(examples)
+
+    shards: Path
+    ref: str
+    sam: str
+    size: tuple[int, int]
+    weights: str = ""
+    count: int = 0
+
+    @functools.cached_property
+    def folder(self) -> stage.Folder:
+        """Where the shards go."""
+        sam.get_sam(self.sam)
+        summary = records.read_summary(self.ref, self.shards)
+        path = embeddings.stem(self.shards, self.ref, self.sam, self.size)
+        return stage.Folder(
+            self.shards,
+            f"{path.parent.name}/{path.name}",
+            stage="embed",
+            parameters={"sam": self.sam, "size": list(self.size), "dtype": "float16"},
+            inputs={
+                self.ref: stage.digest(self.ref, self.shards),
+                "weights": checkpoint.weights_digest(self.weights) if self.weights else "random",
+            },
+            examples=summary["examples"],
+            shards=self.count or len(summary["shards"]),
+        )
+
+    def load(self) -> Callable[[int], Iterator[stage.Record]]:
+        """Loads the model."""
+        spec = sam.get_sam(self.sam)
+        model = load_sam(self.sam, self.weights) if self.weights else spec.build(nnx.Rngs(0))
+        examples = records.open_ref(self.ref, self.shards)
+
+        def make(shard: int) -> Iterator[stage.Record]:
+            for index in self.folder.indices(shard):
+                example = examples[index]
+                if example.image is None:
+                    raise ValueError(f"{example.key} has no image to embed.")
+                image = fit(example.image, self.size)
+                both = np.stack([image, image[:, ::-1]])
+                values = np.asarray(sam.embed(model, both, spec), np.float16)
+                found = Embedding(example.key, embeddings.image_hash(image), values)
+                yield embeddings.encode(found), {}
+
+        return make
+
+    def memory(self) -> Mapping[str, float]:
+        """Peak memory in GiB."""
+        return device_memory()
+
+
+def device_memory() -> dict[str, float]:
+    """Peak memory of this process in GiB, on a GPU of the device's own, too."""
+    used = jax.local_devices()[0].memory_stats() or {}
+    gpu = {"gpu": used["peak_bytes_in_use"] / 2**30} if "peak_bytes_in_use" in used else {}
+    return {"host": stage.host_memory(), **gpu}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,17 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sam", required=True, help=", ".join(sam.SAMS))
     parser.add_argument("--weights", required=True, help="folder that `porting convert` made")
     parser.add_argument("--count", type=int, default=0, help="shards (default: as the images')")
+    spread.add_running(parser)
     args = parser.parse_args(argv)
+    settings: dict[str, Any] = {
+        name: getattr(args, name) for name in ("shards", "ref", "sam", "weights", "count")
+    }
+    command = ["clouds_jax.embed", *spread.without_running(argv or sys.argv[1:])]
     try:
         began = time.perf_counter()
-        done, total = embed_ref(
-            args.shards, args.ref, args.sam, (args.size[0], args.size[1]), args.weights,
-            count=args.count, progress=True,
+        made = Embed(**settings, size=(args.size[0], args.size[1]))
+        done = spread.run(
+            made, command, shard=args.shard, processes=args.processes, ray=args.ray
         )  # fmt: skip
     except (ValueError, KeyError, OSError) as error:
         parser.exit(1, f"error: {error.args[0] if isinstance(error, KeyError) else error}\n")
     rate = done / (time.perf_counter() - began)
-    print(f"{done} images embedded ({rate:.2f} per second), {total - done} were there")
+    print(f"{done} images embedded ({rate:.2f} per second); {made.folder.state()}")
 
 
 if __name__ == "__main__":

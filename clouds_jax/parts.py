@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from clouds_jax import checkpoint, embed, optim, prompts, sharding, text, train_step
 from clouds_jax import sam as sams
-from clouds_jax.data import build, loader, records
+from clouds_jax.data import build, loader, records, stage
 from clouds_jax.data.classes import get_space
 from clouds_jax.data.generated import View, generated_batches
 from clouds_jax.encoders import get_encoder
@@ -140,7 +140,8 @@ def shards_root(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
             for ref in config.data.generated.batch:
                 name, split = records.parse_ref(ref, config.data.split)
                 size = tuple(config.data.crop)
-                embed.embed_ref(root, f"{name}/{split}", config.selftrain.sam.name, size, None)
+                made = embed.Embed(root, f"{name}/{split}", config.selftrain.sam.name, size)
+                stage.fill(made, progress=False)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("fake shards are built")
     return root

@@ -1,21 +1,17 @@
-r"""Predicts class maps of images, folders of images or shards: the program.
+r"""Predicts class maps of images and folders of images: the program.
 
     python -m clouds_jax.predict --workdir runs/camvid --output out street.jpg
     python -m clouds_jax.predict --workdir runs/camvid --output out --scores photos/
-    python -m clouds_jax.predict --workdir runs/joint --output pseudo \
-        shards/generated/train-*.array_record
 
 An image NAME.jpg gives NAME_trainids.png (class ids), NAME_overlay.png (colours over the image,
 with a legend) and, with --scores, NAME_scores.npz ("scores": float16 [h, w, classes], "classes":
-their names), all at the image's own size. A shard gives a shard of the same name with the keys and
-pseudo-labels of its records in the same order; one that is already there is not made again.
+their names), all at the image's own size. `clouds_jax.pseudo` labels the images of shards.
 """
 
 import dataclasses
-import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +23,10 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from clouds_jax import images, protocols, restore, visualise
-from clouds_jax.data import records
 from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.protocols import Protocol
 
 FLAGS = flags.FLAGS
-SHARD = ".array_record"
 
 Image = UInt8[np.ndarray, "h w 3"]
 Label = UInt8[np.ndarray, "h w"]
@@ -73,7 +67,7 @@ def image_jobs(sources: Sequence[pathlib.Path], output: pathlib.Path) -> list[Jo
     for source in sources:
         if source.is_dir():
             jobs += [Job(p, output / p.relative_to(source)) for p in images.find_images(source)]
-        elif source.suffix != SHARD:
+        else:
             jobs.append(Job(source, output / source.name))
     taken: dict[pathlib.Path, pathlib.Path] = {}
     for i, job in enumerate(jobs):
@@ -110,30 +104,6 @@ def predict_images(
     return problems
 
 
-def predict_shard(
-    source: pathlib.Path, output: pathlib.Path, predict: Predict, origin: dict, *, progress: bool
-) -> bool:
-    """Writes the pseudo-labels of a shard; returns False if they are already there."""
-    path = output / source.name
-    if path.exists():
-        return False
-    examples = records.Shards([source])
-
-    def encoded() -> Iterator[bytes]:
-        for i in tqdm(range(len(examples)), desc=source.name, disable=not progress):
-            example = examples[i]
-            if example.image is None:
-                raise ValueError(f"{source}: {example.key} has no image to predict.")
-            label, _ = predict(example.image)
-            yield records.encode(records.Example(example.key, pseudo=label, origin=origin))
-
-    output.mkdir(parents=True, exist_ok=True)
-    with records.shard_writer(path) as writer:
-        for record in encoded():
-            writer.write(record)
-    return True
-
-
 def define_flags() -> None:
     """The command line."""
     config_flags.DEFINE_config_file(
@@ -153,16 +123,13 @@ def define_flags() -> None:
 def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]:
     """Predicts the sources as the flags say; returns what is wrong with those left out."""
     if not sources:
-        raise ValueError("name at least one image, folder of images or shard.")
+        raise ValueError("name at least one image or folder of images.")
     missing = [str(source) for source in sources if not source.exists()]
     if missing:
         raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}.")
     output = pathlib.Path(FLAGS.output)
     jobs = image_jobs(sources, output)
-    shards = [source for source in sources if source.suffix == SHARD]
-    if shards and FLAGS.scores:
-        raise ValueError("--scores is for images; a shard keeps class ids only.")
-    (graphdef, state), config, about = restore.restore(
+    (graphdef, state), config, _ = restore.restore(
         config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
     )
     protocol = protocols.parse(
@@ -171,13 +138,6 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     predict = make_predict(graphdef, state, protocol, scores=FLAGS.scores)
     progress = sys.stderr.isatty()
     problems = predict_images(jobs, predict, get_space(config.label_space), progress=progress)
-    origin = {
-        "stage": "predict", "model": os.path.basename(FLAGS.workdir or FLAGS.weights),
-        "step": about.get("step", 0), "protocol": protocol.name, "space": config.label_space,
-    }  # fmt: skip
-    for source in shards:
-        new = predict_shard(source, output, predict, origin, progress=progress)
-        print(f"{output / source.name}{'' if new else ' is already there'}")
     if len(jobs) > len(problems):
         print(f"{len(jobs) - len(problems)} images written to {output}")
     return problems

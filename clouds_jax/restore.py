@@ -17,12 +17,14 @@ def restore(
     workdir: str = "",
     weights: str = "",
     step: int | None = None,
+    teacher: bool = False,
 ) -> tuple[Model, ConfigDict, dict[str, Any]]:
     """Reads a model.
 
     Args:
         config: describes the model; None: what the run was trained with.
         workdir: a run; its checkpoint `step`, the newest if None.
+        teacher: of the run, instead of its student.
         weights: a folder of converted weights with encoder and head; not together with `workdir`.
 
     Returns:
@@ -31,7 +33,7 @@ def restore(
     if bool(workdir) == bool(weights):
         raise ValueError("name either a run (--workdir) or a weights folder (--weights).")
     if workdir:
-        tree, saved = checkpoint.load_run(workdir, step)
+        tree, saved = checkpoint.load_run(workdir, step, teacher=teacher)
         about = {
             "run": str(workdir), "step": int(saved["step"]), "commit": saved.get("commit", ""),
             "versions": saved.get("versions", {}), "config": saved["config"],

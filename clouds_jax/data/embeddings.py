@@ -12,8 +12,8 @@ images of "name/split", fitted to (h, w), in their order. A record is a msgpack 
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import msgpack
 import numpy as np
@@ -58,18 +58,16 @@ def shard_paths(root: Path, ref: str, sam: str, size: tuple[int, int], count: in
     return [path.with_name(records.shard_name(path.name, i, count)) for i in range(count)]
 
 
-def write(path: Path, embeddings: Iterable[Embedding]) -> None:
-    """Writes one shard; it takes its name when it is complete."""
-    with records.shard_writer(path) as writer:
-        for one in embeddings:
-            record = {
-                "version": SCHEMA_VERSION,
-                "key": one.key,
-                "image": one.image,
-                "shape": list(one.values.shape),
-                "data": one.values.tobytes(),
-            }
-            writer.write(msgpack.packb(record))
+def encode(embedding: Embedding) -> bytes:
+    """The record of an embedding."""
+    record = {
+        "version": SCHEMA_VERSION,
+        "key": embedding.key,
+        "image": embedding.image,
+        "shape": list(embedding.values.shape),
+        "data": embedding.values.tobytes(),
+    }
+    return cast(bytes, msgpack.packb(record))
 
 
 class Embeddings:

@@ -9,6 +9,7 @@ A shard is an ArrayRecord file `{stem}-00003-of-00008.array_record`; a record is
     image    bytes  RGB uint8 in `codec`
     label, pseudo, refined
              bytes  zstd of uint8 train ids [h, w], 255 = ignore; each may be absent
+    targets  [ids]  classes to learn from `refined`, also those without a pixel; may be absent
     origin   map    where it came from: dataset, split, file; model, prompt, seed
 """
 
@@ -49,6 +50,8 @@ class Example:
         label: train ids, 255 is ignore; None where nobody labelled it.
         pseudo: the teacher's map, in the same values.
         refined: the same after refinement.
+        targets: classes that are to be learnt from `refined`; None: those that it shows. A class
+            whose masks were all dropped may be a target with an empty mask.
         origin: where it came from.
     """
 
@@ -57,6 +60,7 @@ class Example:
     label: Map | None = None
     pseudo: Map | None = None
     refined: Map | None = None
+    targets: tuple[int, ...] | None = None
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -77,6 +81,8 @@ def encode(example: Example, codec: str = "zstd") -> bytes:
         "size": list(example.size),
         "origin": example.origin,
     }
+    if example.targets is not None:
+        record["targets"] = list(example.targets)
     if example.image is not None:
         record["codec"] = codec
         record["image"] = get_codec(codec).encode(example.image)
@@ -115,7 +121,8 @@ def decode(data: bytes, where: str = "record") -> Example:
     if "image" in record:
         image = get_codec(record["codec"]).decode(record["image"], (h, w))
     maps = {name: decompress(record[name]).reshape(h, w) for name in MAPS if name in record}
-    return Example(record["key"], image, origin=record["origin"], **maps)
+    targets = tuple(record["targets"]) if "targets" in record else None
+    return Example(record["key"], image, targets=targets, origin=record["origin"], **maps)
 
 
 def shard_name(stem: str, index: int, count: int) -> str:
@@ -229,6 +236,11 @@ def parse_ref(ref: str, split: str = "train") -> tuple[str, str]:
     return name, own or split
 
 
+def map_name(name: str, map: str) -> str:
+    """Dataset whose records hold the maps of that kind of the images of dataset `name`."""
+    return f"{name}.{map}"
+
+
 def read_summary(ref: str, root: Path) -> dict[str, Any]:
     """What the build wrote beside the shards of "name/split" below `root`."""
     name, split = parse_ref(ref)
@@ -240,7 +252,8 @@ def read_summary(ref: str, root: Path) -> dict[str, Any]:
         )
         raise FileNotFoundError(
             f"{name}/{split}: no {path}; below {root} there is: {', '.join(built) or 'nothing'}. "
-            f"Build it: python -m clouds_jax.data.build {name} --split {split} --output {root}"
+            f"Build it: python -m clouds_jax.data.build {name} --split {split} --output {root}, or "
+            "run the stage that makes it (python -m porting --help)."
         )
     return json.loads(path.read_text())
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,26 @@ def claim(staging: Path, parameters: dict[str, Any]) -> None:
         return
     staging.mkdir(parents=True, exist_ok=True)
     write_json(plan, parameters)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The keys in which two trees of parameters differ, with both values; "" if they are equal."""
+    before, now = _flat(old), _flat(new)
+    return "; ".join(
+        f"{key} {before.get(key, 'absent')!r}, now {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -54,6 +54,17 @@ def input_size(size: tuple[int, int], image: int) -> tuple[int, int]:
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
+def prompt_scale(size: tuple[int, int], image: int) -> tuple[float, float]:
+    """Factors of (x, y) from pixels of an image of `size` (h, w) to those the encoder sees.
+
+    The two differ a little where rounding the shorter side changes the shape.
+
+    Source: ResizeLongestSide.apply_coords.
+    """
+    h, w = input_size(size, image)
+    return w / size[1], h / size[0]
+
+
 class Attention(nnx.Module):
     """Multi-head attention inside a width that may be smaller than that of its inputs."""
 

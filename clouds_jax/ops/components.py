@@ -5,6 +5,7 @@ Everything has static shapes and converges on any map. One map at a time; `jax.v
 
 import dataclasses
 import typing
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,30 @@ def large_components(
     )
 
 
+def distinct_ranks(area: Any, bits: Any, xp: Any) -> Any:
+    """Which pixels of each component are taken, as ranks among its pixels in raster order.
+
+    The i-th number, modulo the pixels not yet taken, is a rank among those; the bias of the modulo
+    is below 2e-4 for maps of up to 768x768.
+
+    Args:
+        area: int32 (n,), of the components.
+        bits: uint32 (n, p), random.
+        xp: numpy or jax.numpy.
+
+    Returns:
+        int32 (n, p), distinct along p where the area allows it.
+    """
+    taken: list[Any] = []
+    for i in range(bits.shape[1]):
+        left = xp.maximum(area - i, 1).astype(xp.uint32)
+        rank = (bits[:, i] % left).astype(xp.int32)
+        for earlier in xp.sort(xp.stack(taken), 0) if taken else ():
+            rank = rank + (rank >= earlier)
+        taken.append(rank)
+    return xp.stack(taken, 1)
+
+
 def random_points(components: Components, bits: UInt32[Array, "n p"]) -> Int[Array, "n p 2"]:
     """Distinct pixels of each component, uniformly at random.
 
@@ -126,21 +151,10 @@ def random_points(components: Components, bits: UInt32[Array, "n p"]) -> Int[Arr
     Returns:
         (x, y) of pixels; (0, 0) in slots without a component. A component of fewer than `p`
         pixels would repeat its last ones.
-
-    The i-th number, modulo the pixels not yet taken, is a rank among them in raster order; the
-    bias of the modulo is below 2e-4 for maps of up to 768x768.
     """
-    n, p = bits.shape
+    n = bits.shape[0]
     h, w = components.slot.shape
-    ranks = jnp.zeros((n, p), jnp.int32)
-    taken: list[Array] = []
-    for i in range(p):
-        left = jnp.maximum(components.area - i, 1).astype(jnp.uint32)
-        rank = (bits[:, i] % left).astype(jnp.int32)
-        for earlier in jnp.sort(jnp.stack(taken), 0) if taken else ():
-            rank = rank + (rank >= earlier)
-        taken.append(rank)
-        ranks = ranks.at[:, i].set(rank)
+    ranks = distinct_ranks(components.area, bits, jnp)
     rows = jnp.arange(h, dtype=jnp.int32)[:, None]
     per_row = jnp.zeros((n + 1, h), jnp.int32).at[components.slot, rows].add(1)[:n]
     until = jnp.cumsum(per_row, axis=1)  # pixels of the component up to and with each row

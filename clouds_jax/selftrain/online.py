@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-from clouds_jax.nn.sam_decoder import PromptedMasks, input_size
+from clouds_jax.nn.sam_decoder import PromptedMasks, input_size, prompt_scale
 from clouds_jax.ops import components, resize
 from clouds_jax.selftrain import refine
 from clouds_jax.selftrain.refine import IGNORE, RefineRules
@@ -97,7 +97,8 @@ def _refine_one(sam, embedding, label, bits, *, rules: RefineRules, classes: int
     n = bits.shape[0]
     found = components.large_components(label, min_area=rules.min_area, limit=n)
     points = components.random_points(found, bits)
-    scaled = points.astype(jnp.float32) * (sam.image / max(size))
+    scale = jnp.asarray(prompt_scale(size, sam.image), jnp.float32)
+    scaled = points.astype(jnp.float32) * scale[None, None]
     slots = -(-n // chunk) * chunk
     spare = ((0, slots - n), (0, 0), (0, 0))
     scaled = jnp.pad(scaled, spare)

@@ -1,4 +1,4 @@
-"""The program that predicts images and shards, from the command line."""
+"""The program that predicts images, from the command line."""
 
 import re
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clouds_jax.data import records
-from clouds_jax.data.classes import SPACES
 from clouds_jax.data.datasets import fake
 
 pytestmark = pytest.mark.e2e
@@ -113,21 +111,3 @@ def test_a_mistake_is_one_clear_error(program, debug_run, tmp_path, make, messag
     assert "Traceback" not in done.stderr
     assert re.search(message, done.stderr)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_shard_becomes_a_shard_of_pseudo_labels_in_the_same_order(program, debug_run, tmp_path):
-    (source,) = (debug_run / "shards" / "fake").glob("train-*.array_record")
-    command = ["clouds_jax.predict", f"--workdir={debug_run}", f"--output={tmp_path}", source]
-    done = program(*command)
-    assert done.returncode == 0, done.stderr
-    images, pseudo = records.Shards([source]), records.Shards([tmp_path / source.name])
-    assert len(images) == len(pseudo)
-    classes = max(len(space) for space in SPACES.values())
-    for i in range(len(images)):
-        assert pseudo[i].key == images[i].key
-        assert pseudo[i].image is None
-        assert pseudo[i].pseudo.shape == images[i].size
-        assert pseudo[i].pseudo.max() < classes
-        assert pseudo[i].origin["stage"] == "predict"
-    again = program(*command)
-    assert again.returncode == 0 and "is already there" in again.stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clouds_jax import embed
-from clouds_jax.data import build, embeddings, records
+from clouds_jax.data import build, embeddings, records, stage
 from clouds_jax.data.generated import View, fit, generated_batches
 
 SIZE = (64, 96)
@@ -22,8 +22,8 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def embedded(shards):
-    done, total = embed.embed_ref(shards, REF, SAM, SIZE, None)
-    assert done == total == len(records.open_ref(REF, shards))
+    done = stage.fill(embed.Embed(shards, REF, SAM, SIZE), progress=False)
+    assert done == len(records.open_ref(REF, shards))
     return shards
 
 
@@ -83,8 +83,8 @@ def test_what_is_embedded_is_not_embedded_again(embedded):
     paths = embeddings.shard_paths(embedded, REF, SAM, SIZE, 2)
     before = [path.read_bytes() for path in paths]
     paths[1].unlink()
-    done, total = embed.embed_ref(embedded, REF, SAM, SIZE, None)
-    assert 0 < done < total
+    done = stage.fill(embed.Embed(embedded, REF, SAM, SIZE), progress=False)
+    assert 0 < done < len(records.open_ref(REF, embedded))
     assert [path.read_bytes() for path in paths] == before
 
 

@@ -1,4 +1,4 @@
-"""Refinement inside a compiled program against the same steps on the host, one after another."""
+"""Refinement on the device and on the host against the same steps written out one by one."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import scipy.ndimage
 from flax import nnx
 
 from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
-from clouds_jax.selftrain import online, refine
+from clouds_jax.selftrain import host, online, refine
 
 CLASSES = 5
 SIZE = (48, 64)
@@ -54,9 +54,7 @@ def by_hand(sam, embedding, label, bits, rules):
             left, chosen = list(range(len(inside))), []
             for number in bits[len(classes)]:
                 chosen.append(left.pop(int(number) % len(left)))
-            points = inside[chosen][:, ::-1].astype(np.float32) * np.float32(SAM.image / max(SIZE))
-            kinds = np.ones((1, len(points)), np.int32)
-            masks.append(np.asarray(decode(sam, embedding, points[None], kinds))[0])
+            masks.append(ask(sam, embedding, inside[chosen][None, :, ::-1])[0])
             classes.append(value)
     if not masks:
         return label, np.array([(label == k).any() for k in range(CLASSES)])
@@ -73,6 +71,14 @@ def by_hand(sam, embedding, label, bits, rules):
         out[union] = value
         present[value] = union.any() or rules.emptied == "keep"
     return out, present
+
+
+def ask(sam, embedding, points):
+    """SAM's masks for pixels (x, y) of the image, prompt by prompt."""
+    scaled = points.astype(np.float32) * np.float32(SAM.image / max(SIZE))
+    kinds = np.ones((1, points.shape[1]), np.int32)
+    masks = [decode(sam, embedding, one[None], kinds)[0] for one in scaled]
+    return np.asarray(masks)
 
 
 def decode(sam, embedding, points, kinds):
@@ -106,6 +112,13 @@ def test_it_equals_the_steps_by_hand_for_the_same_random_numbers(sam, name):
         label, present = by_hand(sam, embeddings[i], labels[i], bits[i], rules)
         np.testing.assert_array_equal(found.label[i], label)
         np.testing.assert_array_equal(found.present[i], present)
+        masks = functools.partial(ask, sam, embeddings[i])
+        offline = host.refine_label(labels[i], bits[i], masks, rules=rules, classes=CLASSES)
+        np.testing.assert_array_equal(offline.label, label)
+        np.testing.assert_array_equal(offline.present, present)
+        n = len(offline.points)
+        np.testing.assert_array_equal(offline.points, found.points[i, :n])
+        np.testing.assert_allclose(offline.overlapped.mean(), found.overlapped[i], atol=1e-6)
         counts.append(int(found.components[i]))
     assert counts[0] > 4 and counts[1] > 4  # more than one chunk
     assert counts[2] == 0 and (np.asarray(found.label[2]) == labels[2]).all()
@@ -166,3 +179,71 @@ def test_a_class_whose_masks_were_all_dropped(emptied, expected):
 def test_an_unknown_rule_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="overlap is 'none'; allowed are: any, classes"):
         refine.RefineRules(overlap="none")
+
+
+@pytest.mark.parametrize("area, kept", [(5000, False), (5001, True)])
+def test_a_component_of_exactly_the_smallest_area_is_dropped(area, kept):
+    label = np.full((120, 120), 255, np.uint8)
+    label.reshape(-1)[:area] = 3  # whole rows and a piece: connected
+    found = host.large_components(label, min_area=5000)
+    assert (found.label.tolist(), found.area.tolist()) == (([3], [area]) if kept else ([], []))
+    refined = host.refine_label(
+        label,
+        host.draws(0, 0, label.shape, refine.PRESETS["release"]),
+        lambda points: np.ones((len(points), *label.shape), bool),
+        rules=refine.PRESETS["release"],
+        classes=5,
+    )
+    # with no component left the teacher's own label is taken
+    expected = np.full_like(label, 3) if kept else label
+    np.testing.assert_array_equal(refined.label, expected)
+    assert refined.present.tolist() == [False, False, False, True, False]
+
+
+def test_diagonal_neighbours_are_two_components():
+    label = np.full((20, 20), 255, np.uint8)
+    label[:10, :10] = label[10:, 10:] = 2
+    assert host.large_components(label, min_area=50).area.tolist() == [100, 100]
+
+
+def test_a_label_that_is_ignored_everywhere_has_no_component_and_stays():
+    label = np.full((20, 30), 255, np.uint8)
+    rules = SMALL["fixed"]
+    found = host.refine_label(
+        label, host.draws(0, 0, label.shape, rules), np.zeros_like, rules=rules, classes=4
+    )
+    assert (found.label == 255).all() and not found.present.any() and not len(found.points)
+
+
+def test_points_on_the_host_are_distinct_and_inside_and_depend_on_the_image():
+    label = label_map(0)
+    found = host.large_components(label, 30)
+    rules = SMALL["fixed"]
+    points = [host.random_points(found, host.draws(0, i, SIZE, rules)) for i in (0, 1)]
+    assert (points[0] != points[1]).any()
+    for slot, own in enumerate(points[0]):
+        assert len({tuple(p) for p in own}) == rules.num_points
+        assert (found.slot[own[:, 1], own[:, 0]] == slot).all()
+
+
+def test_statistics_add_up():
+    rules = SMALL["release"]
+    label = label_map(1)
+    half = np.zeros(SIZE, bool)
+    half[:, :32] = True
+    after = host.refine_label(
+        label,
+        host.draws(0, 0, SIZE, rules),
+        lambda points: np.stack([half] + [~half] * (len(points) - 1)),
+        rules=rules,
+        classes=CLASSES,
+    )
+    names = tuple("abcde")
+    found = host.statistics(label, after, names)
+    assert found["components"] == len(after.points) > 2
+    assert found["confirmed"] + found["changed"] + found["dropped"] == label.size
+    assert found["dropped"] == found["overlapped"] == label.size // 2
+    for name in ("teacher", "confirmed", "components"):
+        assert found[name] == sum(found.get(f"{name}/{c}", 0) for c in names)
+    # one class keeps its half, the others are targets without a pixel
+    assert found["emptied"] == after.present.sum() - 1
