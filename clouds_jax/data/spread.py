@@ -145,9 +145,10 @@ def _on_ray(stage: Stage, missing: list[int], count: int) -> int:
         import ray.data
     except ImportError as error:
         raise ValueError("--ray needs Ray: pip install -e '.[ray]'.") from error
+    worker: Any = _Worker  # a class with __call__ is what Ray asks for, but not what it declares
     rows = ray.data.from_items([{"shard": shard} for shard in missing])
     done = rows.repartition(len(missing)).map(
-        _Worker, fn_constructor_args=(stage,), compute=ray.data.ActorPoolStrategy(size=count),
+        worker, fn_constructor_args=(stage,), compute=ray.data.ActorPoolStrategy(size=count),
         num_gpus=1 if gpus() else 0,
     )  # fmt: skip
     made = sum(row["examples"] for row in done.take_all())
