@@ -1,14 +1,24 @@
-"""The programs of porting: look into checkpoints, convert them both ways, and prove it."""
+"""The programs on PyTorch's side: checkpoints both ways with proof, and the offline stages."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from porting.commands import convert, diff, inspect, invert, parity, plan, roundtrip, verify
+from porting.commands import (
+    convert,
+    diff,
+    inspect,
+    invert,
+    parity,
+    plan,
+    prompts,
+    roundtrip,
+    verify,
+)
 from porting.commands import list as list_
 
-_COMMANDS = (list_, inspect, plan, convert, invert, roundtrip, diff, parity, verify)
+_COMMANDS = (list_, inspect, plan, convert, invert, roundtrip, diff, parity, verify, prompts)
 _EXAMPLES = """\
 examples:
   python -m porting list
@@ -25,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "family", "") is None:
         # argparse takes a family that options part from its file for the file
         args.family, args.file, rest = args.file, rest[0], []
+    if hasattr(args, "overrides"):  # of a config, which says itself what it does not know
+        args.overrides, rest = rest, []
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:

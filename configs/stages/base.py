@@ -1,0 +1,85 @@
+"""The defaults of the offline stages: every key once, with where its number comes from.
+
+Numbers marked (paper) are those of CLOUDS; the others are this project's. Files go below the
+--workdir: `prompts/prompts.jsonl`, and shards below `shards/`.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Every key, with the paper's values."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of sampled text, noise and points; record i depends on (seed, i)
+    config.shards = ""  # root of all shards; "": WORKDIR/shards
+
+    config.prompts = dict(
+        # name on the Hugging Face hub or a folder (paper: Llama-2-70b-chat); `gguf` names a file
+        # of quantised weights in it
+        model="meta-llama/Llama-2-70b-chat-hf",
+        revision="",
+        gguf="",
+        dtype="bfloat16",
+        # "instruction": a chat model is asked for a list (paper). "few_shot": a model of any kind
+        # goes on with examples, one line for one class at a time; for small models.
+        mode="instruction",
+        form="strict",  # or "loose", which also takes pictures and snapshots (paper's file)
+        count=100,  # (paper) prompts that pass
+        min_per_class=1,  # prompts that name each class, at least
+        batch=8,  # texts sampled at once, a chunk; the texts depend on it
+        max_texts=2_000,  # sampled before the stage gives up
+        temperature=0.6,  # this and top_p: what Llama-2-chat itself is shipped with
+        top_p=0.9,
+        max_new_tokens=4_096,  # of a list, within the model's context; a line needs 48
+    )
+
+    config.generate = dict(
+        name="generated",  # the shards are NAME/train
+        provider="diffusers",  # or "folder": photos instead of generated images
+        size=(768, 768),  # (h, w) (paper)
+        count=5_000,  # (paper)
+        shards=50,
+        codec="zstd",
+    )
+    config.generate.diffusers = dict(
+        # name on the hub or a folder of any text-to-image pipeline
+        model="stabilityai/stable-diffusion-2",  # (paper)
+        revision="",
+        variant="",  # of the weight files, such as "fp16"
+        scheduler="euler",  # (paper); "": the model's own
+        steps=50,  # (paper)
+        guidance=7.5,  # (paper)
+        negative="",  # (paper) none
+        dtype="float16",  # (paper)
+        batch=4,  # images at once; not a parameter of the result
+        offload="",  # "model" or "sequential": weights wait in host memory
+        attention_slicing=False,
+    )
+    config.generate.folder = dict(path="")  # of photos; all below it are taken
+
+    # whose embeddings of the images are stored, and a folder with its converted weights
+    config.embed = dict(sam="mobile_sam", weights="weights/mobile_sam")
+
+    # the teacher: a finished run, or the config and the flags to train one below the --workdir
+    config.warmup = dict(run="", config="configs/warmup_gta.py", flags=())
+    config.predict = dict(protocol="native")
+
+    config.refine = dict(
+        preset="release",  # or "paper", "fixed"; see clouds_jax.selftrain.refine
+        min_area=5_000,  # components of at most so many pixels are dropped (paper's code)
+        num_points=5,  # per component (paper's code)
+        # "segment_anything" (also MobileSAM), or "transformers" (SamModel, Sam2Model)
+        backend="segment_anything",
+        sam="mobile_sam",  # (paper's code)
+        weights="mobile_sam.pt",  # file, package:NAME, or of transformers a folder or hub name
+        chunk=16,  # prompts decoded at once; not a parameter of the result
+        dtype="float32",
+        # read what `embed` stored instead of running the image encoder
+        embeddings=True,
+        # MobileSAM as the released training loop has it: batch norm uses each image's own
+        # statistics. Never with stored embeddings.
+        train_mode=False,
+        panels=6,  # images drawn before and after
+    )
+    return config
