@@ -81,6 +81,7 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
 
 def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
     settings = selftraining(config)
+    _view(config)  # raises for labels that there cannot be
     images = sum(config.data.generated.batch.values())
     if images <= 0 or images % mesh.size:
         raise ValueError(
@@ -89,10 +90,6 @@ def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
         )
     if config.head.name != "mask2former":
         raise ValueError("config.selftrain needs config.head.name = 'mask2former'.")
-    if settings.labels == "stored" and config.selftrain.map not in ("pseudo", "refined"):
-        raise ValueError(
-            f"config.selftrain.map is {config.selftrain.map!r}; it must be 'pseudo' or 'refined'."
-        )
     if not (config.init_from or config.debug.enabled):
         raise ValueError(
             "config.init_from is empty, and a teacher with random weights teaches nothing; give"
@@ -184,16 +181,21 @@ def _generated(config: ConfigDict, shards: pathlib.Path) -> grain.IterDataset:
         "/".join(records.parse_ref(ref, data.split)): count
         for ref, count in data.generated.batch.items()
     }
-    stored = config.selftrain.labels == "stored"
-    view = View(
-        size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
-        label=config.selftrain.map if stored else "",
-        sam=config.selftrain.sam.name if _asks_sam(config) else "",
-    )  # fmt: skip
     return generated_batches(
-        refs, shards_root=shards, view=view, seed=config.seed,
+        refs, shards_root=shards, view=_view(config), seed=config.seed,
         process_index=jax.process_index(), process_count=jax.process_count(),
         threads=data.threads, prefetch=data.buffer,
+    )  # fmt: skip
+
+
+def _view(config: ConfigDict) -> View:
+    data = config.data
+    stored = config.selftrain.labels == "stored"
+    return View(
+        size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
+        label=config.selftrain.map if stored else "",
+        classes=len(get_space(config.label_space)),
+        sam=config.selftrain.sam.name if _asks_sam(config) else "",
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Generated:
         image: RGB, 0..255, as the student sees them.
         clean: the same images as the teacher and SAM see them; None where they are equal.
         label: stored pseudo-labels; None where the teacher labels them.
+        present: which classes are targets by them, also those without a pixel.
         embedding: of SAM's image encoder for `clean`; None where SAM takes no part, or embeds
             them itself.
     """
@@ -37,6 +38,7 @@ class Generated:
     image: UInt8[Array, "g h w 3"]
     clean: UInt8[Array, "g h w 3"] | None = None
     label: UInt8[Array, "g h w"] | None = None
+    present: Bool[Array, "g k"] | None = None
     embedding: Float[Array, "g n n d"] | None = None
 
 

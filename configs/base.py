@@ -98,7 +98,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.selftrain = dict(
         enabled=False,
         # "online": the teacher's labels, refined by SAM inside the step. "teacher": as they are.
-        # "stored": what `map` of the generated shards holds ("pseudo" or "refined").
+        # "stored": what the shards `NAME.map` beside those of the images hold; `map` is "pseudo" or
+        # "refined", or such a name with something behind a hyphen.
         labels="online",
         map="refined",
         teacher=dict(decay=0.999, every=100, warmup=False),  # (paper's code)

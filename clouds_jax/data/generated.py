@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import grain
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from clouds_jax.data import records
 from clouds_jax.data.augment import jitter_colour
@@ -25,7 +25,9 @@ class View:
         size: (h, w) of the result.
         flip: probability of mirroring, the same for student and teacher.
         colour: whether the student's view is colour-jittered.
-        label: "pseudo" or "refined" to read that map of the record; "": none.
+        label: "pseudo" or "refined" to read those labels of the images of "name/split", which are
+            the shards "name.pseudo/split"; "refined-2" those of "name.refined-2/split"; "": none.
+        classes: number of classes k of these labels.
         sam: whose embeddings to read; "": none.
     """
 
@@ -33,7 +35,21 @@ class View:
     flip: float = 0.5
     colour: bool = True
     label: str = ""
+    classes: int = 0
     sam: str = ""
+
+    def __post_init__(self):
+        if self.label and (self.map not in ("pseudo", "refined") or self.classes < 1):
+            raise ValueError(
+                f"the labels of generated images are {self.label!r} of {self.classes} classes;"
+                " allowed are 'pseudo' and 'refined', also with a hyphen and a name behind, of at"
+                " least one class."
+            )
+
+    @property
+    def map(self) -> str:
+        """Which map of the records the labels are."""
+        return self.label.partition("-")[0]
 
 
 def fit(image: UInt8[np.ndarray, "h w *c"], size: tuple[int, int]) -> UInt8[np.ndarray, "_ _ *c"]:
@@ -52,18 +68,42 @@ def fit(image: UInt8[np.ndarray, "h w *c"], size: tuple[int, int]) -> UInt8[np.n
     return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
 
 
-class _Pairs:
-    """Examples with their embeddings; a source for Grain."""
+@dataclasses.dataclass(frozen=True)
+class _Joined:
+    """What belongs to one image."""
 
-    def __init__(self, examples: records.Shards, embeddings: Embeddings | None):
-        self._examples, self._embeddings = examples, embeddings
+    example: Example
+    embedding: Embedding | None
+    labelled: Example | None
+
+
+class _Join:
+    """Images with their embeddings and labels; a source for Grain."""
+
+    def __init__(self, ref: str, root: Path, view: View):
+        self._examples = records.open_ref(ref, root)
+        self._embeddings = Embeddings(root, ref, view.sam, view.size) if view.sam else None
+        self._labels = None
+        if view.label:
+            name, split = records.parse_ref(ref)
+            self._labels = records.open_ref(f"{records.map_name(name, view.label)}/{split}", root)
+        for what, found, remedy in (
+            (f"embeddings of {view.sam}", self._embeddings, "clouds_jax.embed"),
+            (f"{view.label} labels", self._labels, "clouds_jax.pseudo or porting refine"),
+        ):
+            if found is not None and len(found) != len(self._examples):
+                raise ValueError(
+                    f"{ref} has {len(self._examples)} images and {len(found)} {what}; remove those"
+                    f" and make them again: python -m {remedy}."
+                )
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> tuple[Example, Embedding | None]:
-        found = self._embeddings
-        return self._examples[index], None if found is None else found[index]
+    def __getitem__(self, index: int) -> _Joined:
+        embedding = None if self._embeddings is None else self._embeddings[index]
+        labelled = None if self._labels is None else self._labels[index]
+        return _Joined(self._examples[index], embedding, labelled)
 
 
 def generated_batches(
@@ -90,14 +130,7 @@ def generated_batches(
     """
     streams = {}
     for ref, count in refs.items():
-        examples = records.open_ref(ref, shards_root)
-        embeddings = Embeddings(shards_root, ref, view.sam, view.size) if view.sam else None
-        if embeddings is not None and len(embeddings) != len(examples):
-            raise ValueError(
-                f"{ref} has {len(examples)} images and {len(embeddings)} embeddings of {view.sam};"
-                " remove those and make them again: python -m clouds_jax.embed."
-            )
-        stream = endless(_Pairs(examples, embeddings), ref, seed)
+        stream = endless(_Join(ref, shards_root, view), ref, seed)
         streams[ref] = stream.random_map(functools.partial(_see, view=view)), count
     return mixed(
         streams, process_index=process_index, process_count=process_count, threads=threads,
@@ -105,8 +138,8 @@ def generated_batches(
     )  # fmt: skip
 
 
-def _see(pair: tuple[Example, Embedding | None], rng: np.random.Generator, *, view: View) -> Arrays:
-    example, embedding = pair
+def _see(joined: _Joined, rng: np.random.Generator, *, view: View) -> Arrays:
+    example, embedding = joined.example, joined.embedding
     if example.image is None:
         raise ValueError(f"{example.key}: a generated example needs an image; it has none.")
     clean = fit(example.image, view.size)
@@ -119,14 +152,9 @@ def _see(pair: tuple[Example, Embedding | None], rng: np.random.Generator, *, vi
             " embeddings and make them again: python -m clouds_jax.embed."
         )
     label = None
-    if view.label:
-        label = getattr(example, view.label)
-        if label is None:
-            raise ValueError(
-                f"{example.key} has no {view.label} labels; refine the predictions of a teacher"
-                " first, or let the step label the images."
-            )
-        label = fit(label, view.size)
+    if joined.labelled is not None:
+        label = fit(_label(example, joined.labelled, view), view.size)
+        arrays["present"] = _present(label, joined.labelled, view)
     mirrored = bool(rng.random() < view.flip)
     if mirrored:
         clean = np.ascontiguousarray(clean[:, ::-1])
@@ -138,3 +166,21 @@ def _see(pair: tuple[Example, Embedding | None], rng: np.random.Generator, *, vi
     if view.colour and not view.label:
         arrays["clean"] = clean
     return arrays
+
+
+def _label(example: Example, labelled: Example, view: View) -> records.Map:
+    label = getattr(labelled, view.map)
+    if label is None or labelled.key != example.key or labelled.size != example.size:
+        found = f"of {labelled.key} {labelled.size}" if label is not None else "none"
+        raise ValueError(
+            f"{example.key} {example.size}: its {view.label} label is {found}; make the labels"
+            " again: python -m clouds_jax.pseudo, then python -m porting refine."
+        )
+    return label
+
+
+def _present(label: records.Map, labelled: Example, view: View) -> Bool[np.ndarray, " k"]:
+    """Which classes are targets: those that the record names, else those that the label shows."""
+    targets = labelled.targets if view.map == "refined" else None
+    shown = np.unique(label) if targets is None else np.array(targets, np.uint8)
+    return np.isin(np.arange(view.classes), shown)

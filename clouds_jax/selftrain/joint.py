@@ -139,6 +139,9 @@ def _targets(
         names = ("components", "confirmed", "changed", "dropped", "overlapped")
         seen = {name: getattr(found, name).mean(dtype=jnp.float32) for name in names}
     else:
-        targets, seen = Targets(raw, masks.present_classes(raw, classes), ignore), {}
+        present = generated.present
+        if present is None:
+            present = masks.present_classes(raw, classes)
+        targets, seen = Targets(raw, present, ignore), {}
     seen["classes"] = targets.present.sum(1).mean(dtype=jnp.float32)
     return jax.lax.stop_gradient(targets), {f"pseudo/{k}": v for k, v in seen.items()}

@@ -46,7 +46,7 @@ def test_a_preset_of_the_configs_is_that_of_the_code(load, preset):
     "key, value, message",
     [
         ("labels", "magic", "labels is 'magic'; allowed are: teacher, online, stored"),
-        ("map", "label", "map is 'label'; it must be 'pseudo' or 'refined'"),
+        ("map", "label", "labels of generated images are 'label' of 19 classes"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(load, key, value, message):

@@ -107,6 +107,62 @@ def test_embeddings_of_other_images_are_refused(embedded, tmp_path):
         batches(root, 1, sam=SAM)
 
 
-def test_shards_without_pseudo_labels_are_refused_where_they_are_asked_for(shards):
-    with pytest.raises(ValueError, match="has no refined labels"):
-        batches(shards, 1, label="refined")
+def label(shards, name, *, kind="refined", targets=None, change=lambda i, example: example):
+    """Writes labels of the images of REF: image i has class i modulo 3 everywhere but a corner."""
+    examples = []
+    for i, example in enumerate(records.open_ref(REF, shards)):
+        values = np.full(example.size, i % 3, np.uint8)
+        values[: values.shape[0] // 2, : values.shape[1] // 2] = 7
+        made = records.Example(example.key, targets=targets, **{kind: values})
+        examples.append(change(i, made))
+    folder = stage.Folder(
+        shards, name, stage="label", parameters={}, inputs={}, examples=len(examples), shards=2
+    )
+    for shard in range(2):
+        made = (records.encode(examples[i]) for i in folder.indices(shard))
+        folder.write(shard, ((data, {}) for data in made))
+    folder.finish()
+
+
+def test_labels_lie_in_shards_beside_the_images(shards):
+    label(shards, "fake.refined/train")
+    seen = set()
+    for batch in batches(shards, 6, label="refined", classes=19):
+        assert set(batch) == {"image", "label", "present"}
+        for values, present in zip(batch["label"], batch["present"], strict=True):
+            assert present.shape == (19,)
+            assert set(np.flatnonzero(present)) == set(np.unique(values))
+            seen.add((7 == values[0, 0], 7 == values[0, -1]))  # mirrored with the image
+    assert seen == {(True, False), (False, True)}
+
+
+def test_a_target_without_a_pixel_is_one(shards):
+    label(shards, "fake.refined-2/train", targets=(0, 1, 2, 5, 7))
+    (batch,) = batches(shards, 1, label="refined-2", classes=19)
+    assert [np.flatnonzero(p).tolist() for p in batch["present"]] == [[0, 1, 2, 5, 7]] * 2
+    label(shards, "fake.pseudo/train", kind="pseudo")
+    (batch,) = batches(shards, 1, label="pseudo", classes=19)
+    assert batch["present"].sum(1).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i, one: records.Example("other", refined=one.refined),
+        lambda i, one: records.Example(one.key, refined=one.refined[:-1]),
+        lambda i, one: records.Example(one.key, pseudo=one.refined),
+    ],
+    ids=["key", "size", "kind"],
+)
+def test_labels_of_other_images_are_refused(shards, change, request):
+    name = f"refined-{request.node.callspec.id}"
+    label(shards, f"fake.{name}/train", change=change)
+    with pytest.raises(ValueError, match=f"its {name} label is .*porting refine"):
+        batches(shards, 1, label=name, classes=19)
+
+
+def test_labels_that_are_not_there_are_named(shards):
+    with pytest.raises(FileNotFoundError, match="fake.refined-9/train"):
+        batches(shards, 1, label="refined-9", classes=19)
+    with pytest.raises(ValueError, match="allowed are 'pseudo' and 'refined'"):
+        View(SIZE, label="label", classes=19)
