@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from porting.commands import (
     convert,
     diff,
+    generate,
     inspect,
     invert,
     parity,
@@ -30,6 +31,7 @@ _COMMANDS = (
     parity,
     verify,
     prompts,
+    generate,
     refine,
 )
 _EXAMPLES = """\

@@ -36,8 +36,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.generate = dict(
         name="generated",  # the shards are NAME/train
+        prompts="",  # file of prompts; "": WORKDIR/prompts/prompts.jsonl
         provider="diffusers",  # or "folder": photos instead of generated images
-        size=(768, 768),  # (h, w) (paper)
+        size=(768, 768),  # (h, w); other sizes are scaled to cover it and cut (paper)
         count=5_000,  # (paper)
         shards=50,
         codec="zstd",
@@ -55,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
         batch=4,  # images at once; not a parameter of the result
         offload="",  # "model" or "sequential": weights wait in host memory
         attention_slicing=False,
+        size=(768, 768),  # (h, w) that the model draws (paper)
     )
     config.generate.folder = dict(path="")  # of photos; all below it are taken
 
@@ -89,6 +91,32 @@ def get_config() -> ml_collections.ConfigDict:
         train_mode=False,
         panels=6,  # images drawn before and after
     )
+    return config
+
+
+# Text-to-image models besides that of the paper, with what their makers recommend.
+GENERATORS = {
+    "sd2": dict(model="stabilityai/stable-diffusion-2", scheduler="euler", steps=50, guidance=7.5),
+    "sdxl": dict(
+        model="stabilityai/stable-diffusion-xl-base-1.0", variant="fp16", scheduler="euler",
+        steps=50, guidance=5.0, size=(1024, 1024),
+    ),
+    "sd3": dict(
+        model="stabilityai/stable-diffusion-3.5-medium", scheduler="", steps=40, guidance=4.5,
+        dtype="bfloat16", size=(1024, 1024),
+    ),
+    "flux": dict(
+        model="black-forest-labs/FLUX.1-dev", scheduler="", steps=50, guidance=3.5,
+        dtype="bfloat16", batch=1, offload="model", size=(1024, 1024),
+    ),
+}  # fmt: skip
+
+
+def generator(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+    """Sets the text-to-image model of one of `GENERATORS`."""
+    if name not in GENERATORS:
+        raise ValueError(f"{name!r} is no generator; there are: {', '.join(GENERATORS)}.")
+    config.generate.diffusers.update(GENERATORS[name])
     return config
 
 

@@ -10,7 +10,8 @@ GTA5 labels them, MobileSAM refines the labels as in the public code. Before it:
     wget https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt
 
 The gated Llama needs `huggingface-cli login`. `:paper` refines by the text of the paper instead,
-with SAM ViT-H (sam_vit_h_4b8939.pth); `:fixed` by our reading of both.
+with SAM ViT-H (sam_vit_h_4b8939.pth); `:fixed` by our reading of both. `:sdxl`, `:sd3` and `:flux`
+draw with a newer model, at its own size; the images are then scaled to 768x768.
 """
 
 from configs.stages import base
@@ -19,8 +20,11 @@ _PRESETS = ("release", "paper", "fixed")
 
 
 def get_config(mode: str = ""):
-    """The config; mode "release" (the default), "paper", "fixed" or "debug"."""
+    """The config; mode "release" (the default), "paper", "fixed", a generator, or "debug"."""
     config = base.get_config()
+    if mode in base.GENERATORS:
+        base.generator(config, mode)
+        mode = ""
     preset = mode if mode in _PRESETS else "release"
     config.refine.preset = preset
     if preset == "paper":

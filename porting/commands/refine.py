@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         seed=config.seed,
     )
+    print(stage.folder.state())
     began = time.perf_counter()
     command = spread.without_running(args.command)
     done = spread.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)

@@ -91,9 +91,13 @@ class Refine:
             )
         return get_space(parameters["label_space"])
 
-    @functools.cached_property
+    @property
     def folder(self) -> stage.Folder:
         """Where the shards go."""
+        return self._folder
+
+    @functools.cached_property
+    def _folder(self) -> stage.Folder:
         summary = records.read_summary(self.ref, self.shards)
         labels = records.read_summary(self.source, self.shards)
         if labels["examples"] != summary["examples"]:

@@ -1,0 +1,276 @@
+"""The generate stage with a real Stable-Diffusion-2-shaped pipeline of tiny random weights."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+import torch
+
+from clouds_jax.data import records, stage
+from clouds_jax.data.stage import Part
+from porting import _torchvision
+from porting.stages import attempts, pipelines
+from porting.stages.diffusion import Diffusion
+from porting.stages.generate import Generate
+
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what transformers imports
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+PROMPTS = ("a photo of a car in fog", "a photo of a bus in rain", "a photo of trees in sun")
+SIZE = (32, 48)
+COUNT = 9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tokenizer():
+    _torchvision.prepare()
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()})
+    names = ["<pad>", "<unk>", "<s>", "</s>", *words]
+    made = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", unk_token="<unk>", bos_token="<s>",
+        eos_token="</s>", model_max_length=16,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    """Stable Diffusion 2 in small: its classes, v-prediction, a scheduler of its own."""
+    _torchvision.prepare()
+    import diffusers
+    import transformers
+
+    torch.manual_seed(0)
+    text = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=16, bos_token_id=2, eos_token_id=3,
+        )
+    )  # fmt: skip
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=(2, 4),
+        use_linear_projection=True, sample_size=16,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    with torch.no_grad():  # so that images are neither grey nor all alike
+        vae.decoder.conv_out.weight *= 8
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
+    )  # fmt: skip
+    return diffusers.StableDiffusionPipeline(
+        vae, text, tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
+    )
+
+
+@pytest.fixture(scope="module")
+def model(pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd2")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def settings(folder, **kwargs):
+    found = dict(
+        model=str(folder), revision="", variant="", scheduler="euler", steps=3, guidance=7.5,
+        negative="", dtype="float16", batch=4, offload="", attention_slicing=False, size=SIZE,
+        prompts=PROMPTS, count=COUNT, seed=11,
+    )  # fmt: skip
+    return Diffusion(**{**found, **kwargs})
+
+
+def made(root, provider, shards=3, name="generated"):
+    return Generate(root, name, provider, SIZE, shards, "zstd")
+
+
+def contents(root):
+    return {path.name: path.read_bytes() for path in sorted(root.glob("generated/*.array_record"))}
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """All images at once, batches of four."""
+    root = tmp_path_factory.mktemp("whole")
+    assert stage.fill(made(root, settings(model)), progress=False) == COUNT
+    return root
+
+
+def test_images_are_those_of_the_pipeline_with_the_noise_of_each(whole, model, pipeline):
+    import diffusers
+
+    scheduler = diffusers.EulerDiscreteScheduler.from_pretrained(model, subfolder="scheduler")
+    by_hand = diffusers.StableDiffusionPipeline(
+        **{**pipeline.components, "scheduler": scheduler}, requires_safety_checker=False
+    )
+    by_hand.set_progress_bar_config(disable=True)
+    seen = []
+    for i, example in enumerate(records.open_ref("generated/train", whole)):
+        origin = example.origin
+        assert example.key == f"generated/{i:06d}" and origin["prompt"] == PROMPTS[i % 3]
+        assert origin["scheduler"] == "EulerDiscreteScheduler"
+        assert origin["prediction_type"] == "v_prediction" and origin["seed"] == 11
+        noise = torch.Generator("cpu").manual_seed(origin["noise_seed"])
+        expected = by_hand(
+            origin["prompt"], SIZE[0], SIZE[1], num_inference_steps=3, guidance_scale=7.5,
+            generator=noise, output_type="np",
+        ).images[0]  # fmt: skip
+        # theirs depends on the batch in the last bits
+        levels = np.abs(example.image - 255 * expected)
+        assert levels.max() < 0.51 and (levels > 0.5).mean() < 0.01
+        seen.append(example.image)
+    assert np.std(seen, axis=0).mean() > 5  # of 255
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_batch_changes_no_pixel(whole, model, tmp_path, batch):
+    stage.fill(made(tmp_path, settings(model, batch=batch)), progress=False)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_two_parts_and_a_run_that_was_stopped_end_with_the_same_bytes(whole, model, tmp_path):
+    one = made(tmp_path / "parts", settings(model))
+    for part in (Part(1, 2), Part(0, 2)):
+        stage.fill(one, part, progress=False)
+    assert contents(tmp_path / "parts") == contents(whole)
+
+    stopped = made(tmp_path / "stopped", settings(model))
+    make = stopped.load()
+
+    def broken():
+        made = make(1)
+        yield next(made)
+        raise KeyboardInterrupt
+
+    stopped.folder.write(0, make(0))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.folder.write(1, broken())
+    assert stopped.folder.missing() == [1, 2]
+    stage.fill(made(tmp_path / "stopped", settings(model)), progress=False)
+    assert contents(tmp_path / "stopped") == contents(whole)
+
+
+def test_a_set_of_other_parameters_or_weights_is_refused(whole, model, tmp_path):
+    with pytest.raises(ValueError, match="parameters.guidance 7.5, now 2.0"):
+        made(whole, settings(model, guidance=2.0)).folder.missing()
+    with pytest.raises(ValueError, match="inputs.prompts"):
+        made(whole, settings(model, prompts=PROMPTS[:2])).folder.missing()
+    for path in model.rglob("*"):
+        if path.is_file():
+            target = tmp_path / path.relative_to(model)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    index = tmp_path / "scheduler" / "scheduler_config.json"
+    config = json.loads(index.read_text()) | {"beta_end": 0.02}
+    index.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="parameters.revision"):
+        made(whole, settings(tmp_path)).folder.missing()
+
+
+def test_what_the_safety_checker_blanks_is_made_again(model, monkeypatch, tmp_path):
+    """It takes the first image of two requests for unsafe, whatever is on it."""
+    load = pipelines.load
+
+    def with_checker(*args, **kwargs):
+        pipe = load(*args, **kwargs)
+        calls = []
+
+        def check(images, device, dtype):
+            calls.append(len(images))
+            return images, [len(calls) <= 2 and i == 0 for i in range(len(images))]
+
+        pipe.run_safety_checker = check
+        return pipe
+
+    monkeypatch.setattr(pipelines, "load", with_checker)
+    one = made(tmp_path, settings(model, count=3), shards=1)
+    stage.fill(one, progress=False)
+    found = list(records.open_ref("generated/train", tmp_path))
+    assert [example.origin["attempt"] for example in found] == [3, 1, 1]
+    stats = one.folder.finish()["stats"]
+    assert stats["remade"] == 2 and stats["blank_unsafe"] == 2 and stats["truncated"] == 0
+
+
+def test_an_image_that_stays_blank_ends_with_the_reason(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(attempts, "judge", lambda pixels, unsafe: "black")
+    with pytest.raises(ValueError, match="image 0 is blank after 10 attempts.*\n.*10 x black"):
+        stage.fill(made(tmp_path, settings(model, count=2, steps=1)), progress=False)
+
+
+def test_a_prompt_beyond_the_text_encoder_is_counted(model, tmp_path):
+    one = made(tmp_path, settings(model, count=1, prompts=(" ".join(PROMPTS * 3),)), shards=1)
+    stage.fill(one, progress=False)
+    assert one.folder.finish()["stats"]["truncated"] == 1
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"scheduler": "heun"}, "scheduler is 'heun'; it must be one of: '', 'euler'"),
+        ({"steps": 0}, "steps is 0; it must be >= 1"),
+        ({"offload": "disk"}, "offload is 'disk'; it must be one of"),
+        ({"count": 0}, "count is 0"),
+        ({"model": "./nowhere"}, "'./nowhere' is no folder"),
+        ({"revision": "main"}, "only models on the hub have revisions"),
+        ({"size": (33, 48)}, "multiples of 2"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(model, change, told):
+    with pytest.raises((ValueError, OSError), match=told):
+        one = settings(model, **change)
+        one.describe()
+        one.load()
+
+
+def test_files_that_are_no_pipeline_are_named(model, pipeline, monkeypatch, tmp_path):
+    import diffusers
+
+    with pytest.raises(OSError, match="holds no pipeline: it has no model_index.json"):
+        settings(tmp_path).describe()
+    diffusers.DDPMPipeline(pipeline.unet, pipeline.scheduler).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="is a DDPMPipeline, no text-to-image pipeline"):
+        settings(tmp_path / "other").load()
+    for path in model.rglob("*"):
+        if path.is_file():
+            target = tmp_path / "damaged" / path.relative_to(model)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    (tmp_path / "damaged/unet/diffusion_pytorch_model.safetensors").write_bytes(b"\xff" * 99)
+    with pytest.raises(OSError, match="damaged cannot be read"):
+        settings(tmp_path / "damaged").load()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="cannot be read from the hub"):
+        settings("nobody/no-such-model").describe()
+
+
+def test_settings_travel_to_other_processes(model):
+    import pickle
+
+    one = settings(model)
+    assert pickle.loads(pickle.dumps(one)).describe() == one.describe()
+    assert dataclasses.replace(one, batch=1).describe() == one.describe()
