@@ -47,8 +47,9 @@ def targets_of(labels: torch.Tensor, classes: int) -> list[Target]:
     for label in labels:
         ids = [k for k in range(classes) if bool((label == k).any())]
         masks = [label == k for k in ids]
-        stacked = torch.stack(masks) if masks else torch.zeros((0, *label.shape))
-        found.append(Target(torch.tensor(ids, dtype=torch.long), stacked))
+        empty = torch.zeros((0, *label.shape), device=labels.device)
+        stacked = torch.stack(masks) if masks else empty
+        found.append(Target(torch.tensor(ids, dtype=torch.long, device=labels.device), stacked))
     return found
 
 
@@ -91,17 +92,18 @@ def match(class_logits, mask_logits, targets, points, weights=(2.0, 5.0, 5.0)):
     ):
         costs = pair_costs(logits, masks, target, where.match, weights)
         query, mask = linear_sum_assignment(costs.float().cpu().numpy())
-        pairs.append((torch.as_tensor(query), torch.as_tensor(mask)))
+        pairs.append(tuple(torch.as_tensor(index, device=costs.device) for index in (query, mask)))
     return pairs
 
 
 def class_loss(class_logits, targets, pairs, no_object: float = 0.1) -> torch.Tensor:
     """Weighted cross-entropy of all queries (b, q, k+1)."""
     background = class_logits.shape[-1] - 1
-    wanted = torch.full(class_logits.shape[:2], background)
+    device = class_logits.device
+    wanted = torch.full(class_logits.shape[:2], background, device=device)
     for image, (target, (query, mask)) in enumerate(zip(targets, pairs, strict=True)):
         wanted[image, query] = target.classes[mask]
-    weight = torch.ones(background + 1, dtype=class_logits.dtype)
+    weight = torch.ones(background + 1, dtype=class_logits.dtype, device=device)
     weight[background] = no_object
     return F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
 

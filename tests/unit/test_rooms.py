@@ -10,7 +10,8 @@ ROOMS = {
     "clouds_jax": {"clouds_jax"},
     "porting": {"porting", "clouds_jax"},
     "configs": {"configs"},
-    "experiments": {"experiments", "clouds_jax"},
+    # which compares and chains both sides, but sees PyTorch through porting only
+    "experiments": {"experiments", "clouds_jax", "porting"},
 }
 TORCH = {
     "torch",

@@ -1,0 +1,111 @@
+"""The benchmark as JSON, as a table, as a picture."""
+
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+
+from clouds_jax import plots, provenance
+from experiments.benchmark.rows import Setting
+from experiments.benchmark.timing import Seconds
+from experiments.run import hardware, keep
+
+matplotlib.use("Agg")
+
+
+def about(setting: Setting, rounds: int) -> dict[str, Any]:
+    """Hardware, versions, settings, and the rate of large products of matrices."""
+    out: dict[str, Any] = {
+        "hardware": _gpu() if setting.gpu else hardware(),
+        "device": jax.devices()[0].device_kind,
+        "versions": provenance.versions(["jax", "jaxlib", "flax", "torch", "transformers", "timm"]),
+        "commit": provenance.commit(),
+        "dtype": setting.dtype,
+        "rounds": rounds,
+        "torch_compile": setting.compiled,
+        "small": setting.small,
+    }
+    if setting.against == "torch":
+        from porting.reference import timed
+
+        out["matmul_tflops"] = timed.matmul_rate(setting.gpu, setting.dtype) / 1e12
+    return out
+
+
+def _gpu() -> str:
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "GPU"
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for people."""
+    words = [row["name"], f"jax {Seconds(tuple(row['jax'])).spread()} ms"]
+    if "torch" in row:
+        words += [f"torch {Seconds(tuple(row['torch'])).spread()} ms", f"ratio {row['ratio']:.2f}"]
+    return ", ".join([*words, f"compiled in {row['compile_s']:.1f} s"])
+
+
+def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+    compiled = "compiled by torch.compile" if about["torch_compile"] else "eager"
+    head = [
+        f"{about['hardware']}; {about['dtype']}; {versions}; PyTorch {compiled}.",
+        f"Medians (least .. most) of {about['rounds']} rounds in turn, ms."
+        + (f" Matrix products: {about['matmul_tflops']:.1f} TFLOP/s." if "matmul_tflops" in about
+           else ""),
+        "",
+        "| row | JAX | PyTorch | JAX / PyTorch | of matmul rate | temporaries, GiB | difference |"
+        " compile, s |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    return "\n".join([*head, *(_row(about, row) for row in rows)])
+
+
+def _row(about: dict[str, Any], row: dict[str, Any]) -> str:
+    if "not_run" in row:
+        return f"| {row['name']} | not run: {row['not_run']} | | | | | | |"
+    theirs = Seconds(tuple(row["torch"])).spread() if "torch" in row else "-"
+    ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
+    share = "-"
+    if row.get("flops") and "matmul_tflops" in about:
+        rate = row["flops"] / statistics.median(row["jax"]) / 1e12
+        share = f"{100 * rate / about['matmul_tflops']:.0f} %"
+    memory = f"{row['temporaries_gib']:.2f}" if row["temporaries_gib"] is not None else "-"
+    error = f"{row['error']:.1e}" if row["error"] is not None else "-"
+    ours = Seconds(tuple(row["jax"])).spread()
+    cells = [row["name"], ours, theirs, ratio, share, memory, error, f"{row['compile_s']:.1f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def write(output: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Writes all three files."""
+    text = json.dumps({"about": about, "rows": rows}, indent=1)
+    keep(text.encode() + b"\n", output / "results.json")
+    keep(table(about, rows).encode() + b"\n", output / "table.md")
+    compared = [row for row in rows if "ratio" in row]
+    if compared:
+        plots.save(_bars(about, compared), output / "ratios.png")
+
+
+def _bars(about: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names = [row["name"] for row in rows][::-1]
+    ratios = [row["ratio"] for row in rows][::-1]
+    bars = axes.barh(names, ratios, color=["#3a7" if r <= 1 else "#c63" for r in ratios])
+    axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel("time of JAX / time of PyTorch (less is faster)")
+    axes.set_title(f"{about['hardware']}, {about['dtype']}", fontsize=10)
+    axes.margins(x=0.15)
+    return figure

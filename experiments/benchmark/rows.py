@@ -1,0 +1,293 @@
+"""What is timed: each row builds its inputs and both programs when it is asked for."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clouds_jax import optim, sharding, train_state, train_step
+from clouds_jax.encoders import get_encoder
+from clouds_jax.losses import segmentation
+from clouds_jax.losses.points import Counts
+from clouds_jax.nn.clouds import Clouds
+from clouds_jax.nn.mask2former import Mask2FormerHead
+from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.ops.deform_attn import deform_attn
+from clouds_jax.ops.depthwise import FORMS, depthwise_conv
+from clouds_jax.selftrain.joint import SelfTraining, joint
+from clouds_jax.typing import Batch, Generated
+from experiments.benchmark.timing import Case
+
+CLASSES, POINTS = 19, 12_544
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a run of the benchmark is told.
+
+    Attributes:
+        gpu: where.
+        dtype: of the encoder.
+        small: inputs that take milliseconds, to see that all works.
+        against: "torch" or "none".
+        compiled: PyTorch's through torch.compile.
+    """
+
+    gpu: bool
+    dtype: str
+    small: bool
+    against: str
+    compiled: bool
+
+    def choose(self, small: Any, cpu: Any, gpu: Any) -> Any:
+        """The value for this setting."""
+        return small if self.small else gpu if self.gpu else cpu
+
+
+@functools.cache
+def models(encoder: str, setting: Setting) -> Any:
+    """Both sides with the same random weights."""
+    from porting.reference import timed
+
+    return timed.Models(
+        encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, compiled=setting.compiled
+    )
+
+
+def pixels(batch: int, size: tuple[int, int]) -> np.ndarray:
+    """Random images with large and small structures."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (batch, size[0] // 32, size[1] // 32, 3))
+    return (coarse.repeat(32, 1).repeat(32, 2) * rng.uniform(0.7, 1, (batch, *size, 1))).astype(
+        np.uint8
+    )
+
+
+def labels(batch: int, size: tuple[int, int]) -> np.ndarray:
+    """Label maps of some twelve classes in regions of 64 pixels."""
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 12, (batch, -(-size[0] // 64), -(-size[1] // 64)))
+    return coarse.repeat(64, 1).repeat(64, 2)[:, : size[0], : size[1]].astype(np.uint8)
+
+
+def ours(encoder: str, setting: Setting) -> Clouds:
+    """Our model, with the weights of PyTorch's where that is timed too."""
+    if setting.against == "none":
+
+        def build(rngs: nnx.Rngs) -> Clouds:
+            spec = get_encoder(encoder)
+            head = Mask2FormerHead(spec.widths, HeadSize(), CLASSES, rngs=rngs)
+            return Clouds(spec, head, encoder_dtype=setting.dtype, rngs=rngs)
+
+        return build(nnx.Rngs(0))
+    both = models(encoder, setting)
+    spec = dataclasses.replace(get_encoder(encoder), build=lambda rngs: both.encoder)
+    return Clouds(spec, both.head, encoder_dtype=setting.dtype, rngs=nnx.Rngs(0))
+
+
+def theirs(encoder: str, setting: Setting, make: Callable[[Any], Any]) -> Any:
+    """PyTorch's program, or None."""
+    return make(models(encoder, setting)) if setting.against == "torch" else None
+
+
+def nchw(x: Any) -> np.ndarray:
+    return np.asarray(jnp.asarray(x, jnp.float32)).transpose(0, 3, 1, 2)
+
+
+def _encoder(name: str, encoder: str, batch: int, size: tuple[int, int], setting: Setting) -> Case:
+    images = pixels(batch, size)
+    graphdef, state = nnx.split(ours(encoder, setting))
+
+    def run(state, images):
+        return nnx.merge(graphdef, state).encode(images)
+
+    program = theirs(encoder, setting, lambda both: both.encode(images))
+    return Case(
+        f"{name}: {encoder}, {batch} x {size[0]}x{size[1]}, forward", run,
+        (state, jnp.asarray(images)), program,
+        outputs=lambda found: [nchw(found[f"res{level}"]) for level in range(2, 6)],
+        flops=_flops(program),
+    )  # fmt: skip
+
+
+def _flops(program: Any) -> Callable[[], int] | None:
+    if program is None:
+        return None
+    from porting.reference import timed
+
+    return lambda: timed.flops(program)
+
+
+def encoder_t(setting: Setting) -> Iterator[Case]:
+    """ConvNeXt-T."""
+    size = setting.choose((64, 96), (512, 512), (768, 768))
+    yield _encoder("encoder_t", "convnext_tiny", setting.choose(1, 2, 8), size, setting)
+
+
+def encoder_l(setting: Setting) -> Iterator[Case]:
+    """ConvNeXt-L of CLIP."""
+    size = setting.choose((64, 64), (768, 768), (768, 768))
+    yield _encoder("encoder_l", "convnext_large_d_320", setting.choose(1, 1, 8), size, setting)
+
+
+def deform(setting: Setting) -> Iterator[Case]:
+    """Deformable attention of the pixel decoder, its forms."""
+    side, batch = setting.choose(96, 768, 768), setting.choose(1, 1, 8)
+    sizes = tuple((side // s, side // s) for s in (32, 16, 8))
+    count = sum(h * w for h, w in sizes)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(batch, count, 8, 32)).astype(np.float32)
+    points = rng.uniform(-0.02, 1.02, (batch, count, 8, 3, 4, 2)).astype(np.float32)
+    weights = rng.dirichlet(np.ones(12), (batch, count, 8)).reshape(batch, count, 8, 3, 4)
+    arrays = (values, points, weights.astype(np.float32))
+
+    def forward(form, values, points, weights):
+        return deform_attn(values, sizes, points, weights, form=form)
+
+    def backward(form, *args):
+        return jax.grad(lambda *xs: jnp.square(forward(form, *xs)).sum(), (0, 1, 2))(*args)
+
+    for form in ("rows", "packed") if setting.gpu else (None,):
+        for name, function, gradient in (("forward", forward, False),
+                                         ("forward + backward", backward, True)):  # fmt: skip
+            program = None
+            if setting.against == "torch":
+                from porting.reference import timed
+
+                program = timed.deform(
+                    values, sizes, points, arrays[2], gradient=gradient, gpu=setting.gpu
+                )
+            flat = lambda found: [np.asarray(found).reshape(batch, count, -1)]  # noqa: E731
+            yield Case(
+                f"deform: {form or 'default'} form, {batch} x {side}x{side}, {name}",
+                functools.partial(function, form), tuple(map(jnp.asarray, arrays)), program,
+                outputs=list if gradient else flat,
+            )  # fmt: skip
+
+
+def depthwise(setting: Setting) -> Iterator[Case]:
+    """The 7x7 depthwise convolution at the four stages of ConvNeXt-L, in both forms."""
+    side, batch = setting.choose(64, 768, 768), setting.choose(1, 1, 8)
+    rng = np.random.default_rng(0)
+    for stride, width in ((4, 192), (8, 384), (16, 768), (32, 1536)):
+        shape = (batch, side // stride, side // stride, width)
+        x = rng.normal(size=shape).astype(np.float32)
+        kernel = (rng.normal(size=(7, 7, width)) / 7).astype(np.float32)
+        program = None
+        if setting.against == "torch":
+            from porting.reference import timed
+
+            program = timed.depthwise(x, kernel, gpu=setting.gpu, dtype=setting.dtype)
+        for form in FORMS:
+            function = functools.partial(depthwise_conv, padding=((3, 3), (3, 3)), form=form)
+            args = (jnp.asarray(x, setting.dtype), jnp.asarray(kernel, setting.dtype))
+            yield Case(
+                f"depthwise: form {form}, {'x'.join(map(str, shape))}", function, args, program,
+                outputs=lambda found: [nchw(found)],
+            )  # fmt: skip
+
+
+def inference(setting: Setting) -> Iterator[Case]:
+    """From RGB images to the class map."""
+    encoder = setting.choose("convnext_tiny", "convnext_large_d_320", "convnext_large_d_320")
+    size = setting.choose((64, 128), (1024, 2048), (1024, 2048))
+    images = pixels(1, size)
+    graphdef, state = nnx.split(ours(encoder, setting))
+
+    def run(state, images):
+        return nnx.merge(graphdef, state).scores(images).argmax(-1)
+
+    program = theirs(encoder, setting, lambda both: both.infer(images))
+    yield Case(
+        f"inference: {encoder}, 1 x {size[0]}x{size[1]}", run, (state, jnp.asarray(images)),
+        program, flops=_flops(program),
+        note="random weights: class maps are not compared, features and heads are elsewhere",
+    )  # fmt: skip
+
+
+def _training(
+    name: str, encoder: str, batch: int, size: tuple[int, int], setting: Setting, *,
+    generated: int = 0, selftrain: SelfTraining | None = None,
+) -> Case:  # fmt: skip
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    points = 256 if setting.small else POINTS
+    tx = optim.make_optimizer(lr=1e-4, steps=1000, weight_decay=0.05, clip_norm=0.01,
+                              schedule="constant")  # fmt: skip
+    asks = selftrain is not None and selftrain.labels == "online"
+
+    def build(rngs: nnx.Rngs) -> Clouds:
+        from clouds_jax.nn.sam_decoder import PromptedMasks
+
+        spec = get_encoder(encoder)
+        head = Mask2FormerHead(spec.widths, HeadSize(), CLASSES, rngs=rngs)
+        sam = PromptedMasks(rngs=rngs) if asks else None
+        return Clouds(spec, head, sam=sam, encoder_dtype=setting.dtype, rngs=rngs)
+
+    graphdef, state, shardings = train_state.make_state(
+        build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), teacher=generated > 0
+    )
+    prepare = joint(selftrain, CLASSES) if selftrain else train_step.labelled(CLASSES)
+    step = train_step.make_step(
+        graphdef, functools.partial(segmentation.set_loss, num_points=points), tx,
+        prepare=prepare, mesh=mesh, shardings=shardings,
+        schedule=optim.make_schedule(lr=1e-4, steps=1000, schedule="constant"),
+    )  # fmt: skip
+    images, label = pixels(batch, size), labels(batch, size)
+    more = None
+    if selftrain is not None:
+        new, raw = pixels(generated, size), labels(generated, size)
+        stored = selftrain.labels == "stored"
+        more = Generated(
+            image=jnp.asarray(new),
+            clean=None if stored else jnp.asarray(new),
+            label=jnp.asarray(raw) if stored else None,
+            embedding=jnp.zeros((generated, 64, 64, 256), jnp.float16) if asks else None,
+        )
+    given = Batch(jnp.asarray(images), jnp.asarray(label), more)
+    program, note = None, "random weights and points: losses are not compared here"
+    if setting.against == "torch" and selftrain is None:
+        counts = Counts.of(points, oversample=3.0, importance=0.75)
+        program = models(encoder, setting).step(images, label, counts)
+    return Case(
+        f"{name}: {encoder}, {batch}{f' + {generated}' if generated else ''} x"
+        f" {size[0]}x{size[1]}",
+        step, (state, given), program, carry=lambda found, args: (found[0], args[1]), note=note,
+    )  # fmt: skip
+
+
+def warmup(setting: Setting) -> Iterator[Case]:
+    """A step of the warm-up."""
+    encoder = setting.choose("convnext_tiny", "convnext_tiny", "convnext_large_d_320")
+    size = setting.choose((64, 64), (512, 512), (768, 768))
+    for batch in setting.choose((1,), (2,), (8, 16)):
+        yield _training("warmup", encoder, batch, size, setting)
+
+
+def joint_step(setting: Setting) -> Iterator[Case]:
+    """A step of the joint phase: labels from the step itself, and stored ones."""
+    encoder = setting.choose("convnext_debug", "convnext_tiny", "convnext_large_d_320")
+    size = setting.choose((64, 64), (512, 512), (768, 768))
+    batch, generated = setting.choose((1, 1), (1, 1), (6, 2))
+    for kind in ("stored", "teacher", "online"):
+        rules = dataclasses.replace(
+            SelfTraining().rules, min_area=5000 * size[0] * size[1] // 768**2
+        )
+        selftrain = SelfTraining(labels=kind, rules=rules)
+        yield _training(f"joint, {kind}", encoder, batch, size, setting, generated=generated,
+                        selftrain=selftrain)  # fmt: skip
+
+
+ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
+    "depthwise": depthwise,
+    "deform": deform,
+    "encoder_t": encoder_t,
+    "encoder_l": encoder_l,
+    "inference": inference,
+    "warmup": warmup,
+    "joint": joint_step,
+}

@@ -1,0 +1,114 @@
+"""Times two programs in turn, after they were seen to give the same."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+GATE = {"float32": 1e-3, "bfloat16": 5e-2}  # relative norm of the difference
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        name: of the row.
+        function, args: ours; `jax.jit(function)(*args)` is timed.
+        theirs: PyTorch's program, or None.
+        outputs: which arrays of ours to compare with theirs: our result -> arrays in their layout.
+        flops: of one call of theirs, counted before the timing.
+        donate: arguments whose buffers each call takes over, and how the next call gets them.
+        note: what the reader must know.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    theirs: Any = None
+    outputs: Callable[[Any], Sequence[Any]] | None = None
+    flops: Callable[[], int] | None = None
+    carry: Callable[[Any, tuple[Any, ...]], tuple[Any, ...]] | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """Durations of the rounds of one side."""
+
+    all: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.all)
+
+    def spread(self) -> str:
+        """Milliseconds: median (least .. most)."""
+        low, high = 1e3 * min(self.all), 1e3 * max(self.all)
+        return f"{1e3 * self.median:.1f} ({low:.1f} .. {high:.1f})"
+
+
+class Differs(ValueError):
+    """The two programs do not give the same, so their times say nothing."""
+
+
+def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
+    """Compiles, compares, and times both sides in turn.
+
+    Raises:
+        Differs: the results are further apart than `GATE`.
+    """
+    jitted = case.function if hasattr(case.function, "lower") else jax.jit(case.function)
+    began = time.perf_counter()
+    compiled = jitted.lower(*case.args).compile()
+    compile_seconds = time.perf_counter() - began
+    memory = compiled.memory_analysis()
+    args = case.args
+    found = jax.block_until_ready(compiled(*args))
+    error = None
+    if case.theirs is not None and case.outputs is not None:
+        error = difference(case.outputs(found), case.theirs.value())
+        if not error <= GATE[dtype]:
+            raise Differs(f"results differ by {error:.1e} of their norm, {GATE[dtype]} is allowed")
+    args = case.carry(found, args) if case.carry else args
+    if case.theirs is not None:
+        case.theirs.run()
+    ours, theirs = [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        found = jax.block_until_ready(compiled(*args))
+        ours.append(time.perf_counter() - began)
+        args = case.carry(found, args) if case.carry else args
+        if case.theirs is not None:
+            began = time.perf_counter()
+            case.theirs.run()
+            theirs.append(time.perf_counter() - began)
+    out: dict[str, Any] = {
+        "name": case.name,
+        "jax": Seconds(tuple(ours)).all,
+        "compile_s": compile_seconds,
+        "temporaries_gib": memory.temp_size_in_bytes / 2**30 if memory else None,
+        "error": error,
+        "note": case.note,
+    }
+    if theirs:
+        out["torch"] = theirs
+        out["ratio"] = statistics.median(ours) / statistics.median(theirs)
+    if case.flops is not None:
+        out["flops"] = case.flops()
+    return out
+
+
+def difference(ours: Sequence[Any], theirs: Sequence[np.ndarray]) -> float:
+    """Largest relative norm of the difference over corresponding arrays."""
+    worst = 0.0
+    for one, two in zip(ours, theirs, strict=True):
+        one = np.asarray(one, np.float64)
+        if one.shape != two.shape:
+            raise Differs(f"shapes {one.shape} and {two.shape} differ")
+        worst = max(worst, float(np.linalg.norm(one - two) / np.linalg.norm(two)))
+    return worst
