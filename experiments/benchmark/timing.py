@@ -69,23 +69,26 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
     memory = compiled.memory_analysis()
     args = case.args
     found = jax.block_until_ready(compiled(*args))
-    error = None
-    if case.theirs is not None and case.outputs is not None:
-        error = difference(case.outputs(found), case.theirs.value())
+    error, theirs_run, note = None, case.theirs, case.note
+    if theirs_run is not None:
+        try:
+            theirs_run.run()
+        except Exception as failed:  # as a rule of memory; ours is still worth knowing
+            theirs_run, note = None, f"PyTorch failed: {str(failed).splitlines()[0][:90]}"
+    if theirs_run is not None and case.outputs is not None:
+        error = difference(case.outputs(found), theirs_run.value())
         if not error <= GATE[dtype]:
             raise Differs(f"results differ by {error:.1e} of their norm, {GATE[dtype]} is allowed")
     args = case.carry(found, args) if case.carry else args
-    if case.theirs is not None:
-        case.theirs.run()
     ours, theirs = [], []
     for _ in range(rounds):
         began = time.perf_counter()
         found = jax.block_until_ready(compiled(*args))
         ours.append(time.perf_counter() - began)
         args = case.carry(found, args) if case.carry else args
-        if case.theirs is not None:
+        if theirs_run is not None:
             began = time.perf_counter()
-            case.theirs.run()
+            theirs_run.run()
             theirs.append(time.perf_counter() - began)
     out: dict[str, Any] = {
         "name": case.name,
@@ -93,7 +96,7 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
         "compile_s": compile_seconds,
         "temporaries_gib": memory.temp_size_in_bytes / 2**30 if memory else None,
         "error": error,
-        "note": case.note,
+        "note": note,
     }
     if theirs:
         out["torch"] = theirs
