@@ -58,7 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
         attention_slicing=False,
         size=(768, 768),  # (h, w) that the model draws (paper)
     )
-    config.generate.folder = dict(path="")  # of photos; all below it are taken
+    config.generate.folder = dict(path="")  # of photos; all below it are taken; $NAME is expanded
 
     # folder with converted weights of `refine.sam`, whose embeddings are stored; "": the pipeline
     # converts `refine.weights` to WORKDIR/weights

