@@ -127,7 +127,7 @@ def measured(log: Path | None) -> dict[str, float]:
         return {}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     made = sum(line.get("examples", line.get("texts", 0)) for line in lines)
-    seconds = sum(line["seconds"] for line in lines)
+    seconds = max(sum(line["seconds"] for line in lines), 0.01)  # logs have hundredths
     peaks = {key for line in lines for key in line if key.startswith("peak_")}
     return {
         "made": made,

@@ -105,6 +105,11 @@ def write_json(path: Path, content: Any) -> None:
     try:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(temporary, path)
+    except OSError as error:  # of a full disk it does not name the file
+        raise OSError(
+            f"{path} cannot be written: {error.strerror}. Free some space or choose another folder,"
+            " then run again."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
