@@ -55,6 +55,7 @@ _ADDED = {
     "head.ensemble.valid_masks": False,
     "head.ensemble.trained_space": "",
     "selftrain.enabled": False,
+    "data.generated.limit": 0,
 }
 # Settings of the joint phase: they change nothing of a run without it.
 _JOINT = ("selftrain", "data.generated")

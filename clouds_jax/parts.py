@@ -88,6 +88,13 @@ def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
             f"config.data.generated.batch sums to {images} images; {mesh.size} devices need a"
             f" positive multiple of {mesh.size}."
         )
+    rules = settings.rules
+    if rules.num_points < 1 or rules.min_area < rules.num_points - 1:
+        raise ValueError(
+            f"config.selftrain.rules.min_area is {rules.min_area} and num_points"
+            f" {rules.num_points}; a component of more than min_area pixels must have num_points of"
+            " them, and at least one."
+        )
     if config.head.name != "mask2former":
         raise ValueError("config.selftrain needs config.head.name = 'mask2former'.")
     if not (config.init_from or config.debug.enabled):
@@ -195,7 +202,7 @@ def _view(config: ConfigDict) -> View:
         size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
         label=config.selftrain.map if stored else "",
         classes=len(get_space(config.label_space)),
-        sam=config.selftrain.sam.name if _asks_sam(config) else "",
+        sam=config.selftrain.sam.name if _asks_sam(config) else "", limit=data.generated.limit,
     )  # fmt: skip
 
 

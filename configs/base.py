@@ -71,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     # scaled to cover it and cut in the middle.
     config.data.generated = dict(
         batch=dict(),  # dataset/split -> images per step, over all devices
+        limit=0,  # of each dataset the first so many images; 0: all
         flip=0.5,  # probability, the same for student and teacher (paper)
         colour=True,  # the student sees them colour-jittered (paper)
     )
@@ -178,6 +179,28 @@ def selftrain(config: ml_collections.ConfigDict, preset: str) -> ml_collections.
     config.selftrain.rules.update(chosen["rules"])
     config.selftrain.teacher.update(chosen["teacher"])
     config.selftrain.sam.update(name=chosen["sam"], weights=f"weights/{chosen['sam']}")
+    return config
+
+
+def joint(
+    warmup: ml_collections.ConfigDict, mode: str, *, source: str, init_from: str
+) -> ml_collections.ConfigDict:
+    """The joint phase of the paper behind a warm-up.
+
+    Args:
+        warmup: config of the warm-up, which is changed.
+        mode: "debug", one of `PRESETS`, or "" for "release".
+        source: the labelled dataset.
+        init_from: folder of the warm-up's run.
+    """
+    config = selftrain(warmup, mode if mode in PRESETS else "release")
+    config.init_from = init_from
+    # of 8 images the paper's sampler draws 2.0 to 2.3 generated ones on average
+    config.data.batch = {source: 6}
+    config.data.generated.batch = {"generated/train": 2}
+    config = finish(config, "" if mode in PRESETS else mode)
+    if mode == "debug":
+        config.init_from = ""
     return config
 
 

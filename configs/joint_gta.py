@@ -29,13 +29,4 @@ from configs import base, warmup_gta
 
 def get_config(mode: str = ""):
     """The config; mode "debug", "release" (the default), "paper", "fixed"."""
-    config = warmup_gta.get_config()
-    base.selftrain(config, mode if mode in base.PRESETS else "release")
-    config.init_from = "runs/warmup_gta"
-    # of 8 images the paper's sampler draws 2.3 generated ones on average
-    config.data.batch = dict(gta5=6)
-    config.data.generated.batch = {"generated/train": 2}
-    config = base.finish(config, "" if mode in base.PRESETS else mode)
-    if mode == "debug":
-        config.init_from = ""
-    return config
+    return base.joint(warmup_gta.get_config(), mode, source="gta5", init_from="runs/warmup_gta")

@@ -34,7 +34,9 @@ def get_config(mode: str = ""):
     # 0.999 moves the teacher by nothing in a few hundred steps
     config.selftrain.teacher.decay = 0.99
     config.init_from = "runs/warmup_streets"
-    config.data.generated.batch = {"generated/train": 4}
+    # eight images a step as in the warm-up, in the shares of the paper's sampler
+    config.data.batch = dict(streets_oldtown_day=6)
+    config.data.generated.batch = {"generated/train": 2}
     config = base.finish(config, "" if mode in _LABELS else mode)
     if mode == "debug":
         config.init_from = ""

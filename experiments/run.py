@@ -2,16 +2,18 @@
 
     python -m experiments.run table_camvid
     python -m experiments.run table_camvid --row "FPN head" --shards shards
+    python -m experiments.run table_streets --seed 0      # one of a row's seeds
     python -m experiments.run table_camvid --debug        # every row in seconds, on fake data
+    python -m experiments.run table_gta --show            # the table as it stands
 
 A row is trained with `python -m clouds_jax.train` and scored with `python -m
 clouds_jax.evaluate`, each as a program of its own, so a row can be stopped at any moment and
-taken up again. A finished row is one JSON file in the results folder; the table is made from those
-files alone and says "not run" for the others.
+taken up again. A row that starts from another one's weights runs that one first. A finished run is
+one JSON file in the results folder; the table is made from those files alone and says "not run"
+for the others. `figure_*` are tables too, which also draw a picture.
 """
 
 import argparse
-import dataclasses
 import importlib
 import json
 import os
@@ -23,33 +25,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.tables import Row, Table, render, result_path
+
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of a table.
-
-    Attributes:
-        config: the experiment config, from the repository root.
-        datasets: what to score, as `name/split`.
-        protocol: how to score it (`clouds_jax.protocols`).
-        set: config keys that differ from the config file, by dotted name.
-        published: figures to print beside ours, `name/split` -> mIoU in percent.
-        source: where the published figures come from.
-    """
-
-    config: str
-    datasets: tuple[str, ...]
-    protocol: str
-    set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    source: str = ""
-
-
-def slug(name: str) -> str:
-    """A row's name as a file name."""
-    return "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
+_LEFT_OUT = ("confusion", "images", "panels")  # of an evaluation's JSON: large, and in the run
 
 
 def program(module: str, *arguments: str) -> None:
@@ -80,49 +59,6 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def run_row(table: str, name: str, row: Row, arguments: argparse.Namespace) -> None:
-    """Trains and scores one row, and writes its JSON."""
-    workdir = pathlib.Path(arguments.workdir) / table / slug(name)
-    config = row.config + (":debug" if arguments.debug else "")
-    flags = [f"--config={config}", f"--workdir={workdir}"]
-    sets = {} if arguments.debug else dict(row.set)
-    if arguments.shards:
-        sets["data.shards"] = os.path.abspath(arguments.shards)
-    flags += [f"--config.{key}={value}" for key, value in sets.items()]
-    clock = workdir / "wall_seconds"  # over all calls, since a row may be stopped and resumed
-    wall = float(clock.read_text()) if clock.exists() else 0.0
-    began = time.time()
-    try:
-        program("clouds_jax.train", *flags)
-    finally:
-        wall += time.time() - began
-        workdir.mkdir(parents=True, exist_ok=True)
-        clock.write_text(f"{wall:.1f}\n")
-    output = workdir / "evaluation"
-    datasets = ("fake",) if arguments.debug else row.datasets
-    program(
-        "clouds_jax.evaluate",
-        f"--workdir={workdir}",
-        f"--datasets={','.join(datasets)}",
-        f"--protocol={row.protocol}",
-        f"--output={output}",
-    )
-    results = json.loads((output / "results.json").read_text())
-    record = {
-        "row": name,
-        "config": config,
-        "set": sets,
-        "protocol": row.protocol,
-        "results": results["datasets"],
-        "training": f"{wall / 60:.1f} min",
-        "hardware": hardware(),
-    }
-    path = result_path(arguments.results, table, name)
-    for panels in sorted(output.glob("*_panels.png")):
-        keep(panels.read_bytes(), path.with_name(f"{slug(name)}_{panels.name}"))
-    keep(json.dumps(record, indent=1).encode() + b"\n", path)
-
-
 def keep(content: bytes, path: pathlib.Path) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,71 +67,159 @@ def keep(content: bytes, path: pathlib.Path) -> None:
     os.replace(temporary, path)
 
 
-def result_path(results: str, table: str, name: str) -> pathlib.Path:
-    """Where a finished row's figures lie."""
-    return pathlib.Path(results) / table / f"{slug(name)}.json"
+def workdir(row: Row, seed: int, arguments: argparse.Namespace) -> pathlib.Path:
+    """The folder of a run."""
+    return arguments.workdir / "rows" / row.name / f"seed{seed}"
 
 
-def render(table: str, rows: Mapping[str, Row], results: str) -> str:
-    """The table as Markdown: our figures, the published ones, time and hardware."""
-    datasets = list(dict.fromkeys(d for row in rows.values() for d in row.datasets))
-    head = ["row", *datasets, "published", "training", "hardware"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for name, row in rows.items():
-        path = result_path(results, table, name)
-        published = ", ".join(f"{v} ({d})" for d, v in row.published.items()) or "-"
-        if not path.exists():
-            cells = ["not run"] * len(datasets) + [published, "not run", "not run"]
-        else:
-            record = json.loads(path.read_text())
-            miou = {ref: 100 * r["miou"] for ref, r in record["results"].items()}
-            cells = [f"{miou[d]:.2f}" if d in miou else "not run" for d in datasets]
-            cells += [published, record["training"], record["hardware"]]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    sources = sorted({row.source for row in rows.values() if row.source})
-    return "\n".join([*lines, "", *(f"Published figures: {s}" for s in sources)])
+def train(row: Row, seed: int, arguments: argparse.Namespace) -> tuple[pathlib.Path, float]:
+    """Trains a row, after the one that it starts from, and returns its folder and its minutes."""
+    folder = workdir(row, seed, arguments)
+    flags = [f"--config={_config(row, arguments)}", f"--workdir={folder}"]
+    sets = _settings(row, arguments) | {"seed": seed}
+    if row.start:
+        sets["init_from"] = str(train(row.start, seed, arguments)[0])
+    flags += [f"--config.{key}={value}" for key, value in sets.items()]
+    clock = folder / "wall_seconds"  # over all calls, since a run may be stopped and resumed
+    done = folder / "trained"
+    wall = float(clock.read_text()) if clock.exists() else 0.0
+    if done.exists():
+        return folder, wall / 60
+    began = time.time()
+    try:
+        program("clouds_jax.train", *flags)
+        done.touch()
+    finally:
+        wall += time.time() - began
+        folder.mkdir(parents=True, exist_ok=True)
+        clock.write_text(f"{wall:.1f}\n")
+    return folder, wall / 60
+
+
+def _config(row: Row, arguments: argparse.Namespace) -> str:
+    return row.config.partition(":")[0] + ":debug" if arguments.debug else row.config
+
+
+def _settings(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.debug:
+        return {}
+    shards = {"data.shards": os.path.abspath(arguments.shards)} if arguments.shards else {}
+    return {**row.set, **shards}
+
+
+def run_row(table: str, title: str, row: Row, seed: int, arguments: argparse.Namespace) -> None:
+    """Trains and scores one run of a row, and writes its JSON."""
+    folder, minutes = train(row, seed, arguments)
+    output = folder / "evaluation"
+    datasets = ("fake/train",) if arguments.debug else row.datasets
+    scored = _scored(output)
+    if not set(datasets) <= scored.keys():
+        program(
+            "clouds_jax.evaluate",
+            f"--workdir={folder}",
+            f"--datasets={','.join(datasets)}",
+            f"--protocol={row.protocol}",
+            f"--output={output}",
+        )
+        scored = _scored(output)
+    record = {
+        "row": title,
+        "seed": seed,
+        "config": _config(row, arguments),
+        "set": _settings(row, arguments),
+        "start": row.start.name if row.start else "",
+        "protocol": row.protocol,
+        "results": {
+            ref: {key: value for key, value in scored[ref].items() if key not in _LEFT_OUT}
+            for ref in datasets
+        },
+        "minutes": round(minutes, 1),
+        "hardware": hardware(),
+    }
+    path = result_path(arguments.results, table, title, seed)
+    for panels in sorted(output.glob("*_panels.png")) if seed == row.seeds[0] else ():
+        keep(panels.read_bytes(), path.with_name(f"{path.stem}_{panels.name}"))
+    keep(json.dumps(record, indent=1).encode() + b"\n", path)
+
+
+def _scored(output: pathlib.Path) -> Mapping[str, Any]:
+    path = output / "results.json"
+    return json.loads(path.read_text())["datasets"] if path.exists() else {}
 
 
 def main(argv: list[str] | None = None) -> None:
+    """The program; see `--help`."""
+    names = sorted(
+        p.stem for kind in ("table", "figure") for p in (ROOT / "experiments").glob(f"{kind}_*.py")
+    )
     parser = argparse.ArgumentParser(
         prog="python -m experiments.run",
-        description="Runs the missing rows of a table and prints it.",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("table", help="a module of experiments, such as table_camvid")
+    parser.add_argument("table", metavar="TABLE", help=f"one of: {', '.join(names)}")
     parser.add_argument("--row", action="append", help="only this row (may be repeated)")
+    parser.add_argument("--seed", action="append", type=int, help="only this seed of each row")
     parser.add_argument("--debug", action="store_true", help="every row in seconds, on fake data")
     parser.add_argument("--show", action="store_true", help="print the table, run nothing")
     parser.add_argument("--shards", default="", help="folder of shards (default: the config's)")
-    parser.add_argument("--workdir", default="runs", help="runs go to WORKDIR/TABLE/ROW")
     parser.add_argument(
-        "--results", default="", help="folder of results (default experiments/results)"
+        "--workdir", type=pathlib.Path, default=pathlib.Path("runs"),
+        help="runs go to WORKDIR/rows/NAME/SEED (default runs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=pathlib.Path, help="folder of results (default experiments/results)"
     )
     arguments = parser.parse_args(argv)
-    tables = sorted(p.stem for p in (ROOT / "experiments").glob("table_*.py"))
-    if arguments.table not in tables:
-        parser.error(f"there is no table {arguments.table!r}; there are: {', '.join(tables)}")
-    rows = importlib.import_module(f"experiments.{arguments.table}").ROWS
-    wrong = [name for name in arguments.row or () if name not in rows]
+    if arguments.table not in names:
+        parser.error(f"there is no table {arguments.table!r}; there are: {', '.join(names)}")
+    name = arguments.table
+    module = importlib.import_module(f"experiments.{name}")
+    table: Table = module.TABLE
+    ours = {title: row for title, row in table.rows.items() if isinstance(row, Row)}
+    wrong = [title for title in arguments.row or () if title not in ours]
     if wrong:
-        parser.error(f"{arguments.table} has no row {wrong}; it has: {', '.join(rows)}")
+        parser.error(f"{arguments.table} has no row {wrong}; it has: {', '.join(ours)}")
+    arguments.workdir = arguments.workdir.absolute()
+    if arguments.debug:  # which proves the wiring and must not look like a result, nor like a run
+        arguments.workdir /= "debug"
     if not arguments.results:
-        # A debug run proves the wiring and must not look like a result.
-        name = "results" if not arguments.debug else "results_debug"
-        base = ROOT / "experiments" if not arguments.debug else pathlib.Path(arguments.workdir)
-        arguments.results = str(base / name)
+        base = arguments.workdir if arguments.debug else ROOT / "experiments"
+        arguments.results = base / "results"
+    # a figure may show the rows of a table, and has their results then
+    arguments.table = getattr(module, "RESULTS", name)
     if not arguments.show:
-        for name in arguments.row or rows:
-            if not result_path(arguments.results, arguments.table, name).exists():
-                run_row(arguments.table, name, rows[name], arguments)
-    text = render(arguments.table, rows, arguments.results)
+        _run(arguments, table, ours)
+    folder = arguments.results / name
+    text = render(arguments.table, table, arguments.results)
     if not arguments.show:
-        folder = pathlib.Path(arguments.results) / arguments.table
         keep(text.encode() + b"\n", folder / "table.md")
-        runs = [pathlib.Path(arguments.workdir) / arguments.table / slug(name) for name in rows]
-        runs = [str(run) for run in runs if run.is_dir()]
-        if runs:
-            program("clouds_jax.visualise", "curves", *runs, f"--output={folder / 'curves.png'}")
+    if hasattr(module, "draw"):
+        module.draw(arguments.results, folder / "figure.png")
     print(text)
+
+
+def _run(arguments: argparse.Namespace, table: Table, rows: Mapping[str, Row]) -> None:
+    """Runs what is missing, and draws the curves of what was run here."""
+    left = [
+        (title, rows[title], seed)
+        for title in arguments.row or rows
+        for seed in rows[title].seeds
+        if (not arguments.seed or seed in arguments.seed)
+        and not result_path(arguments.results, arguments.table, title, seed).exists()
+    ]
+    if left and table.prepare and not arguments.debug:
+        shards = pathlib.Path(arguments.shards or "shards").absolute()
+        for module, *rest in table.prepare(shards, arguments.workdir):
+            program(module, *rest)
+    # seed by seed, so that all rows can be compared early
+    for title, row, seed in sorted(left, key=lambda one: one[2]):
+        run_row(arguments.table, title, row, seed, arguments)
+    runs = [workdir(row, row.seeds[0], arguments) for row in rows.values()]
+    runs = [str(run) for run in runs if run.is_dir()]
+    if runs:
+        picture = arguments.results / arguments.table / "curves.png"
+        program("clouds_jax.visualise", "curves", *runs, f"--output={picture}")
 
 
 if __name__ == "__main__":

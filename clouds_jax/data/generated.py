@@ -29,6 +29,7 @@ class View:
             the shards "name.pseudo/split"; "refined-2" those of "name.refined-2/split"; "": none.
         classes: number of classes k of these labels.
         sam: whose embeddings to read; "": none.
+        limit: of each dataset the first so many images; 0: all.
     """
 
     size: tuple[int, int]
@@ -37,8 +38,11 @@ class View:
     label: str = ""
     classes: int = 0
     sam: str = ""
+    limit: int = 0
 
     def __post_init__(self):
+        if self.limit < 0:
+            raise ValueError(f"View.limit is {self.limit}; it must be 0, for all, or more.")
         if self.label and (self.map not in ("pseudo", "refined") or self.classes < 1):
             raise ValueError(
                 f"the labels of generated images are {self.label!r} of {self.classes} classes;"
@@ -96,9 +100,15 @@ class _Join:
                     f"{ref} has {len(self._examples)} images and {len(found)} {what}; remove those"
                     f" and make them again: python -m {remedy}."
                 )
+        if view.limit > len(self._examples):
+            raise ValueError(
+                f"{ref} has {len(self._examples):,} images, fewer than the {view.limit:,} that"
+                " config.data.generated.limit asks for."
+            )
+        self._count = view.limit or len(self._examples)
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return self._count
 
     def __getitem__(self, index: int) -> _Joined:
         embedding = None if self._embeddings is None else self._embeddings[index]

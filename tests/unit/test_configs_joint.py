@@ -9,6 +9,8 @@ from clouds_jax.selftrain import refine
 
 MODES = {
     "joint_gta": ("", "paper", "fixed", "debug"),
+    "joint_synthia": ("", "debug"),
+    "joint_cityscapes": ("", "debug"),
     "joint_streets": ("", "teacher", "online", "debug"),
 }
 
@@ -46,13 +48,14 @@ def test_a_preset_of_the_configs_is_that_of_the_code(load, preset):
     "key, value, message",
     [
         ("labels", "magic", "labels is 'magic'; allowed are: teacher, online, stored"),
+        ("rules.num_points", 9_000, "min_area is 5000 and num_points 9000; a component of more"),
         ("map", "label", "labels of generated images are 'label' of 19 classes"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(load, key, value, message):
     config = load("joint_gta", "")
     config.selftrain.labels = "stored"
-    config.selftrain[key] = value
+    config.selftrain.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message):
         parts.check(config, sharding.make_mesh())
 
