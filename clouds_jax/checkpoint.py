@@ -338,9 +338,22 @@ def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where:
         )
 
 
-def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Says `key old, now new` for every key that matters and differs."""
+def changed_keys(
+    saved: Mapping[str, Any], current: Mapping[str, Any], *, all_keys: bool = False
+) -> list[str]:
+    """Says `key old, now new` for every key that differs and matters to a run that goes on.
+
+    Args:
+        saved, current: nested configs.
+        all_keys: whatever the key, for those who do not go on but build on the result.
+    """
     old, new = _flat(saved), _flat(current)
+    if all_keys:
+        return [
+            f"{key} {_show(old, key)}, now {_show(new, key)}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
     old |= {key: v for key, v in _ADDED.items() if key in new and key not in old}
     free = set(_FREE_KEYS)
     if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):

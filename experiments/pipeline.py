@@ -27,6 +27,7 @@ from typing import Any
 from experiments.run import hardware, keep, program
 from porting.stages import config as stage_config
 
+TRAINED = "trained"  # file in a run's folder: its training has ended
 STEPS = ("prompts", "generate", "embed", "warmup", "pseudo", "refine")
 
 
@@ -35,8 +36,9 @@ class Step:
     """A stage of the chain.
 
     Attributes:
-        name: of `STEPS`.
-        uses, makes: what it reads and writes, in words.
+        name: of the stage.
+        uses: what it reads, in words.
+        makes: the file or folder that is there when it has ended.
         commands: modules with their arguments, in order.
         log: where the stage writes how fast it was; None: it does not.
     """
@@ -57,11 +59,12 @@ def steps(config: Any, arguments: argparse.Namespace, overrides: Sequence[str]) 
     ref, h, w = f"{name}/train", *generate.size
     folder = shards / name
     prompts = config.prompts
-    yield Step(
-        "prompts", f"{prompts.gguf or prompts.model}, mode {prompts.mode}",
-        workdir / "prompts/prompts.jsonl", (("porting", "prompts", *own),),
-        workdir / "prompts/log.jsonl",
-    )  # fmt: skip
+    if prompts.count:
+        yield Step(
+            "prompts", f"{prompts.gguf or prompts.model}, mode {prompts.mode}",
+            workdir / "prompts/prompts.jsonl", (("porting", "prompts", *own),),
+            workdir / "prompts/log.jsonl",
+        )  # fmt: skip
     photos = f"photos of {generate.folder.path}"
     uses = generate.diffusers.model if generate.provider == "diffusers" else photos
     yield Step(
@@ -83,8 +86,9 @@ def steps(config: Any, arguments: argparse.Namespace, overrides: Sequence[str]) 
     run = Path(config.warmup.run or workdir / "warmup")
     if not config.warmup.run:
         yield Step(
-            "warmup", config.warmup.config, run, tuple(_warmup(config, workdir, shards, run))
-        )
+            "warmup", config.warmup.config, run / TRAINED,
+            tuple(_warmup(config, workdir, shards, run)),
+        )  # fmt: skip
     yield Step(
         "pseudo", f"the last checkpoint of {run}", shards / f"{name}.pseudo/train.summary.json",
         (("clouds_jax.pseudo", f"--workdir={run}", f"--shards={shards}", f"--ref={ref}",
@@ -169,10 +173,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = stage_config.read(arguments.config, overrides)
     except (ValueError, OSError) as error:
         parser.exit(1, f"error: {error}\n")
+    chosen = [
+        step
+        for step in steps(config, arguments, overrides)
+        if not arguments.only or step.name in arguments.only
+    ]
+    run(chosen, arguments.workdir / "pipeline.md")
+
+
+def run(chain: Sequence[Step], told: Path) -> None:
+    """Runs steps one after another, and writes to `told` what each cost.
+
+    Raises:
+        SystemExit: a program failed; its own message stands above.
+    """
     found: dict[str, dict[str, float]] = {}
-    for step in steps(config, arguments, overrides):
-        if arguments.only and step.name not in arguments.only:
-            continue
+    for step in chain:
         print(f"\n== {step.name}: uses {step.uses}", flush=True)
         began = time.perf_counter()
         try:
@@ -180,12 +196,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 program(module, *rest)
         except SystemExit as error:
             sys.exit(f"{step.name}: {error}")
+        if step.makes.name == TRAINED:
+            step.makes.touch()
         wall = time.perf_counter() - began
         print(f"-- {step.name}: made {step.makes} ({wall:.1f} s)", flush=True)
         found[step.name] = {**measured(step.log), "wall": wall}
     text = table(found)
-    keep(text.encode() + b"\n", arguments.workdir / "pipeline.md")
-    print(f"\n{text}\n\nwritten to {arguments.workdir / 'pipeline.md'}")
+    keep(text.encode() + b"\n", told)
+    print(f"\n{text}\n\nwritten to {told}")
 
 
 if __name__ == "__main__":

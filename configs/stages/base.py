@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
         # goes on with examples, one line for one class at a time; for small models.
         mode="instruction",
         form="strict",  # or "loose", which also takes pictures and snapshots (paper's file)
-        count=100,  # (paper) prompts that pass
+        count=100,  # (paper) prompts that pass; 0 leaves the stage out, where photos need none
         min_per_class=1,  # prompts that name each class, at least
         batch=8,  # texts sampled at once, a chunk; the texts depend on it
         max_texts=2_000,  # sampled before the stage gives up
@@ -73,6 +73,8 @@ def get_config() -> ml_collections.ConfigDict:
         data={},  # dataset/split -> number of drawn examples that are built first
     )
     config.predict = dict(protocol="native")
+    # The training of `experiments.rounds`, and keys of its config that differ.
+    config.rounds = dict(config="configs/joint_gta.py", flags={})
 
     config.refine = dict(
         preset="release",  # or "paper", "fixed"; see clouds_jax.selftrain.refine
@@ -137,9 +139,11 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         mode="few_shot", count=4, min_per_class=0, batch=4,
     )  # fmt: skip
     config.generate.update(provider="folder", size=(64, 96), count=6, shards=2)
-    config.warmup.update(config="configs/warmup_camvid_fpn.py:debug", encoder="")
+    config.warmup.update(config="configs/warmup_gta.py:debug", encoder="")
     config.warmup.flags = {}
-    config.warmup.data = {}
+    config.warmup.data = {"fake/train": 8}
+    config.rounds.config = "configs/stages/debug_round.py"
+    config.rounds.flags = {}
     config.refine.update(
         sam="medsam_lite", weights="package:medsam_lite", min_area=20, num_points=3, panels=2
     )

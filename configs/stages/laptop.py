@@ -27,6 +27,8 @@ def get_config(mode: str = ""):
     config.warmup.encoder = "package:efficientnet_lite0"
     config.warmup.data = {"streets_oldtown_day/train": 200, "streets_oldtown_day/val": 12}
     config.warmup.flags = {"steps": 200, "evals": {"streets_oldtown_day/val": 200}}
+    config.rounds.config = "configs/joint_streets.py:stored"
+    config.rounds.flags = {"steps": 100, "evals": {"streets_oldtown_day/val": 100}}
     # the same share of these smaller images as 5000 pixels are of the paper's
     h, w = config.generate.size
     config.refine.update(

@@ -1,4 +1,4 @@
-"""Tables and figures: every row can be run as it is written, and what is shown is what was found."""
+"""Tables and figures: every row can be run as written, and what is shown is what was found."""
 
 import importlib
 import json
@@ -30,7 +30,7 @@ def test_all_tables_are_listed_here(root):
 @pytest.mark.parametrize("name", TABLES)
 def test_the_config_of_every_row_has_its_keys_and_passes_the_checks(load, name):
     tables, table = load("tables"), load(name).TABLE
-    for title, row in rows(tables, table).items():
+    for row in rows(tables, table).values():
         path, _, mode = row.config.partition(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         config = module.get_config(mode)
