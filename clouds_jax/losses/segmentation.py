@@ -135,14 +135,14 @@ def mask_loss(
         classes = jnp.arange(targets.present.shape[1])
         target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)
 
-        cross = jax.nn.softplus(logits) - logits * target
-        share = jax.nn.sigmoid(logits)
-        if targets.ignore is None:
-            mask = cross.mean(axis=-1)
-        else:
+        positive, share, count = jax.nn.softplus(logits), jax.nn.sigmoid(logits), where.shape[2]
+        if targets.ignore is not None:
+            # Near ignored pixels a point counts for less. The target needs no factor: what it says
+            # there is of the pixels that count.
             counted = counted_points(targets, where)
-            mask = (cross * counted).sum(-1) / jnp.maximum(counted.sum(-1), 1)
-            share, target = share * counted, target * counted
+            positive, share = positive * counted, share * counted
+            count = jnp.maximum(counted.sum(-1), 1)
+        mask = (positive - logits * target).sum(axis=-1) / count
         overlap = (share * target).sum(axis=-1)
         dice = 1 - (2 * overlap + 1) / (share.sum(axis=-1) + target.sum(axis=-1) + 1)
         present = targets.present

@@ -20,10 +20,19 @@ class Target:
     Attributes:
         classes: (m,) class of each mask.
         masks: (m, H, W) of 0 and 1.
+        ignored: (H, W) of 0 and 1: pixels that take no part in the mask losses; None: all do.
     """
 
     classes: torch.Tensor
     masks: torch.Tensor
+    ignored: torch.Tensor | None = None
+
+    def counted(self, points: torch.Tensor) -> torch.Tensor:
+        """How far points (n, p, 2) take part: (n, p), 1 where no ignored pixel is near."""
+        if self.ignored is None:
+            return points.new_ones(points.shape[:2])
+        maps = self.ignored.to(points.dtype)[None].expand(len(points), -1, -1)
+        return 1 - sample(maps, points)
 
 
 @dataclasses.dataclass
@@ -75,9 +84,11 @@ def pair_costs(
     negative = F.binary_cross_entropy_with_logits(
         logits, torch.zeros_like(logits), reduction="none"
     )
-    mask = (positive @ wanted.T + negative @ (1 - wanted).T) / points.shape[0]
+    # of a point near ignored pixels only the part that is target, or known not to be, counts
+    counted = target.counted(points[None])
+    mask = (positive @ wanted.T + negative @ (counted - wanted).T) / counted.sum().clamp(min=1)
 
-    share = logits.sigmoid()
+    share = logits.sigmoid() * counted
     dice = 1 - (2 * share @ wanted.T + 1) / (share.sum(1)[:, None] + wanted.sum(1)[None] + 1)
     cls = -class_logits.softmax(-1)[:, target.classes]
     return weights[0] * cls + weights[1] * mask + weights[2] * dice
@@ -124,9 +135,15 @@ def mask_losses(mask_logits, targets, pairs, points, uncertain: int):
         where = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
         where = torch.cat([where, random], dim=1)
         wanted = sample(wanted.to(maps.dtype), where)
+        parts = where.split([len(mask) for _, mask in pairs])
+        counted = torch.cat([t.counted(part) for t, part in zip(targets, parts, strict=True)])
     logits = sample(maps, where)
-    mask = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1).sum()
-    share = logits.sigmoid()
+    ones = torch.ones_like(logits)
+    positive = F.binary_cross_entropy_with_logits(logits, ones, reduction="none")
+    negative = F.binary_cross_entropy_with_logits(logits, 0 * ones, reduction="none")
+    cross = (positive * wanted + negative * (counted - wanted)).sum(1)
+    mask = (cross / counted.sum(1).clamp(min=1)).sum()
+    share = logits.sigmoid() * counted
     overlap = (share * wanted).sum(1)
     dice = (1 - (2 * overlap + 1) / (share.sum(1) + wanted.sum(1) + 1)).sum()
     return mask, dice
