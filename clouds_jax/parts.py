@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from clouds_jax import checkpoint, embed, optim, prompts, sharding, text, train_step
+from clouds_jax import checkpoint, embed, joint_panels, optim, prompts, sharding, text, train_step
 from clouds_jax import sam as sams
 from clouds_jax.data import build, loader, records, stage
 from clouds_jax.data.classes import get_space
@@ -206,10 +206,25 @@ def _view(config: ConfigDict) -> View:
     )  # fmt: skip
 
 
+def panels_view(config: ConfigDict) -> joint_panels.View:
+    """Which generated images a joint run draws."""
+    name, split = records.parse_ref(next(iter(config.data.generated.batch)), config.data.split)
+    return joint_panels.View(
+        ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
+        map=config.selftrain.map, sam=config.selftrain.sam.name, count=config.eval.panels,
+    )  # fmt: skip
+
+
 def _asks_sam(config: Config) -> bool:
     """Whether steps ask SAM; the configs of runs from before it say nothing of it."""
     settings = config.get("selftrain") or {}
     return bool(settings) and settings["enabled"] and settings["labels"] == "online"
+
+
+def images_per_step(config: ConfigDict) -> int:
+    """Over all devices, generated ones among them."""
+    generated = config.data.generated.batch.values() if config.selftrain.enabled else ()
+    return sum(config.data.batch.values()) + sum(generated)
 
 
 def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:

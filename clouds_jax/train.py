@@ -4,8 +4,9 @@
 
 The run's folder gets `config.json`, `run.txt` (commit, versions, parameters), `metrics.jsonl`,
 `best.json`, `checkpoints/`, `eval/STEP/` with the same few images of every evaluation (image,
-label, prediction, error) and, on wish, `tensorboard/` and `profile/`. The same command goes on
-from the last checkpoint, bit for bit.
+label, prediction, error), of the joint phase also `generated_panels.png` (what teacher, SAM and
+student make of generated images), and, on wish, `tensorboard/` and `profile/`. The same command
+goes on from the last checkpoint, bit for bit.
 """
 
 import contextlib
@@ -29,6 +30,8 @@ from clouds_jax import (
     checkpoint,
     debug,
     evaluation,
+    images,
+    joint_panels,
     logs,
     loop,
     parts,
@@ -72,7 +75,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         shardings=shardings, schedule=schedule, donate=not config.debug.nans,
     )  # fmt: skip
     plan = loop.Plan(
-        steps=config.steps, images=sum(plain["data"]["batch"].values()),
+        steps=config.steps, images=parts.images_per_step(config),
         log_every=config.log_every, checkpoint_every=config.checkpoint_every,
         evals=parts.evals(config, shards),
     )  # fmt: skip
@@ -134,8 +137,14 @@ def score(
         graphdef, (state.params, state.frozen), ref, shards=shards, model_space=config.label_space,
         protocol=parts.protocol(config), limit=config.eval.limit, panels=config.eval.panels,
     )  # fmt: skip
+    pictures = workdir / "eval" / f"{step:07d}"
     if jax.process_index() == 0:
-        results.write_pictures(result, workdir / "eval" / f"{step:07d}")
+        results.write_pictures(result, pictures)
+    if config.selftrain.enabled and config.eval.panels and ref == next(iter(config.evals)):
+        view, settings = parts.panels_view(config), parts.selftraining(config)
+        drawing = joint_panels.draw(view, settings, graphdef, state, shards)
+        if jax.process_index() == 0:
+            images.write_png(pictures / "generated_panels.png", drawing)
     writer.write(step, {f"eval/{ref}/{name}": v for name, v in result.numbers().items()})
     best = writer.best(f"eval/{ref}/miou")
     logs.log(

@@ -56,15 +56,16 @@ def over_time(
     axes.grid(alpha=0.3)
     # room for the names of the newest
     axes.set_xlim(min(x for x, *_ in places) - 0.3, max(x for x, *_ in places) + 1.9)
-    FigureCanvasAgg(figure).draw()
-    _label(axes, places)
+    _label(axes, FigureCanvasAgg(figure), places)
     plots.save(figure, to)
 
 
-def _label(axes: Axes, places: Sequence[tuple[float, float, str, str]]) -> None:
+def _label(
+    axes: Axes, canvas: FigureCanvasAgg, places: Sequence[tuple[float, float, str, str]]
+) -> None:
     """Names beside the points, moved up where they would cover each other."""
-    renderer = axes.figure.canvas.get_renderer()  # of Agg
-    taken = []
+    canvas.draw()  # the places of texts are known after it
+    renderer, taken = canvas.get_renderer(), []
     for x, y, text, colour in sorted(places, key=lambda place: place[1]):
         shown = axes.annotate(
             text, (x, y), (6, 0), textcoords="offset points", fontsize=7, color=colour, va="center"

@@ -141,10 +141,11 @@ class Joint:
         values = np.array([value for value, _ in prompts])
         masks = ask(self._sam, embedding, np.stack([p for _, p in prompts]), label.shape)
         of_class = {value: masks[values == value].any(0) for value in values.tolist()}
-        several = masks.sum(0) if self._set.preset == "release" else sum(of_class.values())
+        # masks that claim a pixel, or classes that do
+        claims = masks if self._set.preset == "release" else np.stack([*of_class.values()])
         refined = np.full(label.shape, _IGNORE, np.uint8)
         for value, mask in of_class.items():
-            refined[mask & (np.asarray(several) == 1)] = value
+            refined[mask & (claims.sum(0) == 1)] = value
         targets = sorted(of_class)
         if self._set.preset == "fixed":
             targets = [value for value in targets if (refined == value).any()]
@@ -183,7 +184,7 @@ def ask(
     from segment_anything.utils.transforms import ResizeLongestSide
 
     resize = ResizeLongestSide(sam.image_encoder.img_size)
-    inside = resize.get_preprocess_shape(*size, resize.target_length)
+    inside = resize.get_preprocess_shape(size[0], size[1], resize.target_length)
     scaled = torch.from_numpy(resize.apply_coords(points, size)).float()
     sparse, dense = sam.prompt_encoder(
         points=(scaled, torch.ones(scaled.shape[:2])), boxes=None, masks=None

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from clouds_jax import images, provenance
+from clouds_jax import images, provenance, refine_panels
 from clouds_jax.data import embeddings, records, stage
 from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.data.embeddings import Embeddings, image_hash
 from clouds_jax.data.records import Example
 from clouds_jax.selftrain import host
 from clouds_jax.selftrain.refine import PRESETS, RefineRules
-from porting.stages import refine_panels, sams
+from porting.stages import sams
 from porting.stages.sams import SamSettings
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from runs import check_same, metrics, saved
 
+from clouds_jax.images import read_image
+from clouds_jax.visualise import panels_width
+
 pytestmark = pytest.mark.e2e
 
 CONFIG = "--config=configs/joint_gta.py:debug"
@@ -17,7 +20,7 @@ SHORT = (
     "--config.steps=4",
     "--config.checkpoint_every=2",
     "--config.log_every=2",
-    "--config.eval.enabled=False",
+    "--config.evals={'fake/train': 4}",
 )
 
 
@@ -30,12 +33,18 @@ def straight(program, tmp_path_factory) -> pathlib.Path:
 
 
 def test_what_became_of_the_labels_is_in_the_metrics(straight):
-    lines = metrics(straight)
+    lines = [line for line in metrics(straight) if "loss" in line]
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
         shares = [line[f"pseudo/{name}"] for name in ("confirmed", "changed", "dropped")]
         np.testing.assert_allclose(sum(shares), 1, atol=1e-5)
         assert 0 <= line["pseudo/agreement"] <= 1
+
+
+def test_what_became_of_generated_images_is_drawn(straight):
+    picture = read_image(straight / "eval" / "0000004" / "generated_panels.png")
+    assert picture.shape[1] == panels_width(6)  # SAM's steps and the student beside the image
+    assert not (straight / "eval" / "0000002").exists()
 
 
 def test_the_teacher_is_saved_and_is_not_the_student(straight):

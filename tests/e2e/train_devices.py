@@ -1,4 +1,9 @@
-"""Prints the losses of the debug run on 1, 2 and 8 devices, and the collectives of its step."""
+"""Prints the metrics of a small joint phase on 1, 2 and 8 devices, and its step's collectives.
+
+    python tests/e2e/train_devices.py FOLDER
+
+Steps run under a transfer guard: nothing may go between host and devices.
+"""
 
 import json
 import pathlib
@@ -6,9 +11,10 @@ import re
 import sys
 
 import jax
+import numpy as np
 
 from clouds_jax import parts, sharding, train_state, train_step
-from configs import warmup_gta
+from configs import joint_gta
 
 COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
 STEPS = 2
@@ -19,26 +25,36 @@ def run(config, shards, devices):
     parts.check(config, mesh)
     tx, schedule = parts.optimizer(config)
     graphdef, state, shardings = train_state.make_state(
-        parts.model_builder(config), tx, seed=0, mesh=mesh, rules=config.sharding
-    )
+        parts.model_builder(config), tx, seed=0, mesh=mesh, rules=config.sharding,
+        teacher=True,
+    )  # fmt: skip
     step = train_step.make_step(
         graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
         shardings=shardings, schedule=schedule,
     )  # fmt: skip
     batches = parts.batches(config, shards, mesh)
     batch = next(batches)
-    step = step.lower(state, batch).compile()
-    losses = []
+    step = step.lower(state, batch).compile()  # it takes every later batch, or raises
+    text = step.as_text()
+    found = []
     for _ in range(STEPS):
-        state, metrics = step(state, batch)
-        losses.append({name: float(value) for name, value in metrics.items()})
+        with jax.transfer_guard("disallow"):
+            state, metrics = step(state, batch)
+        found.append({name: float(value) for name, value in metrics.items()})
         batch = next(batches)
-    return {"metrics": losses, "collectives": re.findall(COLLECTIVE, step.as_text())}
+    weights = {name: jax.tree.leaves(getattr(state, name)) for name in ("params", "teacher")}
+    return {
+        "metrics": found,
+        "collectives": re.findall(COLLECTIVE, text),
+        "callbacks": [word for word in ("callback", "infeed", "outfeed") if word in text],
+        "norms": {k: [float(np.linalg.norm(x)) for x in v] for k, v in weights.items()},
+    }
 
 
 if __name__ == "__main__":
-    config = warmup_gta.get_config("debug")
+    config = joint_gta.get_config("debug")
     config.data.batch.fake = 8
+    config.data.generated.batch.fake = 8
     config.optimizer.lr = 1e-3
     shards = parts.shards_root(config, pathlib.Path(sys.argv[1]))
     print(json.dumps({devices: run(config, shards, devices) for devices in (1, 2, 8)}))

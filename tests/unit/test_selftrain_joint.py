@@ -1,7 +1,6 @@
-"""The joint step on a small model: devices, collectives, the teacher, where labels come from."""
+"""The joint step on a small model: the teacher, what is told, where labels come from."""
 
 import dataclasses
-import re
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +29,7 @@ ONLINE = SelfTraining(
     components=6,
     chunk=4,
 )
-SAME = 1e-5  # between numbers of devices: the order of additions differs
-COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
+SAME = 1e-5  # shares of pixels add up
 
 
 def make(devices, settings=ONLINE):
@@ -66,36 +64,22 @@ def batch(mesh, seed=0, **without):
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """Devices -> (text of the compiled step, states, metrics) of three steps."""
-    found = {}
-    for devices in (1, 2):
-        step, state, mesh = make(devices)
-        compiled = step.lower(state, batch(mesh)).compile()
-        states, metrics = [jax.device_get(state)], []
-        for seed in range(3):
-            state, values = compiled(state, batch(mesh, seed))
-            states.append(jax.device_get(state))
-            metrics.append({name: float(value) for name, value in values.items()})
-        found[devices] = compiled.as_text(), states, metrics
-    return found
+def run():
+    """States and metrics of three steps on two devices, without a transfer from or to the host."""
+    step, state, mesh = make(2)
+    batches = [batch(mesh, seed) for seed in range(3)]
+    compiled = step.lower(state, batches[0]).compile()
+    states, metrics = [jax.device_get(state)], []
+    for one in batches:
+        with jax.transfer_guard("disallow"):
+            state, values = compiled(state, one)
+        states.append(jax.device_get(state))
+        metrics.append({name: float(value) for name, value in values.items()})
+    return states, metrics
 
 
-def test_one_and_two_devices_agree(runs):
-    for one, two in zip(runs[1][-1], runs[2][-1], strict=True):
-        np.testing.assert_allclose(two["loss"], one["loss"], rtol=SAME)
-        np.testing.assert_allclose(two["pseudo/confirmed"], one["pseudo/confirmed"], atol=SAME)
-
-
-@pytest.mark.parametrize("devices, expected", [(1, set()), (2, {"all-reduce"})])
-def test_only_sums_of_gradients_and_losses_cross_devices(runs, devices, expected):
-    text, *_ = runs[devices]
-    assert set(re.findall(COLLECTIVE, text)) == expected
-    assert "callback" not in text and "outfeed" not in text and "infeed" not in text
-
-
-def test_the_teacher_follows_the_student_of_the_step_before(runs):
-    _, states, _ = runs[2]
+def test_the_teacher_follows_the_student_of_the_step_before(run):
+    states, _ = run
     for before, after in zip(states[:-1], states[1:], strict=True):
         leaves = zip(
             jax.tree.leaves(before.teacher), jax.tree.leaves(before.params),
@@ -107,8 +91,8 @@ def test_the_teacher_follows_the_student_of_the_step_before(runs):
     assert any((x != y).any() for x, y in moved)
 
 
-def test_what_became_of_the_labels_is_told(runs):
-    *_, metrics = runs[2]
+def test_what_became_of_the_labels_is_told(run):
+    _, metrics = run
     for found in metrics:
         shares = sum(found[f"pseudo/{name}"] for name in ("confirmed", "changed", "dropped"))
         np.testing.assert_allclose(shares, 1, atol=SAME)

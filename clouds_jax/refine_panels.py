@@ -1,5 +1,7 @@
 """Pictures of a refinement: image, teacher's label, prompts, SAM's masks, refined label."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -18,11 +20,32 @@ from clouds_jax.visualise import (
 )
 
 _WIDTH = 440
-_TITLES = ("image", "teacher", "components and points", "masks of SAM", "refined")
+TITLES = ("image", "teacher", "components and points", "masks of SAM", "refined")
 
 
 def draw(key: str, image: Picture, teacher: Label, found: Refinement, space: LabelSpace) -> Drawing:
-    """One row of five pictures, with a legend.
+    """The steps of one refinement side by side, with a legend; see `steps`."""
+    row, caption = steps(key, image, teacher, found, space)
+    seen = {*np.unique(teacher).tolist(), *np.unique(found.label).tolist()}
+    return table([row], TITLES, [caption], seen, space)
+
+
+def table(
+    rows: Sequence[Sequence[Picture]],
+    titles: Sequence[str],
+    captions: Sequence[str],
+    seen: set[int],
+    space: LabelSpace,
+) -> Drawing:
+    """Rows of pictures with titles, captions and a legend of the classes `seen`."""
+    foot = legend(seen, space, panels_width(len(titles), _WIDTH))
+    return panels(rows, titles=titles, captions=captions, foot=foot, width=_WIDTH)
+
+
+def steps(
+    key: str, image: Picture, teacher: Label, found: Refinement, space: LabelSpace
+) -> tuple[list[Picture], str]:
+    """The pictures of `TITLES` for one image, and what there is to say of it.
 
     Pixels without a class show the grey image; pixels that several masks claim and the rules drop
     are red among the masks.
@@ -44,20 +67,14 @@ def draw(key: str, image: Picture, teacher: Label, found: Refinement, space: Lab
         masks,
         overlay(grey, found.label, space),
     ]
-    seen = {*np.unique(teacher).tolist(), *np.unique(found.label).tolist()}
     count = len(found.points)
     told = f"{count} components" if count else "no component is large enough: the teacher's label"
-    confirmed = 100 * (found.label == teacher)[teacher != IGNORE].mean() if seen - {IGNORE} else 0
+    known = teacher != IGNORE
+    confirmed = 100 * (found.label == teacher)[known].mean() if known.any() else 0
     caption = f"{key}: {told}, {confirmed:.1f} % of the teacher's pixels kept"
     if found.overlapped.any():
         caption += f", {100 * found.overlapped.mean():.1f} % claimed by several masks (red)"
-    return panels(
-        [row],
-        titles=_TITLES,
-        captions=[caption],
-        foot=legend(seen, space, panels_width(len(row), _WIDTH)),
-        width=_WIDTH,
-    )
+    return row, caption
 
 
 def _points(picture: Picture, found: Refinement) -> Picture:
