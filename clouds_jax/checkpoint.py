@@ -48,6 +48,9 @@ _FREE_KEYS = (
 )
 # Keys that older runs lack, with what these runs did.
 _ADDED = {
+    "encoder.trainable": False,
+    "encoder.lr_factor": 0.1,
+    "encoder.drop_path": 0.1,
     "head.classifier": "linear",
     "head.ensemble.enabled": False,
     "head.ensemble.alpha": 0.4,
@@ -56,6 +59,7 @@ _ADDED = {
     "head.ensemble.trained_space": "",
     "selftrain.enabled": False,
     "data.generated.limit": 0,
+    "selftrain.sam.stored": True,
 }
 # Settings of the joint phase: they change nothing of a run without it.
 _JOINT = ("selftrain", "data.generated")
@@ -248,8 +252,7 @@ def load_run(
     """
     path, step = _checkpoint(workdir, step)
     described = ocp.metadata(path)
-    trained = "teacher" if teacher else "params"
-    if not described.metadata.get(trained):
+    if teacher and not described.metadata.get("teacher"):
         raise ValueError(f"{workdir} has no teacher at step {step}; only joint runs have one.")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
@@ -257,11 +260,13 @@ def load_run(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
             described.metadata[name],
         )
-        for name in (trained, "frozen")
+        for name in ("frozen", "params", *(["teacher"] if teacher else []))
     }
     with _partial():
         state = ocp.load_checkpointables(path, {"state": abstract})["state"]
-    tree = merged(_unwrap(state["frozen"]), _unwrap(state[trained]))
+    tree = {}
+    for name in abstract:  # the teacher last: its head counts, and it has no encoder
+        tree = merged(tree, _unwrap(state[name]))
     return tree, {**described.custom_metadata, "step": step}
 
 

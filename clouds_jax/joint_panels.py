@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from clouds_jax import refine_panels, visualise
 from clouds_jax.data import records
@@ -39,7 +39,7 @@ class View:
         size: (h, w) to which they are fitted, as for the training.
         space: of the labels.
         map: which stored labels, where the run learns those: "pseudo" or "refined".
-        sam: whose embeddings, where the run asks SAM.
+        sam: whose stored embeddings; "": none are.
         count: of images, evenly spaced.
     """
 
@@ -74,7 +74,7 @@ def draw(
         name, split = records.parse_ref(ref)
         stored = records.open_ref(f"{records.map_name(name, view.map)}/{split}", shards)
     embeddings = None
-    if settings.labels == "online":
+    if view.sam:
         embeddings = Embeddings(shards, ref, view.sam, size)
     rows, captions, seen = [], [], set[int]()
     for index in np.linspace(
@@ -84,8 +84,11 @@ def draw(
         assert example.image is not None
         image = fit(example.image, size)
         teacher, student = map(np.asarray, _look(graphdef, state, image[None]))
-        if embeddings is not None:
-            embedding = jnp.asarray(embeddings[index].values[0], jnp.float32)
+        if settings.labels == "online":
+            if embeddings is not None:
+                embedding = jnp.asarray(embeddings[index].values[0], jnp.float32)
+            else:
+                embedding = _embed(graphdef, settings.embed, state, image[None])[0]
             ask = functools.partial(_ask, graphdef, state, embedding, size=size)
             found = _refine(teacher[0], index, settings, len(space), ask)
             row, caption = refine_panels.steps(example.key, image, teacher[0], found, space)
@@ -102,7 +105,7 @@ def draw(
         captions.append(f"{caption}; the student agrees with {agrees:.1f} % of the label")
         rows.append([*row, visualise.overlay(image, student[0], space)])
         seen |= {*np.unique(label).tolist(), *np.unique(student).tolist()}
-    titles = refine_panels.TITLES if embeddings is not None else ("image", "label")
+    titles = refine_panels.TITLES if settings.labels == "online" else ("image", "label")
     return refine_panels.table(rows, (*titles, "student"), captions, seen, space)
 
 
@@ -144,6 +147,13 @@ def _ask(
         for i in range(0, len(padded), _CHUNK)
     ]
     return np.concatenate(masks)[: len(points)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _embed(
+    graphdef: nnx.GraphDef, embed: Callable, state: TrainState, image: Array
+) -> Float[Array, "1 g g d"]:  # fmt: skip
+    return embed(nnx.merge(graphdef, state.params, state.frozen).sam, image)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

@@ -1,4 +1,4 @@
-"""The optimizer of the head: clipping, AdamW with decay by parameter, learning rate schedule."""
+"""The optimizer: clipping, AdamW with decay by parameter, learning rate schedule."""
 
 import re
 from collections.abc import Sequence
@@ -65,6 +65,7 @@ def make_optimizer(
     schedule: str = "constant",
     power: float = 0.9,
     lr_warmup_steps: int = 0,
+    encoder_factor: float | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
@@ -78,6 +79,7 @@ def make_optimizer(
         schedule: "constant" or "poly".
         power: of the polynomial.
         lr_warmup_steps: length of the linear warm-up.
+        encoder_factor: of the learning rate of the encoder, where it is trained; None: it is not.
         betas: of Adam.
         eps: of Adam, outside the root.
 
@@ -86,10 +88,22 @@ def make_optimizer(
     rate = make_schedule(
         lr=lr, steps=steps, schedule=schedule, power=power, lr_warmup_steps=lr_warmup_steps
     )
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(rate, *betas, eps=eps, weight_decay=weight_decay, mask=_decay_mask),
-    )
+    adamw = optax.adamw(rate, *betas, eps=eps, weight_decay=weight_decay, mask=_decay_mask)
+    parts = [optax.clip_by_global_norm(clip_norm), adamw]
+    if encoder_factor is not None:
+        parts.append(_slower("encoder", encoder_factor))
+    return optax.chain(*parts)
+
+
+def _slower(part: str, factor: float) -> optax.GradientTransformation:
+    """Multiplies the updates, decay included, of the parameters below `part`."""
+
+    def scale(updates: optax.Updates, _: optax.Params | None) -> optax.Updates:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: factor * x if _name(path[0]) == part else x, updates
+        )
+
+    return optax.stateless(scale)
 
 
 def _decay_mask(params: optax.Params) -> optax.Params:

@@ -19,7 +19,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from clouds_jax import checkpoint, embed, joint_panels, optim, prompts, sharding, text, train_step
+from clouds_jax import (
+    checkpoint,
+    embed,
+    joint_panels,
+    optim,
+    prompts,
+    sharding,
+    text,
+    train_state,
+    train_step,
+)
 from clouds_jax import sam as sams
 from clouds_jax.data import build, loader, records, stage
 from clouds_jax.data.classes import get_space
@@ -36,6 +46,7 @@ from clouds_jax.nn.clouds import (
     build_model,
     text_rows,
 )
+from clouds_jax.nn.convnext import ConvNeXt
 from clouds_jax.protocols import Protocol, get_protocol
 from clouds_jax.selftrain.joint import SelfTraining, joint
 from clouds_jax.selftrain.refine import RefineRules
@@ -51,7 +62,7 @@ Config = ConfigDict | Mapping[str, Any]
 
 def check(config: ConfigDict, mesh: Mesh) -> None:
     """Refuses what could only fail later, or train something else than was meant."""
-    get_encoder(config.encoder.name)
+    _check_encoder(config)
     classes = len(get_space(config.label_space))
     if config.head.name not in _HEADS:
         raise ValueError(
@@ -77,6 +88,28 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     for ref, every in config.evals.items():
         if every < 1:
             raise ValueError(f"config.evals[{ref!r}] is {every}; it must be at least 1.")
+
+
+def _check_encoder(config: ConfigDict) -> None:
+    encoder = config.encoder
+    spec = get_encoder(encoder.name)
+    if not encoder.trainable:
+        return
+    if not isinstance(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0))), ConvNeXt):
+        raise ValueError(
+            f"config.encoder.trainable is True for {encoder.name}; only ConvNeXt can be trained:"
+            " the batch norm of the others is that of evaluation."
+        )
+    if encoder.dtype != "float32":
+        raise ValueError(
+            f"config.encoder.trainable is True and encoder.dtype {encoder.dtype!r}; weights that"
+            " are trained must be float32."
+        )
+
+
+def trained(config: ConfigDict) -> train_state.Filter:
+    """What is trained."""
+    return train_state.in_head_or_trunk if config.encoder.trainable else train_state.in_head
 
 
 def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
@@ -114,12 +147,16 @@ def _check_selftrain(config: ConfigDict, mesh: Mesh) -> None:
 def selftraining(config: Config) -> SelfTraining:
     """The settings of the joint phase."""
     c = config["selftrain"]
+    embedded = None
+    if c["labels"] == "online" and not c["sam"].get("stored", True):
+        embedded = functools.partial(sams.embed_on_device, sams.get_sam(c["sam"]["name"]))
     return SelfTraining(
         labels=c["labels"],
         average=Average(**dict(c["teacher"])),
         rules=RefineRules(**dict(c["rules"])),
         components=c["components"] or None,
         chunk=c["chunk"],
+        embed=embedded,
     )
 
 
@@ -140,7 +177,7 @@ def shards_root(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
         for ref in {*config.data.batch, *config.data.generated.batch, *config.evals}:
             name, split = records.parse_ref(ref, config.data.split)
             build.build(name, raw=None, output=root, split=split, shards=1)
-        if _asks_sam(config):
+        if _reads_embeddings(config):
             for ref in config.data.generated.batch:
                 name, split = records.parse_ref(ref, config.data.split)
                 size = tuple(config.data.crop)
@@ -202,7 +239,7 @@ def _view(config: ConfigDict) -> View:
         size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
         label=config.selftrain.map if stored else "",
         classes=len(get_space(config.label_space)),
-        sam=config.selftrain.sam.name if _asks_sam(config) else "", limit=data.generated.limit,
+        sam=config.selftrain.sam.name if _reads_embeddings(config) else "", limit=data.generated.limit,
     )  # fmt: skip
 
 
@@ -211,7 +248,8 @@ def panels_view(config: ConfigDict) -> joint_panels.View:
     name, split = records.parse_ref(next(iter(config.data.generated.batch)), config.data.split)
     return joint_panels.View(
         ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
-        map=config.selftrain.map, sam=config.selftrain.sam.name, count=config.eval.panels,
+        map=config.selftrain.map,
+        sam=config.selftrain.sam.name if _reads_embeddings(config) else "", count=config.eval.panels,
     )  # fmt: skip
 
 
@@ -225,6 +263,11 @@ def images_per_step(config: ConfigDict) -> int:
     """Over all devices, generated ones among them."""
     generated = config.data.generated.batch.values() if config.selftrain.enabled else ()
     return sum(config.data.batch.values()) + sum(generated)
+
+
+def _reads_embeddings(config: Config) -> bool:
+    """Whether SAM's embeddings come with the images, instead of being made in the step."""
+    return _asks_sam(config) and config["selftrain"]["sam"].get("stored", True)
 
 
 def evals(config: ConfigDict, shards: pathlib.Path) -> dict[str, int]:
@@ -263,7 +306,8 @@ def _model_numbers(config: Config) -> dict[str, Any]:
         ensemble = EnsembleSize(rows, prompts.seen_classes(names, trained), **ensemble)
     sam = None
     if _asks_sam(config):
-        sam = sams.get_sam(config["selftrain"]["sam"]["name"]).decoder
+        spec = sams.get_sam(config["selftrain"]["sam"]["name"])
+        sam = spec.decoder if _reads_embeddings(config) else spec.build
     return dict(
         encoder=encoder["name"], head=head, classes=len(names), rows=rows, ensemble=ensemble,
         sam=sam, encoder_dtype=encoder["dtype"],
@@ -315,7 +359,8 @@ def optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.S
     """The optimizer and its learning rate by updates done."""
     numbers = config.optimizer.to_dict() | {"steps": config.steps}
     rate = {k: v for k, v in numbers.items() if k not in ("weight_decay", "clip_norm")}
-    return optim.make_optimizer(**numbers), optim.make_schedule(**rate)
+    factor = config.encoder.lr_factor if config.encoder.trainable else None
+    return optim.make_optimizer(**numbers, encoder_factor=factor), optim.make_schedule(**rate)
 
 
 def protocol(config: ConfigDict) -> Protocol:
@@ -343,8 +388,9 @@ def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
         )
     if _asks_sam(config) and config.selftrain.sam.weights:
         found, _ = checkpoint.load_weights(config.selftrain.sam.weights, ("sam",))
-        # the embeddings are stored, so the image encoder stays where it is
-        weights["sam"] = {k: v for k, v in found["sam"].items() if k != "image_encoder"}
+        weights["sam"] = dict(found["sam"])
+        if _reads_embeddings(config):  # and so asks no image encoder
+            weights["sam"].pop("image_encoder", None)
     if config.encoder.weights:
         weights = checkpoint.merged(weights, class_matrices(config, config.encoder.weights))
     return weights or None

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
@@ -108,6 +109,34 @@ def preprocess(images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec) -> Float[np.
             spec.std
         )
     return out
+
+
+def preprocess_on_device(
+    images: UInt8[Array, "b h w 3"], spec: SamSpec
+) -> Float[Array, "b s s 3"]:  # fmt: skip
+    """`preprocess` inside a compiled program; a value in a hundred thousand may round otherwise.
+
+    Args:
+        images: RGB.
+        spec: of the SAM.
+    """
+    h, w = input_size(images.shape[1:3], spec.image)
+    x = images.astype(jnp.float32)
+    # columns first and whole grey levels after each axis, as Pillow does
+    for axis, side in ((2, w), (1, h)):
+        shape = (*x.shape[:axis], side, *x.shape[axis + 1 :])
+        x = jnp.floor(jax.image.resize(x, shape, "linear", antialias=True) + 0.5)
+    mean, std = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (spec.mean, spec.std))
+    x = (x - mean) / std
+    return jnp.pad(x, ((0, 0), (0, spec.image - h), (0, spec.image - w), (0, 0)))
+
+
+def embed_on_device(
+    spec: SamSpec, model: PromptedMasks, images: UInt8[Array, "b h w 3"]
+) -> Float[Array, "b g g d"]:  # fmt: skip
+    """`embed` inside a compiled program."""
+    assert model.image_encoder is not None
+    return model.image_encoder(preprocess_on_device(images, spec))
 
 
 def embed(

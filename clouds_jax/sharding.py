@@ -114,23 +114,27 @@ def join(mesh: Mesh, arrays: Sequence[jax.Array]) -> jax.Array:
 
 
 def per_device(
-    function: Callable[..., Any], mesh: Mesh, *, split: Sequence[bool]
+    function: Callable[..., Any], mesh: Mesh, *, split: Sequence[bool], out: Sequence[bool]
 ) -> Callable[..., Any]:
     """`function` run by every device on its part, so that nothing in it communicates by itself.
 
     Args:
-        function: `function(reduce, *arguments)`; `reduce` adds a tree over the devices, and what
-            is returned must be the same on all of them.
+        function: `function(reduce, *arguments)` -> tuple; `reduce` adds a tree over the devices.
         mesh: as of `make_mesh`.
         split: for each argument, whether its leading axis is split; otherwise it is whole.
+        out: the same for each result; one that is not split must be equal on all devices.
     """
     if mesh.size == 1:  # also what JAX's NaN checks can look into
         return functools.partial(function, lambda tree: tree)
+
+    def specs(flags: Sequence[bool]) -> tuple[PartitionSpec, ...]:
+        return tuple(PartitionSpec(DATA) if s else PartitionSpec() for s in flags)
+
     return jax.shard_map(
         functools.partial(function, lambda tree: jax.lax.psum(tree, DATA)),
         mesh=mesh,
-        in_specs=tuple(PartitionSpec(DATA) if s else PartitionSpec() for s in split),
-        out_specs=PartitionSpec(),
+        in_specs=specs(split),
+        out_specs=specs(out),
         check_vma=False,
     )
 

@@ -1,4 +1,4 @@
-"""Trains the head on a frozen encoder: the program.
+"""Trains the head, on a frozen encoder as a rule: the program.
 
     python -m clouds_jax.train --config configs/warmup_camvid.py --workdir runs/camvid
 
@@ -72,7 +72,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     )
     step = train_step.make_step(
         graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
-        shardings=shardings, schedule=schedule, donate=not config.debug.nans,
+        shardings=shardings, schedule=schedule, drop_path=config.encoder.drop_path,
+        donate=not config.debug.nans,
     )  # fmt: skip
     plan = loop.Plan(
         steps=config.steps, images=parts.images_per_step(config),
@@ -105,7 +106,7 @@ def start(
     """
     how = dict(
         seed=config.seed, mesh=mesh, rules=parts.jsonable(config)["sharding"],
-        teacher=config.selftrain.enabled,
+        teacher=config.selftrain.enabled, trained=parts.trained(config),
     )  # fmt: skip
     build = parts.model_builder(config)
     if checkpoints.latest is None:

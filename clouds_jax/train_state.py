@@ -14,6 +14,9 @@ from jaxtyping import Array, Int, Key
 
 from clouds_jax import sharding
 
+# of a path in the model and its variable
+Filter = Callable[[Sequence[Any], Any], bool]
+
 
 @typing.no_type_check  # JAX also fills a pytree with shardings and shapes
 @flax.struct.dataclass
@@ -24,10 +27,10 @@ class TrainState:
         step: number of updates done.
         key: the run's root key; every step folds its number in, so a resumed run draws what the
             uninterrupted one would have drawn.
-        params: the trained weights (the head).
-        frozen: weights that get no gradient and no optimizer state (the encoder).
+        params: the trained weights: the head, and the encoder where it is trained too.
+        frozen: weights that get no gradient and no optimizer state.
         opt_state: of `params` alone.
-        teacher: float32 moving average of `params`, or None in the warm-up.
+        teacher: float32 moving average of the head, or None in the warm-up.
     """
 
     step: Int[Array, ""]
@@ -39,8 +42,14 @@ class TrainState:
 
 
 def in_head(path: Sequence[Any], value: Any) -> bool:
-    """The filter of what is trained."""
+    """The filter of what is trained on a frozen encoder."""
     return isinstance(value, nnx.Param) and path[0] == "head"
+
+
+def in_head_or_trunk(path: Sequence[Any], value: Any) -> bool:
+    """The filter of what is trained with the encoder: its features depend on no visual head."""
+    trunk = path[0] == "encoder" and path[1] != "visual_head"
+    return isinstance(value, nnx.Param) and (path[0] == "head" or trunk)
 
 
 def make_state(
@@ -52,6 +61,7 @@ def make_state(
     rules: Sequence[tuple[str, str]],
     weights: Mapping[str, Any] | None = None,
     teacher: bool = False,
+    trained: Filter = in_head,
 ) -> tuple[nnx.GraphDef, TrainState, TrainState]:
     """Makes a new state, sharded from the start: no device ever holds more than its share.
 
@@ -62,39 +72,60 @@ def make_state(
         mesh: the devices.
         rules: of `sharding.shard`.
         weights: {"encoder": ..., "head": ...}, some or all parts; what is there replaces the random
-            initialisation. All that is trained must be there or nothing of it; likewise all that
-            is frozen. Parts that the model has not are left aside.
-        teacher: give the state a teacher, which begins as a copy of the student.
+            initialisation. A part must be there entirely. Parts that the model has not are left
+            aside.
+        teacher: give the state a teacher, which begins as a copy of the student's head.
+        trained: what is trained.
 
     Returns:
         The model's graphdef, the state, and the state's shardings.
     """
-    graphdef, shape, shardings = abstract_state(
-        build, tx, seed=seed, mesh=mesh, rules=rules, teacher=teacher
-    )
-    found = _by_name(dict(weights or {}), shape)
-    given = {
-        part: filled
-        for part in ("params", "frozen")
-        if (filled := _fill(getattr(shape, part), found, getattr(shardings, part))) is not None
-    }
-
-    def init() -> TrainState:
-        state = _init(build, tx, seed, teacher=False)[1]
-        return state.replace(**dict.fromkeys(given))
+    how = dict(seed=seed, teacher=teacher, trained=trained)
+    graphdef, shape, shardings = abstract_state(build, tx, mesh=mesh, rules=rules, **how)
+    given = _by_name(dict(weights or {}), shape)
+    halves = {half: _named(getattr(shape, half)) for half in ("params", "frozen")}
 
     # What is given is not computed: the compiler drops the random numbers nobody reads.
-    wanted = shardings.replace(teacher=None, **dict.fromkeys(given))
-    state = jax.jit(init, out_shardings=wanted)().replace(**given)
+    def init() -> tuple[TrainState, dict[str, Any]]:
+        state = _init(build, tx, seed, teacher=False, trained=trained)[1]
+        made = {name: x for half in halves for name, x in _named(getattr(state, half)).items()}
+        rest = {name: x for name, x in made.items() if name not in given}
+        return state.replace(params=None, frozen=None), rest
+
+    where = {name: x for half in halves for name, x in _named(getattr(shardings, half)).items()}
+    wanted = (
+        shardings.replace(teacher=None, params=None, frozen=None),
+        {name: x for name, x in where.items() if name not in given},
+    )
+    state, leaves = jax.jit(init, out_shardings=wanted)()
+    for half, names in halves.items():
+        filled = [
+            leaves[name] if name in leaves
+            else jax.device_put(given[name].astype(leaf.dtype), where[name])
+            for name, leaf in names.items()
+        ]  # fmt: skip
+        structure = jax.tree.structure(getattr(shape, half))
+        state = state.replace(**{half: jax.tree.unflatten(structure, filled)})
     if teacher:
         copy = jax.jit(_first_teacher, out_shardings=shardings.teacher)
         state = state.replace(teacher=copy(state.params))
     return graphdef, state, shardings
 
 
-def _first_teacher(params: Any) -> Any:
-    """A float32 copy of the student's weights."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
+def _first_teacher(params: nnx.State) -> nnx.State:
+    """A float32 copy of the student's head."""
+    head = head_of(params)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), head)
+
+
+def head_of(params: nnx.State) -> nnx.State:
+    """The head among the trained weights."""
+    return params.filter(lambda path, _: path[0] == "head")
+
+
+def trunk_of(params: nnx.State) -> nnx.State:
+    """The encoder among the trained weights; empty where it is frozen."""
+    return params.filter(lambda path, _: path[0] != "head")
 
 
 def abstract_state(
@@ -105,12 +136,13 @@ def abstract_state(
     mesh: Mesh,
     rules: Sequence[tuple[str, str]],
     teacher: bool = False,
+    trained: Filter = in_head,
 ) -> tuple[nnx.GraphDef, TrainState, TrainState]:
     """The model's graphdef, the state's shapes (with shardings) and its shardings; no arrays."""
     made: list[nnx.GraphDef] = []
 
     def init() -> TrainState:
-        graphdef, state = _init(build, tx, seed, teacher=teacher)
+        graphdef, state = _init(build, tx, seed, teacher=teacher, trained=trained)
         made.append(graphdef)
         return state
 
@@ -122,10 +154,12 @@ def abstract_state(
     return made[0], shape, shardings
 
 
-def _init(build, tx, seed: int, *, teacher: bool) -> tuple[nnx.GraphDef, TrainState]:
+def _init(
+    build, tx, seed: int, *, teacher: bool, trained: Filter
+) -> tuple[nnx.GraphDef, TrainState]:
     root = jax.random.key(seed)
     model = build(nnx.Rngs(jax.random.fold_in(root, 0)))
-    graphdef, params, frozen = nnx.split(model, in_head, ...)
+    graphdef, params, frozen = nnx.split(model, trained, ...)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.fold_in(root, 1),
@@ -147,12 +181,11 @@ def _by_name(weights: Mapping[str, Any], shape: TrainState) -> dict[str, Any]:
     known = halves[0] | halves[1]
     parts = {name.split(".")[0] for name in known}
     given = {name: x for name, x in _named(weights).items() if name.split(".")[0] in parts}
+    begun = {name.split(".")[0] for name in given if name in known}
     wrong = [
         f"{name}: not in the weights"
-        for half in halves
-        if half.keys() & given.keys()
-        for name in half
-        if name not in given
+        for name in known
+        if name not in given and name.split(".")[0] in begun
     ]
     wrong += [f"{name}: not in the model" for name in given if name not in known]
     wrong += [
@@ -165,18 +198,6 @@ def _by_name(weights: Mapping[str, Any], shape: TrainState) -> dict[str, Any]:
             f"the weights are of another model, {len(wrong)} misfits:\n  " + "\n  ".join(wrong[:20])
         )
     return given
-
-
-def _fill(shape: Any, weights: Mapping[str, Any], shardings: Any) -> Any:
-    """`weights`, by name, in the form of `shape`, or None where they hold nothing of it."""
-    leaves = _named(shape)
-    if not leaves.keys() & weights.keys():
-        return None
-    filled = [
-        jax.device_put(weights[name].astype(leaf.dtype), where)
-        for (name, leaf), where in zip(leaves.items(), jax.tree.leaves(shardings), strict=True)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(shape), filled)
 
 
 def _named(tree: Any) -> dict[str, Any]:

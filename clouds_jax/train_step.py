@@ -12,10 +12,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key, UInt8
 
 from clouds_jax import sharding
+from clouds_jax.nn.convnext import StochasticDepth
 from clouds_jax.ops import masks
-from clouds_jax.train_state import TrainState
+from clouds_jax.train_state import TrainState, head_of, trunk_of
 from clouds_jax.typing import Batch, Features, Metrics, Targets
 
+_DEPTH = 3  # folded into a step's key
 # loss(output of the head, targets, keys: Key["b"], reduce=...) -> (loss, metrics), each the part of
 # one device; see clouds_jax.losses.segmentation.
 Loss = Callable[..., tuple[Array, Metrics]]
@@ -92,14 +94,16 @@ def make_step(
     mesh: Mesh,
     shardings: TrainState,
     schedule: optax.Schedule,
+    drop_path: float = 0.0,
     donate: bool = True,
 ) -> Step:
     """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
 
-    The encoder runs outside the differentiated function: none of its activations are kept. The
-    head's loss and gradient run per device, because matching, gathers and scatters would
-    otherwise be given collectives; the gradient, the metrics and the loss's normalisers are the
-    only things added over the devices.
+    The encoder runs outside the differentiated function: where it is frozen, none of its
+    activations are kept; where it is trained, it is given the gradient by its features. The head's
+    loss and gradient run per device, because matching, gathers and scatters would otherwise be
+    given collectives; gradients, the metrics and the loss's normalisers are the only things added
+    over the devices.
 
     Args:
         graphdef: of the whole model.
@@ -110,6 +114,7 @@ def make_step(
         mesh: the devices.
         shardings: of the state, as `train_state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
+        drop_path: of an encoder that is trained, the rate of its stochastic depth.
         donate: False keeps the given state, which `jax_debug_nans` needs to run a step again.
     """
 
@@ -117,27 +122,43 @@ def make_step(
         key = jax.random.fold_in(state.key, state.step)
         model = nnx.merge(graphdef, state.params, state.frozen)
         work = prepare(model, state, batch, key)
-        features = model.encode(sharding.join(mesh, work.images))
+        images = sharding.join(mesh, work.images)
+        params, trunk = head_of(state.params), trunk_of(state.params)
+        if trunk:
+            drop = StochasticDepth(drop_path, jax.random.fold_in(key, _DEPTH))
+
+            def encode(trunk: nnx.State) -> Features:
+                return nnx.merge(graphdef, params, trunk, state.frozen).encode(images, drop=drop)
+
+            features, pull = jax.vjp(encode, trunk)
+        else:
+            features, pull = model.encode(images), None
         # beside the trained ones a head may have fixed variables, such as a class matrix
         head, _, fixed = nnx.split(model.head, nnx.Param, ...)
 
         def local(reduce, params, fixed, whole, features, split):
-            examples = work.examples(whole, features, split)
-
-            def objective(params):
+            def objective(params, features):
+                examples = work.examples(whole, features, split)
                 output = nnx.merge(head, params["head"], fixed)(examples.features, all_outputs=True)
                 total, metrics = loss(output, examples.targets, examples.keys, reduce=reduce)
                 seen = jax.lax.stop_gradient(examples.observe(output))
                 return total, metrics | {name: x / mesh.size for name, x in seen.items()}
 
-            (total, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
+            wanted = (0, 1) if trunk else (0,)
+            (total, metrics), found = jax.value_and_grad(objective, wanted, has_aux=True)(
+                params, features
+            )
             names = sorted(metrics)
             scalars = jnp.stack([total, *(metrics[name] for name in names)])
-            grads, scalars = reduce((grads, scalars))
-            return grads, dict(zip(["loss", *names], scalars, strict=True))
+            grads, scalars = reduce((found[0], scalars))
+            return grads, dict(zip(["loss", *names], scalars, strict=True)), found[1:]
 
-        run = sharding.per_device(local, mesh, split=(False, False, False, True, True))
-        grads, metrics = run(state.params, fixed, work.whole, features, work.split)
+        run = sharding.per_device(
+            local, mesh, split=(False, False, False, True, True), out=(False, False, True)
+        )
+        grads, metrics, by_features = run(params, fixed, work.whole, features, work.split)
+        if pull:
+            grads = nnx.merge_state(grads, *pull(*by_features))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)

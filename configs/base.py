@@ -25,6 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
         name="convnext_large_d_320",
         weights="weights/convnext_large_d_320",
         dtype="float32",
+        trainable=False,  # ConvNeXt only (paper: True in one row of Table 5)
+        lr_factor=0.1,  # (paper's code) of the learning rate, where it is trained
+        drop_path=0.1,  # (paper's code) rate of its stochastic depth there
     )
     config.head = dict(
         name="mask2former",  # or "fpn", the dense baseline
@@ -115,8 +118,10 @@ def get_config() -> ml_collections.ConfigDict:
         ),
         components=0,  # most components of an image that are prompted; 0: as many as can be
         chunk=8,  # prompts decoded at once: memory against speed
-        # whose stored embeddings are read, and a folder with its converted weights
-        sam=dict(name="mobile_sam", weights="weights/mobile_sam"),
+        # stored: read the images' embeddings that `python -m clouds_jax.embed` has written; False:
+        # the step makes them, which costs the time and memory of SAM's image encoder. weights: a
+        # folder with converted ones.
+        sam=dict(name="mobile_sam", weights="weights/mobile_sam", stored=True),
     )
 
     config.evals = dict()  # dataset/split -> scored every n steps, and at the end

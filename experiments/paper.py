@@ -48,7 +48,8 @@ def warmup(
 
 def joint(
     source: str, encoder: str, columns: Mapping[str, tuple[str, ...]], *,
-    published: Mapping[str, float] | None = None, space: str = "", name: str = "", **settings: Any,
+    published: Mapping[str, float] | None = None, space: str = "", name: str = "",
+    start: Row | None = None, **settings: Any,
 ) -> Row:  # fmt: skip
     """CLOUDS on a source with an encoder, behind its warm-up.
 
@@ -59,9 +60,10 @@ def joint(
         published: the paper's figures.
         space: see `Row`.
         name: what tells the run from others with the same source and encoder.
+        start: the warm-up; None: that of the source and the encoder.
         settings: config keys that differ, dots written as two underscores.
     """
-    start = warmup(source, encoder, columns, space=space)
+    start = start or warmup(source, encoder, columns, space=space)
     return _row(f"joint_{source}", encoder, columns, start, published, space, settings, name)
 
 

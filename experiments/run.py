@@ -137,7 +137,8 @@ def run_row(table: str, title: str, row: Row, seed: int, arguments: argparse.Nam
         "hardware": hardware(),
     }
     path = result_path(arguments.results, table, title, seed)
-    for panels in sorted(output.glob("*_panels.png")) if seed == row.seeds[0] else ():
+    panels = output / f"{datasets[0].replace('/', '_')}_panels.png"
+    if seed == row.seeds[0] and panels.exists():  # of one seed and dataset; the run has the others
         keep(panels.read_bytes(), path.with_name(f"{path.stem}_{panels.name}"))
     keep(json.dumps(record, indent=1).encode() + b"\n", path)
 

@@ -1,6 +1,6 @@
-"""CLOUDS: a frozen encoder and a trained head."""
+"""CLOUDS: an encoder, frozen as a rule, and a trained head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -88,13 +88,14 @@ class Clouds(nnx.Module):
         """The head's output for RGB images 0..255."""
         return self.head(self.encode(images), all_outputs=all_outputs)
 
-    def encode(self, images: Num[Array, "b h w 3"]) -> Features:
-        """Features res2 to res5 of RGB images 0..255, in the encoder's dtype; no gradient.
+    def encode(self, images: Num[Array, "b h w 3"], **kwargs: Any) -> Features:
+        """Features res2 to res5 of RGB images 0..255, in the encoder's dtype.
 
-        The images are padded after normalisation, so with the mean colour.
+        The images are padded after normalisation, so with the mean colour. Other arguments go to
+        the encoder.
         """
         x = pad(normalise(images, self.spec)).astype(self.encoder_dtype)
-        return jax.lax.stop_gradient(self.encoder(x))
+        return self.encoder(x, **kwargs)
 
     def scores(self, images: Num[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
         """Class scores at every pixel of RGB images 0..255."""
@@ -122,7 +123,7 @@ def build_model(
     *,
     rows: TextRows | None = None,
     ensemble: EnsembleSize | None = None,
-    sam: DecoderSize | None = None,
+    sam: DecoderSize | Callable[[nnx.Rngs], PromptedMasks] | None = None,
     encoder_dtype: str = "float32",
     rngs: nnx.Rngs,
 ) -> Clouds:
@@ -134,7 +135,8 @@ def build_model(
         classes: k, without no-object.
         rows: of the class matrix, where `head.classifier` is "text".
         ensemble: its numbers; None: there is none.
-        sam: numbers of the part of SAM that turns points into masks; None: there is none.
+        sam: numbers of the part of SAM that turns points into masks, or what builds a whole one;
+            None: there is none.
         encoder_dtype: "float32" or "bfloat16".
     """
     spec = get_encoder(encoder)
@@ -146,7 +148,7 @@ def build_model(
         spec,
         made,
         ensemble=None if ensemble is None else Ensemble(ensemble, rngs=rngs),
-        sam=None if sam is None else PromptedMasks(sam, rngs=rngs),
+        sam=PromptedMasks(sam, rngs=rngs) if isinstance(sam, DecoderSize) else sam and sam(rngs),
         encoder_dtype=encoder_dtype,
         rngs=rngs,
     )

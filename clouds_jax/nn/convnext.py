@@ -6,11 +6,13 @@ and DINOv3ConvNextModel (Apache-2.0) are the same trunk.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from clouds_jax.nn import convolution, layers
 from clouds_jax.ops import masks as ops_masks
@@ -74,6 +76,29 @@ SIZES |= {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class StochasticDepth:
+    """Blocks that examples skip at random, the deeper the more often.
+
+    Attributes:
+        rate: of the last block; that of the first is 0, and between them it grows evenly.
+        key: of the random numbers.
+
+    Source: timm's drop_path_rate.
+    """
+
+    rate: float
+    key: Key[Array, ""]
+
+    def of_stages(self, depths: Sequence[int]) -> list[tuple[Array, Array]]:
+        """Rates and keys of the blocks of each stage."""
+        total = sum(depths)
+        rates = jnp.linspace(0, self.rate, total)
+        keys = jax.random.split(self.key, total)
+        ends = np.cumsum(depths)
+        return [(rates[e - d : e], keys[e - d : e]) for d, e in zip(depths, ends, strict=True)]
+
+
 class Block(nnx.Module):
     """Depthwise 7x7, LayerNorm, two linear maps with exact GELU, scaled residual."""
 
@@ -84,10 +109,19 @@ class Block(nnx.Module):
         self.fc2 = layers.Linear(4 * channels, channels, kernel_init=_WEIGHT, rngs=rngs)
         self.gamma = nnx.Param(jnp.full((channels,), _LAYER_SCALE))
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        rate: Float[Array, ""] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b h w c"]:
+        """One block; with a key each example skips it by chance `rate` (stochastic depth)."""
         y = self.fc1(self.norm(self.conv_dw(x)))
         y = self.fc2(jax.nn.gelu(y, approximate=False))
         y = y.astype(jnp.float32) * self.gamma[...].astype(jnp.float32)[None, None, None]
+        if rate is not None and key is not None:
+            kept = jax.random.bernoulli(key, 1 - rate, (len(x), 1, 1, 1))
+            y = jnp.where(kept, y / (1 - rate), 0)
         return (x.astype(jnp.float32) + y).astype(x.dtype)
 
 
@@ -123,10 +157,12 @@ class Stage(nnx.Module):
             lambda rngs: Block(outputs, eps=eps, rngs=rngs), depth, rngs
         )
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], each: tuple[Array, ...] = ()
+    ) -> Float[Array, "b h2 w2 d"]:
         if self.downsample is not None:
             x = self.downsample(x)
-        return layers.scan_blocks(self.blocks, x)
+        return layers.scan_blocks(self.blocks, x, each=each)
 
 
 class VisualHead(nnx.Module):
@@ -151,6 +187,7 @@ class ConvNeXt(nnx.Module):
     """The trunk: four stages whose outputs are the features, and the visual head."""
 
     def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
+        self.depths = size.depths
         self.stem = Stem(size.widths[0], eps=size.eps, rngs=rngs)
         inputs = (size.widths[0], *size.widths[:-1])
         self.stages = nnx.List(
@@ -166,16 +203,23 @@ class ConvNeXt(nnx.Module):
         )
         self.visual_head = None if size.embedding is None else VisualHead(size, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+    def __call__(
+        self, images: Float[Array, "b h w 3"], drop: StochasticDepth | None = None
+    ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
         Sizes round down as in a strided convolution without padding. No norm is applied to the
         features, but where the size has `feature_norms`.
+
+        Args:
+            images: normalised.
+            drop: for training the encoder itself; None: every block is applied.
         """
         x = self.stem(images)
         features = {}
+        each = [()] * len(self.depths) if drop is None else drop.of_stages(self.depths)
         for s, stage in enumerate(self.stages):
-            x = stage(x)
+            x = stage(x, each[s])
             features[f"res{s + 2}"] = x if self.feature_norms is None else self.feature_norms[s](x)
         return features
 

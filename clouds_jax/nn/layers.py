@@ -202,11 +202,19 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs)
     return nnx.merge(graphdef, state)
 
 
-def scan_blocks(blocks: nnx.Module, x: Array, *consts) -> Array:
-    """Applies `block(x, *consts)` for each block of a stack, in order."""
+def scan_blocks(blocks: nnx.Module, x: Array, *consts, each: Sequence[Array] = ()) -> Array:
+    """Applies `block(x, *consts, *one)` for each block of a stack, in order.
+
+    Args:
+        blocks: of `stack_blocks`.
+        x: input of the first.
+        consts: the same for all.
+        each: arrays whose leading axis counts the blocks; `one` is what they hold for a block.
+    """
     graphdef, state = nnx.split(blocks)
 
-    def body(x, state):
-        return nnx.merge(graphdef, state)(x, *consts), None
+    def body(x, xs):
+        state, one = xs
+        return nnx.merge(graphdef, state)(x, *consts, *one), None
 
-    return jax.lax.scan(body, x, state)[0]
+    return jax.lax.scan(body, x, (state, tuple(each)))[0]

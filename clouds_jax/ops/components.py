@@ -97,7 +97,7 @@ def large_components(
     """
     h, w = label.shape
     most = most_components((h, w), min_area)
-    n = most if limit is None else min(limit, most)
+    n = max(1, most if limit is None else min(limit, most))
     root = connected_components(label).reshape(-1)
     flat = label.reshape(-1)
     area = jnp.zeros(h * w, jnp.int32).at[root].add(1)

@@ -52,13 +52,20 @@ def deform_attn(
     return _attend(tuple(sizes), form, values, points, weights)
 
 
+# On an H100, at 768x768, both take as long forward, and "packed" takes 0.75 of the time of "rows"
+# forward and backward (experiments/results/benchmark).
+_CUDA = {deform_forms.forward: "rows", deform_forms.backward: "packed"}
+
+
 def _dispatch(form: str | None, part: Callable, sizes: Sizes, *args):
     def of(name):
         return functools.partial(part, deform_forms.FORMS[name], sizes)
 
     if form is not None:
         return of(form)(*args)
-    return lax.platform_dependent(*args, tpu=of("packed"), default=of("rows"))
+    return lax.platform_dependent(
+        *args, tpu=of("packed"), cuda=of(_CUDA[part]), default=of("rows")
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

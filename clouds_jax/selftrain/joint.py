@@ -5,19 +5,20 @@ colour jitter, SAM refines its labels, and all of it runs inside the one compile
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 
 from clouds_jax.nn.mask2former import coarse_class_map
 from clouds_jax.ops import masks
 from clouds_jax.selftrain import online
 from clouds_jax.selftrain.refine import RefineRules
 from clouds_jax.selftrain.teacher import Average, follow
-from clouds_jax.train_state import TrainState
+from clouds_jax.train_state import TrainState, head_of
 from clouds_jax.train_step import Examples, Prepare, Work
 from clouds_jax.typing import Batch, Features, Generated, Metrics, Prediction, Targets
 
@@ -37,6 +38,8 @@ class SelfTraining:
         rules: of the refinement; of stored labels only `unlabelled` counts.
         components: most components of an image that are prompted; None: as many as there can be.
         chunk: prompts decoded at once.
+        embed: (SAM, images) -> its embeddings, made inside the step; None: they come with the
+            batch.
     """
 
     labels: str = "online"
@@ -44,6 +47,7 @@ class SelfTraining:
     rules: RefineRules = RefineRules()
     components: int | None = None
     chunk: int = 8
+    embed: Callable[[Any, UInt8[Array, "g h w 3"]], Float[Array, "g n n d"]] | None = None
 
     def __post_init__(self):
         if self.labels not in _LABELS:
@@ -71,10 +75,13 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
         if generated is None or state.teacher is None:
             raise ValueError("the joint phase needs generated images in the batch and a teacher.")
         g = len(generated.image)
+        if settings.labels == "online" and settings.embed is not None:
+            clean = generated.image if generated.clean is None else generated.clean
+            generated = dataclasses.replace(generated, embedding=settings.embed(model.sam, clean))
         keys = jax.random.split(key, len(batch.image))
         new_keys = jax.random.split(jax.random.fold_in(key, _GENERATED), g)
         draw_keys = jax.random.split(jax.random.fold_in(key, _POINTS), g)
-        teacher = follow(state.teacher, state.params, state.step, settings.average)
+        teacher = follow(state.teacher, head_of(state.params), state.step, settings.average)
         asks = settings.labels != "stored"
         head, _, fixed = nnx.split(model.head, nnx.Param, ...)
         sam, sam_state = nnx.split(model.sam) if settings.labels == "online" else (None, None)
@@ -88,7 +95,8 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
             n = len(label)
             g = len(new_keys)
             student = {name: x[: n + g] for name, x in features.items()}
-            clean = {name: x[-g:] for name, x in features.items()}
+            # the teacher is not learnt from, also where the encoder is trained
+            clean = {name: jax.lax.stop_gradient(x[-g:]) for name, x in features.items()}
             raw = generated.label
             if asks:
                 raw = _teach(nnx.merge(head, teacher["head"], fixed), clean, generated)

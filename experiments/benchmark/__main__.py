@@ -42,23 +42,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    from experiments.benchmark import report
-    from experiments.benchmark.rows import ROWS, Setting
+    from experiments.benchmark import report, rows, training
+    from experiments.benchmark.rows import Setting
     from experiments.benchmark.timing import measure
 
-    wrong = [name for name in args.rows if name not in ROWS]
+    known = {**rows.ROWS, **training.ROWS}
+    wrong = [name for name in args.rows if name not in known]
     if wrong:
-        parser.error(f"there is no row {', '.join(wrong)}; there are: {', '.join(ROWS)}")
+        parser.error(f"there is no row {', '.join(wrong)}; there are: {', '.join(known)}")
     setting = Setting(args.device == "gpu", args.dtype, args.small, args.against, args.compile)
     output = args.output or Path("experiments/results/benchmark") / f"{args.device}-{args.dtype}"
     about = report.about(setting, args.rounds)
     found, began = [], time.perf_counter()
-    for name in args.rows or ROWS:
+    for name in args.rows or known:
         if args.budget and time.perf_counter() - began > args.budget:
             found.append({"name": name, "error": None, "not_run": "out of time"})
             continue
         try:
-            for case in ROWS[name](setting):
+            for case in known[name](setting):
                 made = measure(case, rounds=args.rounds, dtype=args.dtype)
                 found.append(made)
                 print(f"[{time.perf_counter() - began:6.1f} s] {report.line(made)}", flush=True)

@@ -66,7 +66,8 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         " compile, s |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
-    return "\n".join([*head, *(_row(about, row) for row in rows)])
+    notes = [f"- {row['name']}: {row['note']}" for row in rows if row.get("note")]
+    return "\n".join([*head, *(_row(about, row) for row in rows), *([""] if notes else []), *notes])
 
 
 def _row(about: dict[str, Any], row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What is timed: each row builds its inputs and both programs when it is asked for."""
+"""What is timed of the parts: each row builds its inputs and both programs when asked for."""
 
 import dataclasses
 import functools
@@ -10,20 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from clouds_jax import optim, sharding, train_state, train_step
 from clouds_jax.encoders import get_encoder
-from clouds_jax.losses import segmentation
-from clouds_jax.losses.points import Counts
 from clouds_jax.nn.clouds import Clouds
 from clouds_jax.nn.mask2former import Mask2FormerHead
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.ops.deform_attn import deform_attn
 from clouds_jax.ops.depthwise import FORMS, depthwise_conv
-from clouds_jax.selftrain.joint import SelfTraining, joint
-from clouds_jax.typing import Batch, Generated
 from experiments.benchmark.timing import Case
 
-CLASSES, POINTS = 19, 12_544
+CLASSES = 19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,84 +205,10 @@ def inference(setting: Setting) -> Iterator[Case]:
     )  # fmt: skip
 
 
-def _training(
-    name: str, encoder: str, batch: int, size: tuple[int, int], setting: Setting, *,
-    generated: int = 0, selftrain: SelfTraining | None = None,
-) -> Case:  # fmt: skip
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    points = 256 if setting.small else POINTS
-    tx = optim.make_optimizer(lr=1e-4, steps=1000, weight_decay=0.05, clip_norm=0.01,
-                              schedule="constant")  # fmt: skip
-    asks = selftrain is not None and selftrain.labels == "online"
-
-    def build(rngs: nnx.Rngs) -> Clouds:
-        from clouds_jax.nn.sam_decoder import PromptedMasks
-
-        spec = get_encoder(encoder)
-        head = Mask2FormerHead(spec.widths, HeadSize(), CLASSES, rngs=rngs)
-        sam = PromptedMasks(rngs=rngs) if asks else None
-        return Clouds(spec, head, sam=sam, encoder_dtype=setting.dtype, rngs=rngs)
-
-    graphdef, state, shardings = train_state.make_state(
-        build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), teacher=generated > 0
-    )
-    prepare = joint(selftrain, CLASSES) if selftrain else train_step.labelled(CLASSES)
-    step = train_step.make_step(
-        graphdef, functools.partial(segmentation.set_loss, num_points=points), tx,
-        prepare=prepare, mesh=mesh, shardings=shardings,
-        schedule=optim.make_schedule(lr=1e-4, steps=1000, schedule="constant"),
-    )  # fmt: skip
-    images, label = pixels(batch, size), labels(batch, size)
-    more = None
-    if selftrain is not None:
-        new, raw = pixels(generated, size), labels(generated, size)
-        stored = selftrain.labels == "stored"
-        more = Generated(
-            image=jnp.asarray(new),
-            clean=None if stored else jnp.asarray(new),
-            label=jnp.asarray(raw) if stored else None,
-            embedding=jnp.zeros((generated, 64, 64, 256), jnp.float16) if asks else None,
-        )
-    given = Batch(jnp.asarray(images), jnp.asarray(label), more)
-    program, note = None, "random weights and points: losses are not compared here"
-    if setting.against == "torch" and selftrain is None:
-        counts = Counts.of(points, oversample=3.0, importance=0.75)
-        program = models(encoder, setting).step(images, label, counts)
-    return Case(
-        f"{name}: {encoder}, {batch}{f' + {generated}' if generated else ''} x"
-        f" {size[0]}x{size[1]}",
-        step, (state, given), program, carry=lambda found, args: (found[0], args[1]), note=note,
-    )  # fmt: skip
-
-
-def warmup(setting: Setting) -> Iterator[Case]:
-    """A step of the warm-up."""
-    encoder = setting.choose("convnext_tiny", "convnext_tiny", "convnext_large_d_320")
-    size = setting.choose((64, 64), (512, 512), (768, 768))
-    for batch in setting.choose((1,), (2,), (4,)):
-        yield _training("warmup", encoder, batch, size, setting)
-
-
-def joint_step(setting: Setting) -> Iterator[Case]:
-    """A step of the joint phase: labels from the step itself, and stored ones."""
-    encoder = setting.choose("convnext_debug", "convnext_tiny", "convnext_large_d_320")
-    size = setting.choose((64, 64), (512, 512), (768, 768))
-    batch, generated = setting.choose((1, 1), (1, 1), (6, 2))
-    for kind in ("online", "stored", "teacher"):
-        rules = dataclasses.replace(
-            SelfTraining().rules, min_area=5000 * size[0] * size[1] // 768**2
-        )
-        selftrain = SelfTraining(labels=kind, rules=rules)
-        yield _training(f"joint, {kind}", encoder, batch, size, setting, generated=generated,
-                        selftrain=selftrain)  # fmt: skip
-
-
 ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "depthwise": depthwise,
     "deform": deform,
     "encoder_t": encoder_t,
     "encoder_l": encoder_l,
     "inference": inference,
-    "warmup": warmup,
-    "joint": joint_step,
 }

@@ -24,6 +24,7 @@ class Case:
         flops: of one call of theirs, counted before the timing.
         donate: arguments whose buffers each call takes over, and how the next call gets them.
         note: what the reader must know.
+        told: our result -> more of it, such as how much work the inputs were.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Case:
     flops: Callable[[], int] | None = None
     carry: Callable[[Any, tuple[Any, ...]], tuple[Any, ...]] | None = None
     note: str = ""
+    told: Callable[[Any], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,8 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
         error = difference(case.outputs(found), theirs_run.value())
         if not error <= GATE[dtype]:
             raise Differs(f"results differ by {error:.1e} of their norm, {GATE[dtype]} is allowed")
+    if case.told is not None:
+        note = "; ".join(filter(None, (note, case.told(found))))
     args = case.carry(found, args) if case.carry else args
     ours, theirs = [], []
     for _ in range(rounds):

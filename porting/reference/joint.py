@@ -165,8 +165,9 @@ def components(
     """Class and prompting points (x, y) of every large component, class by class."""
     found = []
     for value in np.unique(label).tolist():
-        regions, count = scipy.ndimage.label(label == value)
-        for region in range(1, count + 1):
+        found_here: Any = scipy.ndimage.label(label == value)
+        regions = found_here[0]
+        for region in range(1, regions.max() + 1):
             ys, xs = np.nonzero(regions == region)
             if len(ys) <= min_area:
                 continue

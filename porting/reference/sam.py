@@ -79,6 +79,14 @@ def sam(name: str | None) -> Any:
     return _with_decoder(encoder, spec.decoder, pixel_mean=spec.mean, pixel_std=spec.std)
 
 
+def prompted(size: DecoderSize, seed: int = 0) -> Any:
+    """A SAM without an image encoder, with random weights that show errors."""
+    _torchvision.prepare()
+    encoder: Any = nn.Identity()
+    encoder.img_size = size.image  # all that the rest asks of it
+    return randomise(_with_decoder(encoder, size), seed)
+
+
 def _small_vit(size: sam_vit.ViTSize) -> nn.Module:
     """segment_anything's ViT of any size."""
     from segment_anything.modeling import ImageEncoderViT

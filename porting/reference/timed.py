@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from flax import nnx
 from torch import nn
 
 from clouds_jax.encoders import get_encoder
 from clouds_jax.losses.points import Counts
 from clouds_jax.nn.mask2former import Mask2FormerHead
+from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
 from clouds_jax.nn.sizes import HeadSize
 from porting import _torchvision, rules, sides, tables
 from porting.reference import criterion
+from porting.reference import joint as reference_joint
+from porting.reference import sam as reference_sam
 from porting.reference.families import FAMILIES
 from porting.reference.mask2former import Head
 from porting.reference.randomise import randomise
@@ -203,6 +207,27 @@ def deform(
     return Program(call, device)
 
 
+def prompted_masks(size: DecoderSize, embedding: np.ndarray, *, gpu: bool) -> tuple[Any, Callable]:
+    """SAM's prompts and masks: our module, and segment_anything's with the same random weights as
+    a function of points for this embedding (g, g, d)."""
+    model = reference_sam.prompted(size)
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()
+             if name.startswith(("prompt_encoder", "mask_decoder"))}  # fmt: skip
+    want = nnx.to_pure_dict(
+        nnx.state(nnx.eval_shape(lambda: PromptedMasks(size, rngs=nnx.Rngs(0))))
+    )
+    tree = rules.apply_rules(state, tables.get_table("sam_decoder").rules, {"sam": want})
+    ours = sides.with_weights(lambda: PromptedMasks(size, rngs=nnx.Rngs(0)), tree["sam"])
+    device = torch.device("cuda" if gpu else "cpu")
+    model.to(device)
+    given = torch.from_numpy(embedding.transpose(2, 0, 1)[None].copy()).to(device)
+
+    def ask(points: np.ndarray, image: tuple[int, int]) -> np.ndarray:
+        return reference_joint.ask(model, given, points, image)
+
+    return ours, ask
+
+
 def depthwise(x: np.ndarray, kernel: np.ndarray, *, gpu: bool, dtype: str) -> Program:
     """A depthwise convolution of maps (b, h, w, c) with kernels (kh, kw, c), channels last."""
     device = torch.device("cuda" if gpu else "cpu")
@@ -254,8 +279,6 @@ def peak_memory(gpu: bool) -> float | None:
 
 
 def _ours(family: str, part: str, module: nn.Module, want: Any, build: Callable) -> Any:
-    from flax import nnx
-
     text = ("transformer.", "token_embedding.", "ln_final.", "positional_", "text_", "logit_")
     state = {
         name: tensor.numpy()

@@ -129,7 +129,7 @@ def test_two_devices_have_the_loss_and_gradient_of_one(kind):
     results = []
     for devices in (1, 2):
         mesh = sharding.make_mesh(jax.devices()[:devices])
-        run = sharding.per_device(local, mesh, split=(False, True, True, True))
+        run = sharding.per_device(local, mesh, split=(False, True, True, True), out=(False, False))
         results.append(jax.jit(run)(2.0, outputs_last, targets, keys))
     for one, two in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, two, rtol=SPLIT)

@@ -249,3 +249,14 @@ def test_embeddings_are_those_of_the_preprocessed_images():
     encode = compiled(model.image_encoder)
     np.testing.assert_allclose(found, encode(sams.preprocess(images, spec)), **CLOSE)
     assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(37, 53), (300, 260), (256, 256)])
+def test_images_prepared_on_the_device_are_those_of_pillow(size):
+    spec = sams.get_sam("sam_debug")
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    found = jax.jit(lambda x: sams.preprocess_on_device(x, spec))(images)
+    expected = sams.preprocess(images, spec)
+    levels = np.abs(np.asarray(found) - expected) * np.float32(spec.std)
+    assert levels.max() < GREY
+    assert (levels > 0.5).mean() < 1e-3

@@ -1,13 +1,16 @@
 """The joint step on a small model: the teacher, what is told, where labels come from."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from clouds_jax import optim, sharding, train_state, train_step
+from clouds_jax import sam as sams
 from clouds_jax.losses import segmentation
 from clouds_jax.nn.clouds import HeadSize, build_model
 from clouds_jax.nn.sam_decoder import DecoderSize
@@ -132,3 +135,25 @@ def test_a_batch_without_generated_images_is_refused():
     plain = dataclasses.replace(batch(mesh), generated=None)
     with pytest.raises(ValueError, match="needs generated images"):
         step.lower(state, plain)
+
+
+@pytest.mark.parametrize("jittered", [True, False])
+def test_embeddings_can_be_made_in_the_step_of_what_the_teacher_sees(jittered):
+    spec = sams.get_sam("sam_debug")
+    settings = dataclasses.replace(ONLINE, embed=functools.partial(sams.embed_on_device, spec))
+    model = build_model("convnext_debug", HEAD, CLASSES, sam=spec.build, rngs=nnx.Rngs(0))
+    _, params, _ = nnx.split(model, train_state.in_head, ...)
+    state = train_state.TrainState(
+        step=jnp.zeros((), jnp.int32), key=jax.random.key(0), params=params, frozen=None,
+        opt_state=None, teacher=params,
+    )  # fmt: skip
+    without = {} if jittered else {"clean": None}
+    data = batch(sharding.make_mesh(jax.devices()[:1]), embedding=None, **without)
+    work = joint(settings, CLASSES)(model, state, data, jax.random.key(1))
+    seen = data.generated.clean if jittered else data.generated.image
+    expected = sams.embed(model.sam, np.asarray(seen), spec)
+    found = work.split[1].embedding
+    assert found.shape == (2, spec.decoder.grid, spec.decoder.grid, spec.decoder.dim)
+    # a pixel in a thousand may be rounded to the next grey level
+    assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).mean()
+    assert len(work.images) == (3 if jittered else 2)

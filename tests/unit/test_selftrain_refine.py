@@ -247,3 +247,21 @@ def test_statistics_add_up():
         assert found[name] == sum(found.get(f"{name}/{c}", 0) for c in names)
     # one class keeps its half, the others are targets without a pixel
     assert found["emptied"] == after.present.sum() - 1
+
+
+def test_a_map_too_small_for_any_component_keeps_its_label(sam):
+    rules = refine.RefineRules(min_area=SIZE[0] * SIZE[1], num_points=3)
+    label, keys = label_map(0), jax.random.split(jax.random.key(0), 1)
+    bits = online.draws(keys, SIZE, rules)
+    embedding = jnp.zeros((1, SAM.grid, SAM.grid, SAM.dim))
+    graphdef, state = nnx.split(sam)
+
+    @jax.jit
+    def run(state, label):
+        return online.refine_labels(
+            nnx.merge(graphdef, state), embedding, label, bits, rules=rules, classes=CLASSES
+        )
+
+    found = run(state, label[None])
+    np.testing.assert_array_equal(found.label[0], label)
+    assert int(found.components[0]) == 0

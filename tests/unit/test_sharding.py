@@ -53,9 +53,11 @@ def test_per_device_gives_every_device_its_part_and_adds_up(devices, shape):
 
     def part(reduce, x, y):
         sizes.append((x.shape, y.shape))
-        return reduce(x.sum() * y.sum())
+        return (reduce(x.sum() * y.sum()),)
 
-    out = sharding.per_device(part, mesh, split=(True, False))(np.arange(6.0), np.ones(5))
+    out = sharding.per_device(part, mesh, split=(True, False), out=(False,))(
+        np.arange(6.0), np.ones(5)
+    )
     assert sizes == [(shape, (5,))]
     assert float(out) == 15 * 5
 
