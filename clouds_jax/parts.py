@@ -239,7 +239,8 @@ def _view(config: ConfigDict) -> View:
         size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
         label=config.selftrain.map if stored else "",
         classes=len(get_space(config.label_space)),
-        sam=config.selftrain.sam.name if _reads_embeddings(config) else "", limit=data.generated.limit,
+        sam=config.selftrain.sam.name if _reads_embeddings(config) else "",
+        limit=data.generated.limit,
     )  # fmt: skip
 
 
@@ -249,7 +250,8 @@ def panels_view(config: ConfigDict) -> joint_panels.View:
     return joint_panels.View(
         ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
         map=config.selftrain.map,
-        sam=config.selftrain.sam.name if _reads_embeddings(config) else "", count=config.eval.panels,
+        sam=config.selftrain.sam.name if _reads_embeddings(config) else "",
+        count=config.eval.panels,
     )  # fmt: skip
 
 

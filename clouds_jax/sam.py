@@ -114,7 +114,7 @@ def preprocess(images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec) -> Float[np.
 def preprocess_on_device(
     images: UInt8[Array, "b h w 3"], spec: SamSpec
 ) -> Float[Array, "b s s 3"]:  # fmt: skip
-    """`preprocess` inside a compiled program; a value in a hundred thousand may round otherwise.
+    """`preprocess` inside a compiled program; a few values in a thousand round otherwise.
 
     Args:
         images: RGB.

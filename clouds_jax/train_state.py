@@ -112,20 +112,20 @@ def make_state(
     return graphdef, state, shardings
 
 
-def _first_teacher(params: nnx.State) -> nnx.State:
+def _first_teacher(params: Any) -> Any:
     """A float32 copy of the student's head."""
     head = head_of(params)
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), head)
 
 
-def head_of(params: nnx.State) -> nnx.State:
+def head_of(params: Any) -> Any:
     """The head among the trained weights."""
-    return params.filter(lambda path, _: path[0] == "head")
+    return nnx.filter_state(params, lambda path, _: path[0] == "head")
 
 
-def trunk_of(params: nnx.State) -> nnx.State:
+def trunk_of(params: Any) -> Any:
     """The encoder among the trained weights; empty where it is frozen."""
-    return params.filter(lambda path, _: path[0] != "head")
+    return nnx.filter_state(params, lambda path, _: path[0] != "head")
 
 
 def abstract_state(

@@ -127,7 +127,7 @@ def make_step(
         if trunk:
             drop = StochasticDepth(drop_path, jax.random.fold_in(key, _DEPTH))
 
-            def encode(trunk: nnx.State) -> Features:
+            def encode(trunk: Any) -> Features:
                 return nnx.merge(graphdef, params, trunk, state.frozen).encode(images, drop=drop)
 
             features, pull = jax.vjp(encode, trunk)

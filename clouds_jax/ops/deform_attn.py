@@ -63,9 +63,7 @@ def _dispatch(form: str | None, part: Callable, sizes: Sizes, *args):
 
     if form is not None:
         return of(form)(*args)
-    return lax.platform_dependent(
-        *args, tpu=of("packed"), cuda=of(_CUDA[part]), default=of("rows")
-    )
+    return lax.platform_dependent(*args, tpu=of("packed"), cuda=of(_CUDA[part]), default=of("rows"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

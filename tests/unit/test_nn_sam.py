@@ -259,4 +259,4 @@ def test_images_prepared_on_the_device_are_those_of_pillow(size):
     expected = sams.preprocess(images, spec)
     levels = np.abs(np.asarray(found) - expected) * np.float32(spec.std)
     assert levels.max() < GREY
-    assert (levels > 0.5).mean() < 1e-3
+    assert (levels > 0.5).mean() < 5e-3

@@ -154,6 +154,6 @@ def test_embeddings_can_be_made_in_the_step_of_what_the_teacher_sees(jittered):
     expected = sams.embed(model.sam, np.asarray(seen), spec)
     found = work.split[1].embedding
     assert found.shape == (2, spec.decoder.grid, spec.decoder.grid, spec.decoder.dim)
-    # a pixel in a thousand may be rounded to the next grey level
+    # a few values in a thousand are rounded to the next grey level
     assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).mean()
     assert len(work.images) == (3 if jittered else 2)

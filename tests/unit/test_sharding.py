@@ -55,7 +55,7 @@ def test_per_device_gives_every_device_its_part_and_adds_up(devices, shape):
         sizes.append((x.shape, y.shape))
         return (reduce(x.sum() * y.sum()),)
 
-    out = sharding.per_device(part, mesh, split=(True, False), out=(False,))(
+    (out,) = sharding.per_device(part, mesh, split=(True, False), out=(False,))(
         np.arange(6.0), np.ones(5)
     )
     assert sizes == [(shape, (5,))]

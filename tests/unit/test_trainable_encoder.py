@@ -25,11 +25,11 @@ HEAD = HeadSize(
 set_loss = functools.partial(segmentation.set_loss, num_points=32)
 
 
-def make(devices, tx, drop_path=0.0):
+def make(devices, tx, teacher=False):
     mesh = sharding.make_mesh(jax.devices()[:devices])
     graphdef, state, shardings = train_state.make_state(
         lambda rngs: build_model("convnext_debug", HEAD, CLASSES, rngs=rngs), tx, seed=0, mesh=mesh,
-        rules=((".*", "replicate"),), teacher=True, trained=train_state.in_head_or_trunk,
+        rules=((".*", "replicate"),), teacher=teacher, trained=train_state.in_head_or_trunk,
     )  # fmt: skip
     # a fresh layer scale of 1e-6 would hide the blocks
     state = state.replace(
@@ -40,7 +40,7 @@ def make(devices, tx, drop_path=0.0):
     )
     step = train_step.make_step(
         graphdef, set_loss, tx, prepare=train_step.labelled(CLASSES), mesh=mesh,
-        shardings=shardings, schedule=optim.make_schedule(lr=1e-3, steps=20), drop_path=drop_path,
+        shardings=shardings, schedule=optim.make_schedule(lr=1e-3, steps=20), drop_path=0.0,
         donate=False,
     )  # fmt: skip
     return graphdef, state, step, mesh
@@ -86,7 +86,7 @@ def test_the_gradient_is_that_of_the_whole_model(devices):
 
 
 def test_the_visual_head_and_the_teacher_of_the_encoder_are_left_out():
-    _, state, *_ = make(1, optax.sgd(1.0))
+    _, state, *_ = make(1, optax.sgd(1.0), teacher=True)
     names = named(state.params)
     assert not any(name.startswith("encoder.visual_head") for name in names)
     assert any(name.startswith("encoder.visual_head") for name in named(state.frozen))
