@@ -97,17 +97,14 @@ def curves(runs: Sequence[pathlib.Path]) -> Figure:
     """Loss and scores over the steps of one or several runs.
 
     Args:
-        runs: run directories; each is one colour, its name the directory's.
+        runs: run directories; each is one colour. Scores have a panel if any run has some.
     """
-    logs = {}
-    for run in runs:
-        name = run.resolve().name
-        while name in logs:
-            name += "'"
-        logs[name] = read_metrics(run)
+    runs = list(dict.fromkeys(run.resolve() for run in runs))
+    logs = {name: read_metrics(run) for name, run in zip(run_names(runs), runs, strict=True)}
     scores = sorted({key for log in logs.values() for key in log if is_score(key)})
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(11 if scores else 6, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2 if scores else 1, squeeze=False)[0]
+    left, right = panels[0], panels[-1]
     for colour, (name, log) in zip(_cycle(LINES, len(logs)), logs.items(), strict=True):
         if "loss" in log:
             steps, values = log["loss"]
@@ -123,10 +120,11 @@ def curves(runs: Sequence[pathlib.Path]) -> Figure:
                     steps, percent, style, color=colour, marker="o", ms=4, lw=1.8, label=label
                 )
     left.set_title("training loss", loc="left", fontsize=11)
-    what = score_name(scores[0]) if len(scores) == 1 else "all evaluated datasets"
-    right.set_title(f"mIoU, {what}" if scores else "mIoU", loc="left", fontsize=11)
-    right.set_ylabel("%")
-    for axes in (left, right):
+    if scores:
+        what = score_name(scores[0]) if len(scores) == 1 else "all evaluated datasets"
+        right.set_title(f"mIoU, {what}", loc="left", fontsize=11)
+        right.set_ylabel("%")
+    for axes in panels:
         axes.set_xlabel("step")
         axes.grid(color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -140,6 +138,28 @@ def curves(runs: Sequence[pathlib.Path]) -> Figure:
     if finite and max(finite) > 20 * min(finite):
         left.set_yscale("log")
     return figure
+
+
+def run_names(runs: Sequence[pathlib.Path]) -> list[str]:
+    """What tells run directories apart: their paths without the folders that all share.
+
+    `rows/warmup/seed0` and `rows/joint/seed0` are `warmup` and `joint`.
+    """
+    if len(runs) == 1:
+        return [runs[0].name]
+    parts = [run.parts for run in runs]
+    longest = min(len(part) for part in parts) - 1
+    first = _shared(parts, longest)
+    last = _shared([part[::-1] for part in parts], longest - first)
+    return ["/".join(part[first : len(part) - last]) for part in parts]
+
+
+def _shared(paths: Sequence[Sequence[str]], most: int) -> int:
+    """How many parts, at most `most`, all paths begin with."""
+    return next(
+        (i for i in range(most) if len({path[i] for path in paths}) > 1),
+        most,
+    )
 
 
 def is_score(key: str) -> bool:

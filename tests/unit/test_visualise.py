@@ -1,6 +1,7 @@
 """Pictures: colours, edges, legends, panels, figures, and the program."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -119,6 +120,27 @@ def test_the_program_draws_the_curves_of_two_runs(tmp_path, capsys):
     with Image.open(out) as picture:
         assert picture.width > 1000
     assert [p.name for p in out.parent.iterdir()] == ["curves.png"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "names"),
+    [
+        (["/r/rows/warmup/seed0", "/r/rows/joint/seed0"], ["warmup", "joint"]),
+        (["/r/a/seed0", "/r/a/seed1"], ["seed0", "seed1"]),
+        (["/r/a", "/r/a/b"], ["a", "a/b"]),
+        (["/r/x/a/1", "/r/y/b/1"], ["x/a", "y/b"]),
+        (["/r/a"], ["a"]),
+    ],
+)
+def test_runs_are_named_by_what_tells_them_apart(runs, names):
+    assert plots.run_names([pathlib.Path(run) for run in runs]) == names
+
+
+def test_runs_without_scores_have_no_empty_panel(tmp_path):
+    runs = [write_run(tmp_path / name, [{"step": 1, "loss": 2.0}]) for name in "ab"]
+    figure = plots.curves(runs)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
 
 
 def test_a_run_without_metrics_is_one_clear_error(tmp_path):
