@@ -72,8 +72,8 @@ def make_state(
         mesh: the devices.
         rules: of `sharding.shard`.
         weights: {"encoder": ..., "head": ...}, some or all parts; what is there replaces the random
-            initialisation. A part must be there entirely. Parts that the model has not are left
-            aside.
+            initialisation. Of a part all that is trained must be there or nothing of it; likewise
+            all that is not. Parts that the model has not are left aside.
         teacher: give the state a teacher, which begins as a copy of the student's head.
         trained: what is trained.
 
@@ -177,20 +177,24 @@ def _by_name(weights: Mapping[str, Any], shape: TrainState) -> dict[str, Any]:
     Raises:
         ValueError: all that does not fit.
     """
-    halves = [_named(half) for half in (shape.params, shape.frozen)]
-    known = halves[0] | halves[1]
-    parts = {name.split(".")[0] for name in known}
+    # a part of one half: such as the head's trained weights, or its class matrix
+    known = {
+        name: (half, name.split(".")[0], leaf)
+        for half in ("params", "frozen")
+        for name, leaf in _named(getattr(shape, half)).items()
+    }
+    parts = {part for _, part, _ in known.values()}
     given = {name: x for name, x in _named(weights).items() if name.split(".")[0] in parts}
-    begun = {name.split(".")[0] for name in given if name in known}
+    begun = {known[name][:2] for name in given if name in known}
     wrong = [
         f"{name}: not in the weights"
-        for name in known
-        if name not in given and name.split(".")[0] in begun
+        for name, (*group, _) in known.items()
+        if name not in given and tuple(group) in begun
     ]
     wrong += [f"{name}: not in the model" for name in given if name not in known]
     wrong += [
         f"{name}: {tuple(given[name].shape)} in the weights, {tuple(leaf.shape)} in the model"
-        for name, leaf in known.items()
+        for name, (*_, leaf) in known.items()
         if name in given and tuple(given[name].shape) != tuple(leaf.shape)
     ]
     if wrong:

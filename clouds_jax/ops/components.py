@@ -5,6 +5,7 @@ Everything has static shapes and converges on any map. One map at a time; `jax.v
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,30 +41,67 @@ def most_components(size: tuple[int, int], min_area: int) -> int:
     return size[0] * size[1] // (min_area + 1)
 
 
-def connected_components(label: UInt8[Array, "h w"]) -> Int[Array, "h w"]:
-    """Labels regions of equal class with 4-connectivity.
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """Runs of equal class within a row, in raster order, as nodes of a graph.
 
-    Returns:
-        For each pixel the flat index of its component's first pixel in raster order; pixels
-        labelled 255 count as a class like any other.
+    Attributes:
+        of_pixel: the run of each pixel.
+        first: flat index of each run's first pixel; the number of pixels where there is no run.
+        length: in pixels.
+        root: the first run of the component that a run belongs to.
+    """
+
+    of_pixel: Int[Array, "h w"]
+    first: Int[Array, " r"]
+    length: Int[Array, " r"]
+    root: Int[Array, " r"]
+
+
+def _run_of_pixel(label: UInt8[Array, "h w"]) -> tuple[Bool[Array, "h w"], Int[Array, "h w"]]:
+    """Where runs start, and which run each pixel belongs to."""
+    start = jnp.ones(label.shape, bool).at[:, 1:].set(label[:, 1:] != label[:, :-1])
+    within = _running_sum(start.astype(jnp.int32))
+    per_row = within[:, -1]
+    return start, within + (jnp.cumsum(per_row) - per_row)[:, None] - 1
+
+
+def _running_sum(x: Int[Array, "*b w"]) -> Int[Array, "*b w"]:
+    """Along the last axis; two to four times as fast as jnp.cumsum on a CPU."""
+    return jax.lax.associative_scan(jnp.add, x, axis=-1)
+
+
+def _connected_runs(
+    label: UInt8[Array, "h w"], start: Bool[Array, "h w"], run: Int[Array, "h w"], capacity: int
+) -> _Runs:  # fmt: skip
+    """Finds the components of at most `capacity` runs.
 
     Source: FastSV (Zhang, Azad, Hu 2020): hooking on the smallest grandparent in the
         neighbourhood and pointer jumping, until nothing changes; exact for any shape, in about ten
         rounds on street maps.
     """
     h, w = label.shape
-    own = jnp.arange(h * w, dtype=jnp.int32)
-    down = label[1:] == label[:-1]
-    right = label[:, 1:] == label[:, :-1]
+    pixels, own = h * w, jnp.arange(capacity, dtype=jnp.int32)
+    index = jnp.arange(pixels, dtype=jnp.int32).reshape(h, w)
+    first = jnp.full(capacity, pixels, jnp.int32)
+    first = first.at[jnp.where(start, run, capacity)].set(index, mode="drop")
+    length = jnp.append(first[1:], pixels) - first
+
+    # Where two runs of a class touch across rows, one of them starts: it knows the other as the run
+    # above or below its first pixel.
+    flat_label, flat_run = label.reshape(-1), run.reshape(-1)
+
+    def neighbour(step: int) -> Int[Array, " r"]:
+        at = first + step
+        inside = (first < pixels) & (at >= 0) & (at < pixels)
+        at, here = jnp.where(inside, at, 0), jnp.where(inside, first, 0)
+        return jnp.where(inside & (flat_label[at] == flat_label[here]), flat_run[at], own)
+
+    above, below = neighbour(-w), neighbour(w)
 
     def smallest_around(x):
-        """Minimum over a pixel and its neighbours of the same class."""
-        x = x.reshape(h, w)
-        y = x.at[1:].min(jnp.where(down, x[:-1], x[1:]))
-        y = y.at[:-1].min(jnp.where(down, x[1:], x[:-1]))
-        y = y.at[:, 1:].min(jnp.where(right, x[:, :-1], x[:, 1:]))
-        y = y.at[:, :-1].min(jnp.where(right, x[:, 1:], x[:, :-1]))
-        return y.reshape(-1)
+        y = jnp.minimum(jnp.minimum(x, x[above]), x[below])
+        return y.at[above].min(x).at[below].min(x)
 
     def unfinished(carry):
         return carry[2]
@@ -76,9 +114,34 @@ def connected_components(label: UInt8[Array, "h w"]) -> Int[Array, "h w"]:
         return parent, new, jnp.any(new != grandparent)
 
     # the first round of the general step does nothing but this
-    start = smallest_around(own)
-    parent, _, _ = jax.lax.while_loop(unfinished, hook, (start, start[start], jnp.array(True)))
-    return parent.reshape(h, w)
+    begun = smallest_around(own)
+    parent, _, _ = jax.lax.while_loop(unfinished, hook, (begun, begun[begun], jnp.array(True)))
+    return _Runs(run, first, length, parent)
+
+
+def _with_runs(label: UInt8[Array, "h w"], use: Callable[[_Runs], Any]) -> Any:
+    """`use` of the connected runs, in a graph of a sixteenth of the pixels if it holds them.
+
+    Street maps have runs of fifty pixels. A map of more runs is found as exactly, and slower; under
+    `jax.vmap` every map is.
+    """
+    start, run = _run_of_pixel(label)
+    capacity = max(1, label.size // 16)
+
+    def within(capacity: int) -> Callable[[], Any]:
+        return lambda: use(_connected_runs(label, start, run, capacity))
+
+    return jax.lax.cond(run[-1, -1] < capacity, within(capacity), within(label.size))
+
+
+def connected_components(label: UInt8[Array, "h w"]) -> Int[Array, "h w"]:
+    """Labels regions of equal class with 4-connectivity.
+
+    Returns:
+        For each pixel the flat index of its component's first pixel in raster order; pixels
+        labelled 255 count as a class like any other.
+    """
+    return _with_runs(label, lambda runs: runs.first[runs.root][runs.of_pixel])
 
 
 def large_components(
@@ -98,22 +161,24 @@ def large_components(
     h, w = label.shape
     most = most_components((h, w), min_area)
     n = max(1, most if limit is None else min(limit, most))
-    root = connected_components(label).reshape(-1)
-    flat = label.reshape(-1)
-    area = jnp.zeros(h * w, jnp.int32).at[root].add(1)
-    large = (area > min_area) & (flat != IGNORE)
-    (first,) = jnp.nonzero(large, size=n, fill_value=h * w)
-    classes = jnp.where(first < h * w, flat[jnp.minimum(first, h * w - 1)], IGNORE)
+    return _with_runs(label, lambda runs: _large(label, runs, min_area, n))
+
+
+def _large(label: UInt8[Array, "h w"], runs: _Runs, min_area: int, n: int) -> Components:
+    count = len(runs.first)
+    classes = label.reshape(-1).at[runs.first].get(mode="fill", fill_value=IGNORE)
+    area = jnp.zeros(count, jnp.int32).at[runs.root].add(runs.length)
+    (root,) = jnp.nonzero((area > min_area) & (classes != IGNORE), size=n, fill_value=count)
+    classes = classes.at[root].get(mode="fill", fill_value=IGNORE)
     order = jnp.argsort(classes, stable=True)
-    first, classes = first[order], classes[order].astype(jnp.uint8)
-    slot_of_root = jnp.full(h * w, n, jnp.int32)
-    slot_of_root = slot_of_root.at[first].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
-    valid = first < h * w
+    root, classes = root[order], classes[order]
+    slot = jnp.full(count, n, jnp.int32)
+    slot = slot.at[root].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
     return Components(
-        slot=slot_of_root[root].reshape(h, w),
+        slot=slot[runs.root][runs.of_pixel],
         label=classes,
-        area=jnp.where(valid, area[jnp.minimum(first, h * w - 1)], 0),
-        valid=valid,
+        area=area.at[root].get(mode="fill", fill_value=0),
+        valid=root < count,
     )
 
 
@@ -157,12 +222,12 @@ def random_points(components: Components, bits: UInt32[Array, "n p"]) -> Int[Arr
     ranks = distinct_ranks(components.area, bits, jnp)
     rows = jnp.arange(h, dtype=jnp.int32)[:, None]
     per_row = jnp.zeros((n + 1, h), jnp.int32).at[components.slot, rows].add(1)[:n]
-    until = jnp.cumsum(per_row, axis=1)  # pixels of the component up to and with each row
+    until = _running_sum(per_row)  # pixels of the component up to and with each row
     y = jnp.sum(until[:, None, :] <= ranks[:, :, None], axis=-1)
     y = jnp.minimum(y, h - 1)
     before = jnp.take_along_axis(until - per_row, y, axis=1)
     mine = components.slot[y] == jnp.arange(n, dtype=jnp.int32)[:, None, None]  # n p w
-    along = jnp.cumsum(mine, axis=-1)
+    along = _running_sum(mine.astype(jnp.int32))
     x = jnp.sum(along <= (ranks - before)[..., None], axis=-1)
     x = jnp.minimum(x, w - 1)
     return jnp.where(components.valid[:, None, None], jnp.stack([x, y], -1), 0)

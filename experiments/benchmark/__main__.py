@@ -42,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    from experiments.benchmark import report, rows, training
+    from experiments.benchmark import heads, host, report, rows, training
     from experiments.benchmark.rows import Setting
     from experiments.benchmark.timing import measure
 
-    known = {**rows.ROWS, **training.ROWS}
+    known = {**rows.ROWS, **heads.ROWS, **training.ROWS, **host.ROWS}
     wrong = [name for name in args.rows if name not in known]
     if wrong:
         parser.error(f"there is no row {', '.join(wrong)}; there are: {', '.join(known)}")

@@ -49,7 +49,9 @@ def line(row: dict[str, Any]) -> str:
     words = [row["name"], f"jax {Seconds(tuple(row['jax'])).spread()} ms"]
     if "torch" in row:
         words += [f"torch {Seconds(tuple(row['torch'])).spread()} ms", f"ratio {row['ratio']:.2f}"]
-    return ", ".join([*words, f"compiled in {row['compile_s']:.1f} s"])
+    if row["compile_s"] is not None:
+        words += [f"compiled in {row['compile_s']:.1f} s"]
+    return ", ".join(words)
 
 
 def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -82,7 +84,8 @@ def _row(about: dict[str, Any], row: dict[str, Any]) -> str:
     memory = f"{row['temporaries_gib']:.2f}" if row["temporaries_gib"] is not None else "-"
     error = f"{row['error']:.1e}" if row["error"] is not None else "-"
     ours = Seconds(tuple(row["jax"])).spread()
-    cells = [row["name"], ours, theirs, ratio, share, memory, error, f"{row['compile_s']:.1f}"]
+    seconds = f"{row['compile_s']:.1f}" if row["compile_s"] is not None else "-"
+    cells = [row["name"], ours, theirs, ratio, share, memory, error, seconds]
     return f"| {' | '.join(cells)} |"
 
 

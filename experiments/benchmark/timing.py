@@ -25,6 +25,7 @@ class Case:
         donate: arguments whose buffers each call takes over, and how the next call gets them.
         note: what the reader must know.
         told: our result -> more of it, such as how much work the inputs were.
+        host: ours is no program of JAX and is called as it is.
     """
 
     name: str
@@ -36,6 +37,26 @@ class Case:
     carry: Callable[[Any, tuple[Any, ...]], tuple[Any, ...]] | None = None
     note: str = ""
     told: Callable[[Any], str] | None = None
+    host: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class HostProgram:
+    """What runs on the host, in the form of a program of PyTorch.
+
+    Attributes:
+        call: runs it once.
+        shown: of what it returns, the arrays to be compared.
+    """
+
+    call: Callable[[], Any]
+    shown: Callable[[Any], list[np.ndarray]] = lambda found: [found]
+
+    def run(self) -> None:
+        self.call()
+
+    def value(self) -> list[np.ndarray]:
+        return self.shown(self.call())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +85,7 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
     Raises:
         Differs: the results are further apart than `GATE`.
     """
-    jitted = case.function if hasattr(case.function, "lower") else jax.jit(case.function)
-    began = time.perf_counter()
-    compiled = jitted.lower(*case.args).compile()
-    compile_seconds = time.perf_counter() - began
-    memory = compiled.memory_analysis()
+    compiled, compile_seconds, temporaries = _compiled(case)
     args = case.args
     found = jax.block_until_ready(compiled(*args))
     error, theirs_run, note = None, case.theirs, case.note
@@ -98,7 +115,7 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
         "name": case.name,
         "jax": Seconds(tuple(ours)).all,
         "compile_s": compile_seconds,
-        "temporaries_gib": memory.temp_size_in_bytes / 2**30 if memory else None,
+        "temporaries_gib": temporaries,
         "error": error,
         "note": note,
     }
@@ -108,6 +125,18 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
     if case.flops is not None:
         out["flops"] = case.flops()
     return out
+
+
+def _compiled(case: Case) -> tuple[Callable[..., Any], float | None, float | None]:
+    """What is timed, the seconds that its compilation took, and GiB of its temporaries."""
+    if case.host:
+        return case.function, None, None
+    jitted = case.function if hasattr(case.function, "lower") else jax.jit(case.function)
+    began = time.perf_counter()
+    compiled = jitted.lower(*case.args).compile()
+    seconds = time.perf_counter() - began
+    memory = compiled.memory_analysis()
+    return compiled, seconds, memory.temp_size_in_bytes / 2**30 if memory else None
 
 
 def difference(ours: Sequence[Any], theirs: Sequence[np.ndarray]) -> float:

@@ -26,10 +26,9 @@ from clouds_jax.selftrain.joint import SelfTraining, joint
 from clouds_jax.selftrain.refine import RefineRules
 from clouds_jax.train_state import TrainState
 from clouds_jax.typing import Batch, Generated
-from experiments.benchmark.rows import CLASSES, Setting, labels, models, pixels
-from experiments.benchmark.timing import Case
+from experiments.benchmark.rows import CLASSES, POINTS, Setting, labels, models, pixels
+from experiments.benchmark.timing import Case, HostProgram
 
-POINTS = 12_544
 _PROMPTED = 10  # components of an image: trained teachers have 9 on the street photos
 _SLOTS = 117  # for components at 768x768
 
@@ -168,7 +167,7 @@ def components_row(setting: Setting) -> Iterator[Case]:
 
     yield Case(
         f"components: and points, {size[0]}x{size[1]}", ours, (jnp.asarray(label), bits),
-        _HostProgram(scipy_path) if setting.against == "torch" else None,
+        HostProgram(scipy_path) if setting.against == "torch" else None,
         outputs=lambda found: [found],
         note=f"against scipy; {len(host.large_components(label, rules.min_area).area)} components",
     )  # fmt: skip
@@ -193,7 +192,7 @@ def refinement(setting: Setting) -> Iterator[Case]:
             at = functools.partial(ask, image=size)
             return _areas(host.refine_label(label, bits, at, rules=rules, classes=CLASSES).label)
 
-        program = _HostProgram(host_path)
+        program = HostProgram(host_path)
     graphdef, state = nnx.split(sam)
 
     def ours(state: Any, embedding: jax.Array, label: jax.Array, bits: jax.Array) -> jax.Array:
@@ -218,19 +217,6 @@ def _areas(label: np.ndarray) -> np.ndarray:
 
 def _rules(size: tuple[int, int]) -> RefineRules:
     return RefineRules(min_area=5000 * size[0] * size[1] // 768**2)
-
-
-@dataclasses.dataclass(frozen=True)
-class _HostProgram:
-    """What runs on the host, in the form of a program of PyTorch."""
-
-    call: Callable[[], np.ndarray]
-
-    def run(self) -> None:
-        self.call()
-
-    def value(self) -> list[np.ndarray]:
-        return [self.call()]
 
 
 ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {

@@ -140,6 +140,46 @@ class Models:
 
         return Program(call, self.device)
 
+    def pixel_decoder(self, maps: list[np.ndarray], *, gradient: bool) -> Program:
+        """Mask features and levels, coarsest first, of features res2..res5 (b, h, w, c); or the
+        gradients of the level embedding and of the bias of the mask features."""
+        decoder, features = self.torch_head.pixel_decoder, [self._nchw(x) for x in maps]
+        wanted = [decoder.level_embed, decoder.mask_projection.bias]
+
+        def call() -> Any:
+            with torch.set_grad_enabled(gradient), self.half():
+                found = decoder(features, return_dict=True)
+            outputs = [found.mask_features, *found.multi_scale_features]
+            return _gradients(outputs, decoder, wanted) if gradient else outputs
+
+        return Program(call, self.device)
+
+    def transformer_decoder(
+        self, levels: list[np.ndarray], mask_features: np.ndarray, *, gradient: bool
+    ) -> Program:
+        """Class and mask logits of the first output, with all others made; or, for a time to
+        compare with, the gradients of the weights and of what it reads."""
+        head, inputs = self.torch_head, [self._nchw(x) for x in (*levels, mask_features)]
+        for x in inputs:
+            x.requires_grad_(gradient)
+
+        def call() -> Any:
+            with torch.set_grad_enabled(gradient), self.half():
+                found = head.transformer(multi_scale_features=inputs[:3], mask_features=inputs[3])
+                classes = [
+                    head.class_predictor(x.transpose(0, 1))
+                    for x in found.intermediate_hidden_states
+                ]
+            masks = found.masks_queries_logits
+            if not gradient:
+                return classes[0], masks[0]
+            return _gradients([torch.stack(classes), torch.stack(masks)], head, inputs)
+
+        return Program(call, self.device)
+
+    def _nchw(self, x: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(self.device)
+
     def step(self, pixels: np.ndarray, labels: np.ndarray, counts: Counts) -> Program:
         """A step of the warm-up: encoder without gradient, head, 30 losses, clipping, AdamW."""
         optimizer = torch.optim.AdamW(self.torch_head.parameters(), lr=1e-4, weight_decay=0.05)
@@ -160,6 +200,65 @@ class Models:
         return Program(call, self.device)
 
 
+def _gradients(outputs: list[torch.Tensor], module: nn.Module, wanted: list[Any]) -> list[Any]:
+    """Of the sum of the outputs' mean squares, by all weights of the module that they hang on;
+    returns those of `wanted`."""
+    loss = sum(x.float().square().mean() for x in outputs)
+    assert isinstance(loss, torch.Tensor)
+    for x in (*module.parameters(), *wanted):
+        x.grad = None
+    loss.backward()
+    return [x.grad for x in wanted]
+
+
+def losses(
+    part: str, class_logits: np.ndarray, mask_logits: np.ndarray, labels: np.ndarray,
+    classes: int, counts: Counts, *, gpu: bool,
+) -> Program:  # fmt: skip
+    """The criterion of given logits, with its gradients; or the matching alone.
+
+    Args:
+        part: "criterion" or "match".
+        class_logits: (o, b, q, k+1).
+        mask_logits: (o, b, h, w, q).
+        labels: (b, H, W).
+        classes: k.
+        counts: of the points.
+        gpu: where.
+    """
+    device = torch.device("cuda" if gpu else "cpu")
+    logits = torch.from_numpy(class_logits.copy()).to(device).requires_grad_()
+    maps = torch.from_numpy(np.moveaxis(mask_logits, -1, 2).copy()).to(device).requires_grad_()
+    label = torch.from_numpy(labels).to(device)
+
+    def pairs() -> torch.Tensor:
+        targets = criterion.targets_of(label, classes)
+        where = [_drawn(t, counts, device) for t in targets]
+        found = [criterion.match(c, m, targets, where) for c, m in zip(logits, maps, strict=True)]
+        return found[0][0][0]
+
+    def loss() -> torch.Tensor:
+        logits.grad = maps.grad = None
+        total = set_loss(list(logits), list(maps), label, classes, counts)
+        total.backward()
+        return total
+
+    return Program(loss if part == "criterion" else pairs, device)
+
+
+def _drawn(target: criterion.Target, counts: Counts, device: torch.device) -> criterion.Points:
+    """Points drawn as the original draws them."""
+
+    def points(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, 2, device=device)
+
+    masks = len(target.classes)
+    return criterion.Points(
+        points(counts.uncertain + counts.random), points(masks, counts.candidates),
+        points(masks, counts.random),
+    )  # fmt: skip
+
+
 def set_loss(
     class_logits: list[torch.Tensor],
     mask_logits: list[torch.Tensor],
@@ -169,17 +268,7 @@ def set_loss(
 ) -> torch.Tensor:
     """The criterion with points drawn as the original draws them; matching by SciPy."""
     targets = criterion.targets_of(label, classes)
-
-    def draw(masks: int) -> criterion.Points:
-        def points(*shape: int) -> torch.Tensor:
-            return torch.rand(*shape, 2, device=label.device)
-
-        return criterion.Points(
-            points(counts.uncertain + counts.random), points(masks, counts.candidates),
-            points(masks, counts.random),
-        )  # fmt: skip
-
-    where = [[draw(len(t.classes)) for t in targets] for _ in class_logits]
+    where = [[_drawn(t, counts, label.device) for t in targets] for _ in class_logits]
     return criterion.criterion(
         class_logits, mask_logits, targets, where, uncertain=counts.uncertain
     )[0]
