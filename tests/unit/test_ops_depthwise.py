@@ -51,13 +51,14 @@ def test_the_output_equals_the_slow_loop(form, size, stride, padding):
     np.testing.assert_allclose(run(x, kernel), slow(x, kernel, stride, padding), atol=ATOL)
 
 
+@pytest.mark.parametrize("padding", [((2, 2), (2, 2)), ((1, 2), (4, 0))])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_both_forms_have_the_same_gradients(stride):
+def test_both_forms_have_the_same_gradients(stride, padding):
     x, kernel = case(5)
 
     def gradients(form):
         def total(x, kernel):
-            out = depthwise_conv(x, kernel, stride=stride, padding=((2, 2), (2, 2)), form=form)
+            out = depthwise_conv(x, kernel, stride=stride, padding=padding, form=form)
             return jnp.sum(jnp.sin(out))
 
         return jax.jit(jax.grad(total, (0, 1)))(x, kernel)
