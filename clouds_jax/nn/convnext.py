@@ -117,7 +117,7 @@ class Block(nnx.Module):
     ) -> Float[Array, "b h w c"]:
         """One block; with a key each example skips it by chance `rate` (stochastic depth)."""
         y = self.fc1(self.norm(self.conv_dw(x)))
-        y = self.fc2(jax.nn.gelu(y, approximate=False))
+        y = self.fc2(layers.gelu(y))
         y = y.astype(jnp.float32) * self.gamma[...].astype(jnp.float32)[None, None, None]
         if rate is not None and key is not None:
             kept = jax.random.bernoulli(key, 1 - rate, (len(x), 1, 1, 1))
@@ -179,7 +179,7 @@ class VisualHead(nnx.Module):
     def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n v"]:
         x = self.norm(pooled)
         if self.fc1 is not None:
-            x = jax.nn.gelu(self.fc1(x), approximate=False)
+            x = layers.gelu(self.fc1(x))
         return x if self.fc2 is None else self.fc2(x)
 
 

@@ -99,6 +99,16 @@ class GroupNorm(nnx.Module):
         return (y * _channels(self.scale, y) + _channels(self.bias, y)).astype(x.dtype)
 
 
+def gelu(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    """The exact GELU in the form of torch, by erf; rounded once to the dtype of `x`.
+
+    That of JAX, by erfc, is more exact far below zero, where next to nothing is left, and takes 1.7
+    times as long on a CPU.
+    """
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1 + jax.lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
+
+
 def groups_of(size: int) -> int:
     """Groups of a GroupNorm: 32 as in the original, fewer in the narrow debug models."""
     return math.gcd(size, 32)

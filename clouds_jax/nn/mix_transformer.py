@@ -125,7 +125,7 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         x = x + self.attention(self.norm1(x))
         y = self.conv_dw(self.fc1(self.norm2(x)))
-        return x + self.fc2(jax.nn.gelu(y, approximate=False))
+        return x + self.fc2(layers.gelu(y))
 
 
 class Stage(nnx.Module):

@@ -147,9 +147,8 @@ class MaskEncoder(nnx.Module):
         self.out = layers.Linear(wide, size.dim, **layers.torch_linear(wide), rngs=rngs)
 
     def __call__(self, logits: Float[Array, "h w"]) -> Float[Array, "s d"]:
-        gelu = lambda x: jax.nn.gelu(x, approximate=False)  # noqa: E731
-        x = gelu(self.norm1(self.conv1(logits[None, ..., None])))
-        x = self.out(gelu(self.norm2(self.conv2(x))))
+        x = layers.gelu(self.norm1(self.conv1(logits[None, ..., None])))
+        x = self.out(layers.gelu(self.norm2(self.conv2(x))))
         return x.reshape(-1, x.shape[-1])
 
 
@@ -239,9 +238,8 @@ class MaskDecoder(nnx.Module):
             tokens, image = layer(tokens, image, position, image_position)
         attended = self.final_attention(tokens + position, image + image_position, image)
         tokens = self.final_norm(tokens + attended)
-        gelu = lambda x: jax.nn.gelu(x, approximate=False)  # noqa: E731
         up = self.upscale1(image.reshape(self.grid, self.grid, -1))
-        up = gelu(self.upscale2(gelu(self.upscale_norm(up))))
+        up = layers.gelu(self.upscale2(layers.gelu(self.upscale_norm(up))))
         # mask 0 is the one for unambiguous prompts
         maps = [layers.apply_mlp(self.mask_maps[m], tokens[1 + m]) for m in range(1, MASKS + 1)]
         logits = jnp.einsum("hwc,mc->hwm", up, jnp.stack(maps))

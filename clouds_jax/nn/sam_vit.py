@@ -169,7 +169,7 @@ class Block(nnx.Module):
         else:
             y = join(self.attention(split(y, self.window)), x.shape)
         x = x + y
-        return x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False))
+        return x + self.fc2(layers.gelu(self.fc1(self.norm2(x))))
 
 
 def split(x: Float[Array, "b h w c"], window: int) -> Float[Array, "n s s c"]:

@@ -89,7 +89,7 @@ class Block(nnx.Module):
         y = self.norm1(x)
         x = x + self.attention(y, y, mask=causal)
         y = self.fc1(self.norm2(x))
-        y = y * jax.nn.sigmoid(1.702 * y) if self.quick_gelu else jax.nn.gelu(y, approximate=False)
+        y = y * jax.nn.sigmoid(1.702 * y) if self.quick_gelu else layers.gelu(y)
         return x + self.fc2(y)
 
 

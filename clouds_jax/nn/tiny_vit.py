@@ -67,10 +67,6 @@ SIZES = {
 }
 
 
-def _gelu(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=False)
-
-
 def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
     conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
     return ConvNorm(conv, outputs, rngs=rngs)
@@ -103,7 +99,7 @@ class MBConv(nnx.Module):
         self.conv3 = _pointwise(hidden, channels, rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        return _gelu(x + self.conv3(_gelu(self.conv2(_gelu(self.conv1(x))))))
+        return layers.gelu(x + self.conv3(layers.gelu(self.conv2(layers.gelu(self.conv1(x))))))
 
 
 class Merging(nnx.Module):
@@ -115,7 +111,7 @@ class Merging(nnx.Module):
         self.conv3 = _pointwise(outputs, outputs, rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        return self.conv3(_gelu(self.conv2(_gelu(self.conv1(x)))))
+        return self.conv3(layers.gelu(self.conv2(layers.gelu(self.conv1(x)))))
 
 
 class Attention(nnx.Module):
@@ -166,7 +162,7 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         x = x + join(self.attention(split(x, self.window)), x.shape)
         x = self.local(x)
-        return x + self.fc2(_gelu(self.fc1(self.norm(x))))
+        return x + self.fc2(layers.gelu(self.fc1(self.norm(x))))
 
 
 def _merging(size: TinyViTSize, stage: int, rngs: nnx.Rngs) -> Merging:
@@ -215,7 +211,7 @@ class TinyViT(nnx.Module):
     def embed(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b p p c"]:
         """The two convolutions before the stages."""
         first, second = self.patch
-        return second(_gelu(first(images)))
+        return second(layers.gelu(first(images)))
 
 
 def _patch(inputs: int, outputs: int, *, strided: bool, rngs: nnx.Rngs) -> ConvNorm:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt8, UInt32
 
+from clouds_jax.ops.select import running_sum
+
 IGNORE = 255
 
 
@@ -61,14 +63,9 @@ class _Runs:
 def _run_of_pixel(label: UInt8[Array, "h w"]) -> tuple[Bool[Array, "h w"], Int[Array, "h w"]]:
     """Where runs start, and which run each pixel belongs to."""
     start = jnp.ones(label.shape, bool).at[:, 1:].set(label[:, 1:] != label[:, :-1])
-    within = _running_sum(start.astype(jnp.int32))
+    within = running_sum(start.astype(jnp.int32))
     per_row = within[:, -1]
     return start, within + (jnp.cumsum(per_row) - per_row)[:, None] - 1
-
-
-def _running_sum(x: Int[Array, "*b w"]) -> Int[Array, "*b w"]:
-    """Along the last axis; two to four times as fast as jnp.cumsum on a CPU."""
-    return jax.lax.associative_scan(jnp.add, x, axis=-1)
 
 
 def _connected_runs(
@@ -222,12 +219,12 @@ def random_points(components: Components, bits: UInt32[Array, "n p"]) -> Int[Arr
     ranks = distinct_ranks(components.area, bits, jnp)
     rows = jnp.arange(h, dtype=jnp.int32)[:, None]
     per_row = jnp.zeros((n + 1, h), jnp.int32).at[components.slot, rows].add(1)[:n]
-    until = _running_sum(per_row)  # pixels of the component up to and with each row
+    until = running_sum(per_row)  # pixels of the component up to and with each row
     y = jnp.sum(until[:, None, :] <= ranks[:, :, None], axis=-1)
     y = jnp.minimum(y, h - 1)
     before = jnp.take_along_axis(until - per_row, y, axis=1)
     mine = components.slot[y] == jnp.arange(n, dtype=jnp.int32)[:, None, None]  # n p w
-    along = _running_sum(mine.astype(jnp.int32))
+    along = running_sum(mine.astype(jnp.int32))
     x = jnp.sum(along <= (ranks - before)[..., None], axis=-1)
     x = jnp.minimum(x, w - 1)
     return jnp.where(components.valid[:, None, None], jnp.stack([x, y], -1), 0)

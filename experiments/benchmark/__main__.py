@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
     from experiments.benchmark import heads, host, report, rows, training
     from experiments.benchmark.rows import Setting
     from experiments.benchmark.timing import measure
