@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
 from clouds_jax import sharding
+from clouds_jax.nn.keys import Keys
 
 # of a path in the model and its variable
 Filter = Callable[[Sequence[Any], Any], bool]
@@ -158,7 +159,7 @@ def _init(
     build, tx, seed: int, *, teacher: bool, trained: Filter
 ) -> tuple[nnx.GraphDef, TrainState]:
     root = jax.random.key(seed)
-    model = build(nnx.Rngs(jax.random.fold_in(root, 0)))
+    model = build(Keys(jax.random.fold_in(root, 0)))
     graphdef, params, frozen = nnx.split(model, trained, ...)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -6,11 +6,14 @@ take their statistics in float32 whatever the input is.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+
+from clouds_jax.nn.keys import Keys
 
 XAVIER = jax.nn.initializers.glorot_uniform()
 KAIMING = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # +-sqrt(3 / fan_in)
@@ -180,15 +183,53 @@ def attend(
 ) -> Float[Array, "b q n e"]:
     """Softmax attention in float32; a row of `mask` without any True counts as all True.
 
+    The gradient is written out: it makes the weights of the attention again instead of keeping
+    them, 0.6 of the time of what differentiation makes of the same on a CPU.
+
     Source: the plain einsum with heads as a middle axis; 1.2 to 2.6 times faster on CPU than
-        jax.nn.dot_product_attention.
+        jax.nn.dot_product_attention. The gradient is that of FlashAttention (Dao et al. 2022), in
+        one tile.
     """
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
-    scores = scores.astype(jnp.float32)
     if mask is not None:
         mask = mask | ~mask.any(-1, keepdims=True)
-        scores = jnp.where(mask[:, None], scores, -1e30)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores).astype(value.dtype), value)
+    return _attend(query * query.shape[-1] ** -0.5, key, value, mask)
+
+
+def _scores(query: Array, key: Array, mask: Array | None) -> Float[Array, "b n q s"]:
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+    return scores if mask is None else jnp.where(mask[:, None], scores, -1e30)
+
+
+@jax.custom_vjp
+def _attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    return _attend_forward(query, key, value, mask)[0]
+
+
+def _attend_forward(
+    query: Array, key: Array, value: Array, mask: Array | None
+) -> tuple[Array, Any]:
+    scores = _scores(query, key, mask)
+    highest = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(-1, keepdims=True)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    out = (out / total.transpose(0, 2, 1, 3)).astype(value.dtype)
+    return out, (query, key, value, mask, out, highest + jnp.log(total))
+
+
+def _attend_backward(residuals: Any, cotangent: Array) -> tuple[Array, Array, Array, None]:
+    query, key, value, mask, out, norm = residuals
+    weights = jnp.exp(_scores(query, key, mask) - norm)
+    by_value = jnp.einsum("bhqk,bqhd->bkhd", weights.astype(value.dtype), cotangent)
+    by_weights = jnp.einsum("bqhd,bkhd->bhqk", cotangent, value).astype(jnp.float32)
+    mean = (cotangent.astype(jnp.float32) * out).sum(-1, keepdims=True).transpose(0, 2, 1, 3)
+    by_scores = (weights * (by_weights - mean)).astype(query.dtype)
+    by_query = jnp.einsum("bhqk,bkhd->bqhd", by_scores, key)
+    by_key = jnp.einsum("bhqk,bqhd->bkhd", by_scores, query)
+    return by_query, by_key, by_value, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -203,11 +244,11 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs)
     each = stream.count[...] - start  # keys that one block takes
 
     def draw(i: Array):
-        own = nnx.Rngs(stream.key[...])
+        own = Keys(stream.key[...])
         own.params.count[...] = start + i * each
         return nnx.state(make(own))
 
-    state = jax.vmap(draw)(jnp.arange(n, dtype=start.dtype))
+    state = jax.vmap(draw)(jnp.arange(n, dtype=jnp.uint32))
     stream.count[...] = start + n * each
     return nnx.merge(graphdef, state)
 

@@ -11,10 +11,9 @@ import functools
 from collections.abc import Callable
 
 import jax
-from jax import lax
 from jaxtyping import Array, Float
 
-from clouds_jax.ops import deform_forms
+from clouds_jax.ops import deform_forms, platforms
 from clouds_jax.ops.deform_forms import Sizes
 
 
@@ -54,7 +53,7 @@ def deform_attn(
 
 # On an H100, at 768x768, both take as long forward, and "packed" takes 0.75 of the time of "rows"
 # forward and backward (experiments/results/benchmark).
-_CUDA = {deform_forms.forward: "rows", deform_forms.backward: "packed"}
+_GPU = {deform_forms.forward: "rows", deform_forms.backward: "packed"}
 
 
 def _dispatch(form: str | None, part: Callable, sizes: Sizes, *args):
@@ -63,7 +62,8 @@ def _dispatch(form: str | None, part: Callable, sizes: Sizes, *args):
 
     if form is not None:
         return of(form)(*args)
-    return lax.platform_dependent(*args, tpu=of("packed"), cuda=of(_CUDA[part]), default=of("rows"))
+    forms = {"tpu": of("packed"), "gpu": of(_GPU[part])}
+    return platforms.suited(default=of("rows"), **forms)(*args)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

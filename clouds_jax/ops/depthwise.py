@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from clouds_jax.ops import platforms
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -40,7 +42,7 @@ def depthwise_conv(
     if form is None:
         # XLA's grouped convolution is 57 to 94 times slower than torch's on CPU; the sum of
         # shifts 2 to 3 times.
-        return lax.platform_dependent(x, kernel, cpu=forms["shift"], default=forms["conv"])
+        return platforms.suited(cpu=forms["shift"], default=forms["conv"])(x, kernel)
     if form not in forms:
         raise ValueError(f"depthwise_conv has no form '{form}'; it has: {', '.join(forms)}.")
     return forms[form](x, kernel)
@@ -65,6 +67,7 @@ def _sum_of_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Ar
     return lax.cond(tap == tap, add, lambda *_: jnp.full(shape.shape, jnp.nan, x.dtype), x, kernel)
 
 
+@functools.partial(jax.jit, static_argnames=("stride", "padding"))  # traced once, asked for twice
 def _add_shifts(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     kh, kw, _ = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))

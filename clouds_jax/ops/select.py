@@ -7,6 +7,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from clouds_jax.ops import platforms
+
 _SIGN = np.uint32(0x8000_0000)
 _INFINITY = np.uint32(0x7F80_0000)
 
@@ -47,11 +49,8 @@ def lowest_k_mask(values: Float[Array, "*b n"], k: int) -> Bool[Array, "*b n"]:
 
 def running_sum(x: Int[Array, "*b n"]) -> Int[Array, "*b n"]:
     """jnp.cumsum along the last axis, two to four times as fast on a CPU."""
-    return lax.platform_dependent(
-        x,
-        cpu=functools.partial(lax.associative_scan, jnp.add, axis=-1),
-        default=functools.partial(jnp.cumsum, axis=-1),
-    )
+    scan = functools.partial(lax.associative_scan, jnp.add)
+    return platforms.suited(cpu=scan, default=jnp.cumsum)(x, axis=-1)
 
 
 def _ordered_bits(values: Float[Array, "*b n"]) -> UInt32[Array, "*b n"]:

@@ -37,6 +37,27 @@ def test_attention_equals_a_loop_over_the_allowed_keys():
     np.testing.assert_allclose(out, expected, atol=ATOL)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_gradient_of_attention_is_that_of_its_definition(masked):
+    rng = np.random.default_rng(5)
+    args = [jnp.asarray(rng.normal(size=(2, n, 3, 4)), jnp.float32) for n in (5, 7, 7)]
+    mask = jnp.asarray(rng.random((2, 5, 7)) < 0.6).at[0, 1].set(False) if masked else None
+
+    def plain(query, key, value):
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / 2
+        if mask is not None:
+            allowed = mask | ~mask.any(-1, keepdims=True)
+            scores = jnp.where(allowed[:, None], scores, -jnp.inf)
+        return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
+
+    def gradients(function):
+        return jax.grad(lambda *xs: jnp.sin(function(*xs)).sum(), (0, 1, 2))(*args)
+
+    found = gradients(lambda *xs: layers.attend(*xs, mask))
+    for one, two in zip(found, gradients(plain), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
 def test_a_fully_blocked_row_attends_everywhere_and_has_a_finite_gradient():
     query, key, value = random(1, 2, 1, 4), random(1, 5, 1, 4, seed=1), random(1, 5, 1, 4, seed=2)
     mask = jnp.zeros((1, 2, 5), bool).at[0, 1, 3].set(True)
