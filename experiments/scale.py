@@ -10,7 +10,9 @@ Writes `results.json` and `table.md` into `experiments/results/scale/CONFIG`.
 """
 
 import argparse
+import functools
 import json
+import math
 import os
 import re
 import runpy
@@ -30,17 +32,45 @@ _GIB = 2**30
 
 
 def collectives(text: str) -> dict[str, int]:
-    """Bytes of the results of each kind of collective in a compiled program."""
-    found: dict[str, int] = {}
-    for result, kind in re.findall(rf"= (.+?) ({'|'.join(_KINDS)})(?:-start)?\(", text):
-        size = 0
-        for dtype, shape in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", result):
-            count = 1
-            for side in filter(None, shape.split(",")):
-                count *= int(side)
-            size += count * _BYTES[dtype]
-        found[kind] = found.get(kind, 0) + size
-    return found
+    """Bytes of the results of each kind of collective in one run of a compiled program.
+
+    What is in the body of a loop counts as often as it runs, where the program says how often.
+    """
+    lines: dict[str, list[str]] = {}
+    name = entry = ""
+    for line in text.splitlines():
+        head = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
+        if head:
+            name = head[2]
+            entry = name if head[1] else entry
+        lines.setdefault(name, []).append(line)
+
+    @functools.cache
+    def of(computation: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for line in lines.get(computation, ()):
+            own = re.search(rf"= (.+?) ({'|'.join(_KINDS)})(?:-start)?\(", line)
+            if own:
+                found[own[2]] = found.get(own[2], 0) + _size(own[1])
+            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+            for called in re.findall(r"(?:body|calls|to_apply|_computation)=%?([\w.-]+)", line):
+                for kind, size in of(called).items():
+                    found[kind] = found.get(kind, 0) + size * (int(trips[1]) if trips else 1)
+            branches = re.search(r"branch_computations=\{(.*?)\}", line)
+            for called in re.findall(r"[\w.-]+", branches[1]) if branches else ():
+                for kind, size in of(called).items():
+                    found[kind] = found.get(kind, 0) + size
+        return found
+
+    return of(entry)
+
+
+def _size(result: str) -> int:
+    """Bytes of an instruction's result, of all parts of a tuple."""
+    return sum(
+        _BYTES[dtype] * math.prod(int(side) for side in shape.split(",") if side)
+        for dtype, shape in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", result)
+    )
 
 
 def compiled(path: str, rule: str, per_device: int) -> dict[str, Any]:
@@ -138,7 +168,7 @@ def table(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
 
 def _loader_rate() -> float:
     """Images a second of a core that the committed benchmark measured, or 0."""
-    path = ROOT / "experiments/results/benchmark/cpu-float32/results.json"
+    path = ROOT / "experiments/results/benchmark/cpu-float32/parts/results.json"
     if not path.exists():
         return 0.0
     for row in json.loads(path.read_text())["rows"]:

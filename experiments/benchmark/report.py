@@ -61,7 +61,7 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     head = [
         f"{about['hardware']}; {about['dtype']}; {versions}; PyTorch {compiled}.",
         f"Medians (least .. most) of {about['rounds']} rounds in turn, ms."
-        + (f" Matrix products: {about['matmul_tflops']:.1f} TFLOP/s." if "matmul_tflops" in about
+        + (f" Matrix products: {about['matmul_tflops']:.3g} TFLOP/s." if "matmul_tflops" in about
            else ""),
         "",
         "| row | JAX | PyTorch | JAX / PyTorch | of matmul rate | temporaries, GiB | difference |"
@@ -109,7 +109,10 @@ def _bars(about: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     bars = axes.barh(names, ratios, color=["#3a7" if r <= 1 else "#c63" for r in ratios])
     axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlabel("time of JAX / time of PyTorch (less is faster)")
+    axes.set_xscale("log")
+    axes.set_xlim(0.7 * min(ratios), 2 * max(1, *ratios))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(y=0.01)
+    axes.set_xlabel("time of JAX / time of PyTorch, or of what the row names (less is faster)")
     axes.set_title(f"{about['hardware']}, {about['dtype']}", fontsize=10)
-    axes.margins(x=0.15)
     return figure

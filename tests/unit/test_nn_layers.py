@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from clouds_jax.nn import layers
+from clouds_jax.nn.keys import Keys
 
 ATOL = 1e-5
 
@@ -125,3 +126,11 @@ def test_misfitting_widths_are_refused():
         layers.GroupNorm(10, groups=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="width 10 is not divisible by 4 heads"):
         layers.Attention(10, 4, rngs=nnx.Rngs(0))
+
+
+def test_keys_without_variables_are_those_of_flax():
+    ours, theirs = Keys(jax.random.key(3)), nnx.Rngs(jax.random.key(3))
+    for _ in range(3):
+        np.testing.assert_array_equal(
+            jax.random.key_data(ours.params()), jax.random.key_data(theirs.params())
+        )

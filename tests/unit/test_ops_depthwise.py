@@ -94,3 +94,11 @@ def test_an_unknown_form_is_refused_with_the_list_of_forms():
     x, kernel = case(3)
     with pytest.raises(ValueError, match="no form 'fft'; it has: shift, conv"):
         depthwise_conv(x, kernel, padding=((1, 1), (1, 1)), form="fft")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_broken_kernel_shows(form):
+    x, kernel = case(3)
+    broken = kernel.at[0, 0, 0].set(jnp.nan)
+    out = depthwise_conv(x, broken, padding=((1, 1), (1, 1)), form=form)
+    assert np.isnan(out[..., 0]).any()
