@@ -1,7 +1,7 @@
 r"""What a training step costs on 1 to 256 devices, read from the compiled program.
 
     python -m experiments.scale                                # warmup_gta, an image per device
-    python -m experiments.scale --config configs/joint_gta.py --devices 1 8 64
+    python -m experiments.scale --config configs/warmup_synthia.py --devices 1 8 64
 
 For each number of devices a process with as many simulated ones compiles the step of the config,
 without weights or data: what it moves between devices and what each holds are in the program. The
@@ -204,6 +204,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(compiled(args.config, args.inside, args.images)))
         return
     folder = args.output or ROOT / "experiments/results/scale" / Path(args.config).stem
+    try:
+        config = runpy.run_path(args.config)["get_config"]()
+    except (OSError, KeyError) as error:
+        parser.error(f"--config={args.config} is no experiment config: {error}")
+    if config.selftrain.enabled:
+        parser.error(f"--config={args.config} is of a joint phase; give that of a warm-up.")
     found = []
     for row in rows(args.config, args.devices, args.images):
         found.append(row)
