@@ -25,7 +25,7 @@ class Case:
         theirs: PyTorch's program, or None.
         outputs: which arrays of ours to compare with theirs: our result -> arrays in their layout.
         flops: of one call of theirs, counted before the timing.
-        donate: arguments whose buffers each call takes over, and how the next call gets them.
+        carry: (our result, arguments) -> arguments of the next call, if a call takes buffers.
         note: what the reader must know.
         told: our result -> more of it, such as how much work the inputs were.
         host: ours is no program of JAX and is called as it is.
