@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from clouds_jax.losses import points as losses_points
-from clouds_jax.losses.matching import LossWeights, counted_points, match
+from clouds_jax.losses.matching import LossWeights, counted_points, match, softplus
 from clouds_jax.ops import resize, sampling
 from clouds_jax.typing import Metrics, Prediction, Targets
 
@@ -125,30 +125,36 @@ def mask_loss(
         points: candidates and random points of every class.
         counts: how many candidates to choose.
     """
-    where = losses_points.choose_uncertain(maps, query, points, counts)
+    planes = sampling.channels(maps, query)
+    where = losses_points.choose_uncertain(planes, points, counts)
+    classes = jnp.arange(targets.present.shape[1])
+    target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)
+    counted = None if targets.ignore is None else counted_points(targets, where)
+    mask, dice = _compare(sampling.sample_planes(planes, where), target, counted)
+    present = targets.present
+    return jnp.where(present, mask, 0).sum(), jnp.where(present, dice, 0).sum()
 
-    # Of every output the gradient then keeps the points alone, not the four corners of each, their
-    # weights and all made of them: 0.4 of the memory, for one more sampling.
-    @jax.checkpoint
-    def compare(maps, where):
-        logits = sampling.sample_channels(maps, query, where).astype(jnp.float32)
-        classes = jnp.arange(targets.present.shape[1])
-        target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)
 
-        positive, share, count = jax.nn.softplus(logits), jax.nn.sigmoid(logits), where.shape[2]
-        if targets.ignore is not None:
-            # Near ignored pixels a point counts for less. The target needs no factor: what it says
-            # there is of the pixels that count.
-            counted = counted_points(targets, where)
-            positive, share = positive * counted, share * counted
-            count = jnp.maximum(counted.sum(-1), 1)
-        mask = (positive - logits * target).sum(axis=-1) / count
-        overlap = (share * target).sum(axis=-1)
-        dice = 1 - (2 * overlap + 1) / (share.sum(axis=-1) + target.sum(axis=-1) + 1)
-        present = targets.present
-        return jnp.where(present, mask, 0).sum(), jnp.where(present, dice, 0).sum()
+@jax.checkpoint  # what lies between is as large as the logits, and made in no time
+def _compare(
+    logits: Float[Array, "b m p"],
+    target: Float[Array, "b m p"],
+    counted: Float[Array, "b m p"] | None,
+) -> tuple[Float[Array, "b m"], Float[Array, "b m"]]:
+    """Binary cross-entropy and dice loss of each mask from its points.
 
-    return compare(maps, where)
+    Near ignored pixels a point counts for less. The target needs no factor: what it says there is
+    of the pixels that count.
+    """
+    positive, share = softplus(logits), jax.nn.sigmoid(logits)
+    count = logits.shape[-1]
+    if counted is not None:
+        positive, share = positive * counted, share * counted
+        count = jnp.maximum(counted.sum(-1), 1)
+    mask = (positive - logits * target).sum(axis=-1) / count
+    overlap = (share * target).sum(axis=-1)
+    dice = 1 - (2 * overlap + 1) / (share.sum(axis=-1) + target.sum(axis=-1) + 1)
+    return mask, dice
 
 
 def pixel_loss(

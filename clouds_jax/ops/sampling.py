@@ -7,6 +7,9 @@ Source: torch.nn.functional.grid_sample(align_corners=False, padding_mode="zeros
     are 2 * points - 1; CLOUDS uses it through detectron2's point_sample.
 """
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -110,27 +113,16 @@ def sample_targets(
     return out
 
 
-def sample_channels(
-    maps: Float[Array, "b h w q"],
-    channel: Int[Array, "b m"],
-    points: Float[Array, "b m p 2"],
-) -> Float[Array, "b m p"]:
-    """Samples channel `channel[m]` of `maps` at the points of slot m.
+def channels(maps: Float[Array, "b h w q"], channel: Int[Array, "b m"]) -> Float[Array, "b m h w"]:
+    """Copies channel `channel[m]` of `maps` out as plane m, in float32.
 
-    The m chosen channels are copied out first, by a product with one-hot vectors whose gradient
-    is a product too, so nothing of size m * p * q exists. The planes of all images and slots are
-    one flat array: XLA's scatter on CPU takes twice as long with batch dimensions.
+    By a product with one-hot vectors, whose gradient is a product too.
 
     Args:
         maps: mask logits, queries last.
-        channel: query of each slot; a slot with -1 is 0 everywhere and gets no gradient.
-        points: (x, y) in [0, 1] of the map, per slot.
-
-    Returns:
-        Values at the points in float32.
+        channel: query of each slot; a slot with -1 is 0 everywhere and sends no gradient.
     """
     b, h, w, q = maps.shape
-    m = channel.shape[1]
     chosen = jax.nn.one_hot(channel, q, axis=1, dtype=maps.dtype)
     planes = jnp.einsum(
         "bsq,bqm->bms",
@@ -138,9 +130,49 @@ def sample_channels(
         chosen,
         precision=lax.Precision.HIGHEST,  # a copy: no rounding to TF32 or bfloat16
         preferred_element_type=jnp.float32,
-    ).reshape(-1)
-    plane = jnp.arange(b * m, dtype=jnp.int32).reshape(b, m, 1) * (h * w)
+    )
+    return planes.reshape(b, -1, h, w)
+
+
+def sample_planes(
+    planes: Float[Array, "b m h w"], points: Float[Array, "b m p 2"]
+) -> Float[Array, "b m p"]:
+    """Samples each plane at its own points; the points get no gradient.
+
+    Args:
+        planes: one map per slot, float32.
+        points: (x, y) in [0, 1] of the map, per slot.
+    """
+    return _sample_planes(planes.shape, planes, points)
+
+
+# The gradient is written out: it keeps the points alone, not the four corners of each and their
+# weights, and adds to all planes as one flat array: XLA's scatter on CPU takes twice as long with
+# batch dimensions.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sample_planes(shape: tuple[int, ...], planes: Array, points: Array) -> Array:
+    flat = planes.reshape(-1)
     out = jnp.zeros(())
-    for index, weight in corners_of(points, h, w):
-        out = out + planes.at[plane + index].get(mode="promise_in_bounds") * weight
+    for index, weight in _flat_corners(shape, points):
+        out = out + flat.at[index].get(mode="promise_in_bounds") * weight
     return out
+
+
+def _flat_corners(shape: tuple[int, ...], points: Array) -> list[tuple[Array, Array]]:
+    b, m, h, w = shape
+    plane = jnp.arange(b * m, dtype=jnp.int32).reshape(b, m, 1) * (h * w)
+    return [(plane + index, weight) for index, weight in corners_of(points, h, w)]
+
+
+def _sample_planes_forward(shape, planes, points):
+    return _sample_planes(shape, planes, points), points
+
+
+def _sample_planes_backward(shape, points, cotangent):
+    total = jnp.zeros(math.prod(shape), jnp.float32)
+    for index, weight in _flat_corners(shape, points):
+        total = total.at[index].add(cotangent * weight, mode="promise_in_bounds")
+    return total.reshape(shape), None
+
+
+_sample_planes.defvjp(_sample_planes_forward, _sample_planes_backward)

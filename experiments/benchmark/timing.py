@@ -9,9 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-# After its work a pool of threads waits in a busy loop for more, 0.2 s that of PyTorch, on the
-# cores that the other side has its turn on: of short programs the first call of a turn is left out.
-_SHORT = 2.0
 GATE = {"float32": 1e-3, "bfloat16": 5e-2}  # relative norm of the difference
 
 
@@ -140,9 +137,15 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
 
 
 def _settled(turn: Callable[[], float]) -> float:
-    """Seconds of a turn, of a short one's second call."""
-    seconds = turn()
-    return turn() if seconds < _SHORT else seconds
+    """Seconds of the second call of a turn.
+
+    The first one pays for the other side. After its work a pool of threads waits in a busy loop for
+    more, 0.2 s that of PyTorch. And memory that a program freed goes back to the host of a virtual
+    machine within seconds: a first training step with 2 GiB of temporaries took 1.2 s longer than
+    those that follow it, all of it in page faults.
+    """
+    turn()
+    return turn()
 
 
 def _compiled(case: Case) -> tuple[Callable[..., Any], float | None, float | None]:

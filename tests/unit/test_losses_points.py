@@ -50,15 +50,15 @@ def test_an_example_draws_the_same_points_alone_and_in_a_batch():
 
 
 def test_the_most_uncertain_candidates_are_chosen_and_all_random_points_kept():
-    # A map of one row and four columns, whose centres are at 1/8, 3/8, 5/8, 7/8; another query
-    # has the reverse.
+    # A map of one row and four columns, whose centres are at 1/8, 3/8, 5/8, 7/8; another one is
+    # the reverse, and one has no query.
     row = jnp.asarray([5.0, -1.0, 0.5, -7.0])
-    maps = jnp.stack([row, row[::-1]], axis=-1)[None, None]
+    planes = jnp.stack([row, row[::-1], 0 * row])[None, :, None]
     x = jnp.asarray([1, 3, 5, 7]) / 8
     candidates = jnp.stack([x, jnp.full(4, 0.5)], axis=-1)[None, None].repeat(3, 1)
     drawn = points.Draw(candidates, jnp.full((1, 3, 1, 2), 0.25))
     counts = points.Counts(candidates=4, uncertain=3, random=1)
-    where = points.choose_uncertain(maps, jnp.asarray([[0, 1, -1]]), drawn, counts)
+    where = points.choose_uncertain(planes, drawn, counts)
     assert where.shape == (1, 3, 4, 2)
     np.testing.assert_allclose(where[0, 0, :, 0], [1 / 8, 3 / 8, 5 / 8, 1 / 4])
     np.testing.assert_allclose(where[0, 1, :, 0], [3 / 8, 5 / 8, 7 / 8, 1 / 4])

@@ -97,24 +97,28 @@ def test_sample_targets_gives_each_slot_its_own_points(random):
             np.testing.assert_allclose(out[b, m], expected, atol=ATOL)
 
 
-def test_sample_channels_reads_the_chosen_channel_at_the_points_of_the_slot(random):
+def sample_channels(maps, channel, points):
+    return sampling.sample_planes(sampling.channels(maps, channel), points)
+
+
+def test_a_plane_is_the_chosen_channel_read_at_the_points_of_the_slot(random):
     maps = jnp.asarray(random.normal(size=(2, 5, 3, 6)), jnp.float32)
     channel = np.array([[5, 0, -1], [2, 2, 4]])
     points = some_points(random, 2, 3, 7)
-    out = jax.jit(sampling.sample_channels)(maps, jnp.asarray(channel), points)
+    out = jax.jit(sample_channels)(maps, jnp.asarray(channel), points)
     for b in range(2):
         for m in range(3):
             plane = maps[b, :, :, channel[b, m]] if channel[b, m] >= 0 else np.zeros((5, 3))
             np.testing.assert_allclose(out[b, m], slow_samples(plane, points[b, m]), atol=ATOL)
 
 
-def test_sample_channels_sends_its_gradient_to_the_chosen_channels_only(random):
+def test_the_gradient_of_samples_goes_to_the_chosen_channels_only(random):
     maps = jnp.asarray(random.normal(size=(2, 5, 3, 6)), jnp.float32)
     channel = jnp.asarray([[5, 0, -1], [2, 2, 4]])
     points, share = some_points(random, 2, 3, 7), jnp.asarray(random.normal(size=(2, 3, 7)))
 
     def total(maps):
-        return jnp.sum(sampling.sample_channels(maps, channel, points) * share)
+        return jnp.sum(sample_channels(maps, channel, points) * share)
 
     gradient = jax.grad(total)(maps)
     # The sum is linear in the maps: each slope is the sum of the map that is 1 at one place.
@@ -127,7 +131,7 @@ def test_sample_channels_sends_its_gradient_to_the_chosen_channels_only(random):
     assert np.any(gradient[0][..., 5]) and np.any(gradient[1][..., 2])
 
 
-def test_sample_channels_makes_nothing_as_large_as_all_channels_at_all_points():
+def test_sampling_channels_makes_nothing_as_large_as_all_channels_at_all_points():
     b, h, w, q, m, p = 1, 8, 8, 64, 4, 512
     args = (
         jax.ShapeDtypeStruct((b, h, w, q), jnp.float32),
@@ -136,7 +140,7 @@ def test_sample_channels_makes_nothing_as_large_as_all_channels_at_all_points():
     )
 
     def total(maps, channel, points):
-        return jnp.sum(sampling.sample_channels(maps, channel, points) ** 2)
+        return jnp.sum(sample_channels(maps, channel, points) ** 2)
 
     compiled = jax.jit(jax.grad(total)).lower(*args).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < b * m * p * q * 4 / 2
