@@ -61,7 +61,8 @@ def _pixel_decoder(head: Mask2FormerHead, kept: HeadRecord, tolerance: Tolerance
     taps = []
     names = [name for name in kept.inputs if name.startswith("pixel_decoder.")]
     for i, name in enumerate(names):
-        out = layer(i, kept.inputs[name], kept.positions)
+        tokens = kept.inputs[name]
+        out = layer(i, tokens, np.broadcast_to(kept.positions, tokens.shape))
         taps.append(compare(name, "block", out, kept.outputs[name], tolerance))
     fused = pure(decoder, lambda m, *args: m.fuse(*args))(theirs.levels[-1], kept.features["res2"])
     taps.append(compare("pixel_decoder.fuse", "block", fused, theirs.mask_features, tolerance))

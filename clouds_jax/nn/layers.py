@@ -4,6 +4,7 @@ Parameters are float32 unless cast; a layer computes in the dtype of its input. 
 take their statistics in float32 whatever the input is.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,10 +77,36 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        y = x.astype(jnp.float32)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        y = _standardise(self.eps, x.astype(jnp.float32))
         return (y * _channels(self.scale, y) + _channels(self.bias, y)).astype(x.dtype)
+
+
+# The gradient is written out: a fifth of the time of what differentiation makes of it on a CPU,
+# and it keeps one array of the size of the input.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _standardise(eps: float, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    """Takes the mean over the last axis away and divides by the standard deviation."""
+    return _standardise_forward(eps, x)[0]
+
+
+def _standardise_forward(eps: float, x: Array) -> tuple[Array, tuple[Array, Array]]:
+    y = x - x.mean(-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
+    return y * scale, (y * scale, scale)
+
+
+def _standardise_backward(
+    eps: float, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array]:
+    del eps
+    y, scale = residuals
+    # a dot product, since XLA's sum of products over the last axis is 15 times slower on CPU
+    share = jnp.einsum("...c,...c->...", cotangent, y, precision=jax.lax.Precision.HIGHEST)
+    share = share[..., None] / y.shape[-1]
+    return ((cotangent - cotangent.mean(-1, keepdims=True) - y * share) * scale,)
+
+
+_standardise.defvjp(_standardise_forward, _standardise_backward)
 
 
 class GroupNorm(nnx.Module):
@@ -159,18 +186,13 @@ class Attention(nnx.Module):
         Args:
             queries: content plus position.
             memory: content; gives the values, and with `position` the keys.
-            position: if any, added to the keys only. It is projected once for the whole batch:
-                (memory + position) K = memory K + position K.
+            position: if any, added to the keys only.
             mask: True where a query may attend, the same for all heads. A row without any True
                 attends everywhere.
         """
         split = (*memory.shape[:2], self.heads, -1)
         query = self.query(queries).reshape(*queries.shape[:2], self.heads, -1)
-        key = self.key(memory)
-        if position is not None:
-            # the kernel alone: the bias is already in the projected memory
-            key = key + (position @ self.key.kernel[...])[None]
-        key = key.reshape(split)
+        key = self.key(memory if position is None else memory + position[None]).reshape(split)
         value = self.value(memory).reshape(split)
         return self.out(attend(query, key, value, mask).reshape(queries.shape))
 

@@ -63,7 +63,7 @@ class DeformableLayer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "b s d"],
-        position: Float[Array, "s d"],
+        position: Float[Array, "b s d"],
         sizes: tuple[tuple[int, int], ...],
     ) -> Float[Array, "b s d"]:
         x = self.norm1(x + self.attend(x, position, sizes))
@@ -72,22 +72,33 @@ class DeformableLayer(nnx.Module):
     def attend(
         self,
         x: Float[Array, "b s d"],
-        position: Float[Array, "s d"],
+        position: Float[Array, "b s d"],
         sizes: tuple[tuple[int, int], ...],
     ) -> Float[Array, "b s d"]:
         """The attention alone; `position` is added where it queries, not to the values."""
         b, s, d = x.shape
-        shape = (b, s, self.heads, len(sizes), self.points)
-        query = x + position[None]
-        offsets = self.sampling_offsets(query).reshape(*shape, 2)
-        weights = jax.nn.softmax(self.attention_weights(query).reshape(b, s, self.heads, -1))
+        query = x + position
+        offsets = self.by_slot(self.sampling_offsets, query)
+        weights = jax.nn.softmax(self.by_slot(self.attention_weights, query), axis=2)
+        offsets, weights = jnp.moveaxis(offsets, 2, 0), jnp.moveaxis(weights, 2, 0)
+        slots = (len(sizes), self.points)
+        offsets = offsets.reshape(*slots, 2, b, s, self.heads)
+        weights = weights.reshape(*slots, b, s, self.heads)
         values = self.value_proj(x).reshape(b, s, self.heads, d // self.heads)
         # offsets are in pixels of the sampled level, points in units of it
-        wh = jnp.asarray([(w, h) for h, w in sizes], x.dtype)
-        points = reference_points(sizes).astype(x.dtype)[None, :, None, None, None]
-        points = points + offsets / wh[None, None, None, :, None]
-        sampled = deform_attn.deform_attn(values, sizes, points, weights.reshape(shape))
+        wh = jnp.asarray([(w, h) for h, w in sizes], x.dtype)[:, None, :, None, None, None]
+        points = reference_points(sizes).astype(x.dtype).T[None, None, :, None, :, None]
+        sampled = deform_attn.deform_attn(values, sizes, points + offsets / wh, weights)
         return self.output_proj(sampled.reshape(b, s, d))
+
+    def by_slot(
+        self, linear: layers.Linear, x: Float[Array, "b s d"]
+    ) -> Float[Array, "b s slots n"]:
+        """The outputs of `linear`, whose outputs are heads first, with heads last."""
+        kernel = linear.kernel[...].reshape(x.shape[-1], self.heads, -1)
+        assert linear.bias is not None
+        bias = linear.bias[...].reshape(1, 1, self.heads, -1)
+        return jnp.einsum("bsd,dkn->bskn", x, kernel.swapaxes(1, 2)) + bias.swapaxes(2, 3)
 
 
 class Projection(nnx.Module):
@@ -148,12 +159,13 @@ class PixelDecoder(nnx.Module):
         self, tokens: Float[Array, "b s d"], sizes: tuple[tuple[int, int], ...]
     ) -> Float[Array, "b s d"]:
         """The deformable layers on the tokens of all levels."""
-        d = tokens.shape[-1]
-        codes = [
-            position.sine_position(size, d).reshape(-1, d) + self.level_embed[...][i][None]
-            for i, size in enumerate(sizes)
-        ]
-        return layers.scan_blocks(self.layers, tokens, jnp.concatenate(codes), sizes)
+        b, _, d = tokens.shape
+        codes = []
+        for size, embedding in zip(sizes, self.level_embed[...], strict=True):
+            code = jnp.asarray(position.sine_position(size, d)).reshape(1, -1, d)
+            # for each image, or every layer would add the embedding's gradients over the batch
+            codes.append(code + jnp.broadcast_to(embedding[None, None], (b, code.shape[1], d)))
+        return layers.scan_blocks(self.layers, tokens, jnp.concatenate(codes, axis=1), sizes)
 
     def fuse(
         self, level: Float[Array, "b h8 w8 d"], res2: Float[Array, "b h4 w4 c"]

@@ -20,12 +20,15 @@ from clouds_jax.ops.deform_forms import Sizes
 def deform_attn(
     values: Float[Array, "b s n e"],
     sizes: Sizes,
-    points: Float[Array, "b q n l p 2"],
-    weights: Float[Array, "b q n l p"],
+    points: Float[Array, "l p 2 b q n"],
+    weights: Float[Array, "l p b q n"],
     *,
     form: str | None = None,
 ) -> Float[Array, "b q n e"]:
     """Sums values sampled bilinearly at `points` over levels and points, with `weights`.
+
+    Unlike in the original, the axes of levels and points come first: of each one, the pixels and
+    coefficients of all queries are then contiguous, which a CPU computes with vector instructions.
 
     Args:
         values: maps of all levels, flattened row by row and joined; may be bfloat16.
@@ -39,10 +42,10 @@ def deform_attn(
         One vector per query and head in the dtype of `values`; sums are float32.
     """
     area = sum(h * w for h, w in sizes)
-    if area != values.shape[1] or len(sizes) != points.shape[3]:
+    if area != values.shape[1] or len(sizes) != points.shape[0]:
         raise ValueError(
             f"deform_attn: sizes {sizes} are {len(sizes)} levels of {area} positions in all; "
-            f"points have {points.shape[3]} levels and values {values.shape[1]} positions."
+            f"points have {points.shape[0]} levels and values {values.shape[1]} positions."
         )
     if form is not None and form not in deform_forms.FORMS:
         raise ValueError(

@@ -10,7 +10,7 @@ Both are a `table` of rows and, per sample, `slots` that say which row counts wi
 coefficients, so one forward and one backward serve them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from clouds_jax.ops.sampling import corners_of
+from clouds_jax.ops.sampling import corners_at
 
 Sizes = tuple[tuple[int, int], ...]
-Slot = tuple[Int[Array, "b q n"], tuple[Float[Array, "b q n"], ...]]
+Slots = tuple[Int[Array, "k b q n"], tuple[Float[Array, "k b q n"], ...]]
 
 
 class Form(NamedTuple):
@@ -29,12 +29,12 @@ class Form(NamedTuple):
 
     Attributes:
         table: (sizes, values) -> rows of `width` vectors of e channels; linear in the values.
-        slots: (sizes, points, weights) -> for every sample the row of each (b, q, n) and the
-            coefficients of the row's vectors.
+        slots: (sizes, points, weights) -> of some k samples at a time the row of each (b, q, n) and
+            the coefficients of the row's vectors.
     """
 
     table: Callable[[Sizes, Array], Array]
-    slots: Callable[[Sizes, Array, Array], list[Slot]]
+    slots: Callable[[Sizes, Array, Array], list[Slots]]
 
 
 def _plain_table(sizes: Sizes, values: Float[Array, "b s n e"]) -> Float[Array, "rows e"]:
@@ -42,16 +42,13 @@ def _plain_table(sizes: Sizes, values: Float[Array, "b s n e"]) -> Float[Array, 
     return values.reshape(-1, values.shape[-1])
 
 
-def _plain_slots(sizes: Sizes, points: Array, weights: Array) -> list[Slot]:
-    b, _, n, _, count, _ = points.shape
+def _plain_slots(sizes: Sizes, points: Array, weights: Array) -> list[Slots]:
     total = sum(h * w for h, w in sizes)
     slots = []
     start = 0
-    for level, (h, w) in enumerate(sizes):
-        for i in range(count):
-            weight = weights[:, :, :, level, i].astype(jnp.float32)
-            for pixel, part in corners_of(points[:, :, :, level, i], h, w):
-                slots.append((_row(b, n, total, start + pixel), (part * weight,)))
+    for (h, w), x, y, weight in _by_level(sizes, points, weights):
+        for pixel, part in corners_at(x, y, h, w):
+            slots.append((_row(total, start + pixel), (part * weight,)))
         start += h * w
     return slots
 
@@ -70,33 +67,45 @@ def _packed_table(sizes: Sizes, values: Float[Array, "b s n e"]) -> Float[Array,
     return jnp.concatenate(levels, axis=1).reshape(-1, 4 * e)
 
 
-def _packed_slots(sizes: Sizes, points: Array, weights: Array) -> list[Slot]:
-    b, _, n, _, count, _ = points.shape
+def _packed_slots(sizes: Sizes, points: Array, weights: Array) -> list[Slots]:
     total = sum((h + 1) * (w + 1) for h, w in sizes)
     slots = []
     start = 0
-    for level, (h, w) in enumerate(sizes):
-        for i in range(count):
-            weight = weights[:, :, :, level, i].astype(jnp.float32)
-            point = points[:, :, :, level, i].astype(jnp.float32)
-            x, y = point[..., 0] * w - 0.5, point[..., 1] * h - 0.5
-            x0, y0 = jnp.floor(x), jnp.floor(y)
-            right, down = x - x0, y - y0
-            inside = (x0 >= -1) & (x0 < w) & (y0 >= -1) & (y0 < h)
-            ix = jnp.clip(x0 + 1, 0, w).astype(jnp.int32)
-            iy = jnp.clip(y0 + 1, 0, h).astype(jnp.int32)
-            up, left = 1 - down, 1 - right
-            parts = (up * left, up * right, down * left, down * right)
-            row = _row(b, n, total, start + iy * (w + 1) + ix)
-            slots.append((row, tuple(jnp.where(inside, part * weight, 0) for part in parts)))
+    for (h, w), x, y, weight in _by_level(sizes, points, weights):
+        x, y = x * w - 0.5, y * h - 0.5
+        x0, y0 = jnp.floor(x), jnp.floor(y)
+        right, down = x - x0, y - y0
+        inside = (x0 >= -1) & (x0 < w) & (y0 >= -1) & (y0 < h)
+        ix = jnp.clip(x0 + 1, 0, w).astype(jnp.int32)
+        iy = jnp.clip(y0 + 1, 0, h).astype(jnp.int32)
+        up, left = 1 - down, 1 - right
+        parts = (up * left, up * right, down * left, down * right)
+        row = _row(total, start + iy * (w + 1) + ix)
+        slots.append((row, tuple(jnp.where(inside, part * weight, 0) for part in parts)))
         start += (h + 1) * (w + 1)
     return slots
 
 
-def _row(b: int, n: int, total: int, position: Int[Array, "b q n"]) -> Int[Array, "b q n"]:
+def _by_level(
+    sizes: Sizes, points: Array, weights: Array
+) -> Iterator[tuple[tuple[int, int], Array, Array, Array]]:
+    """The size of each level with its x, y and weights (p b q n), in float32."""
+    points, weights = points.astype(jnp.float32), weights.astype(jnp.float32)
+    for size, at, weight in zip(sizes, _unstack(points, 0), _unstack(weights, 0), strict=True):
+        x, y = _unstack(at, 1)
+        yield size, x, y, weight
+
+
+def _unstack(x: Array, axis: int) -> list[Array]:
+    """jnp.unstack, whose gradient is a concatenation instead of a sum of padded arrays."""
+    return [part.squeeze(axis) for part in jnp.split(x, x.shape[axis], axis)]
+
+
+def _row(total: int, position: Int[Array, "k b q n"]) -> Int[Array, "k b q n"]:
     """Table row of a position of every image and head."""
-    image = jnp.arange(b, dtype=jnp.int32)[:, None, None]
-    head = jnp.arange(n, dtype=jnp.int32)[None, None, :]
+    _, b, _, n = position.shape
+    image = jnp.arange(b, dtype=jnp.int32)[None, :, None, None]
+    head = jnp.arange(n, dtype=jnp.int32)[None, None, None, :]
     return (image * total + position) * n + head
 
 
@@ -110,26 +119,45 @@ def forward(
     form: Form,
     sizes: Sizes,
     values: Float[Array, "b s n e"],
-    points: Float[Array, "b q n l p 2"],
-    weights: Float[Array, "b q n l p"],
+    points: Float[Array, "l p 2 b q n"],
+    weights: Float[Array, "l p b q n"],
 ) -> Float[Array, "b q n e"]:
     """The attention, in float32."""
+    b, q, n = points.shape[3:]
     e = values.shape[-1]
     table = form.table(sizes, values)
-    out = jnp.zeros(())
-    for row, parts in form.slots(sizes, points, weights):
-        vectors = table.at[row].get(mode="promise_in_bounds").astype(jnp.float32)
-        for i, part in enumerate(parts):
-            out = out + vectors[..., i * e : (i + 1) * e] * part[..., None]
-    return out
+    rows, parts = coefficients(form, sizes, points, weights)
+    level = (len(sizes), rows.shape[0] // len(sizes))
+
+    def add_level(out, slots):
+        rows, parts = slots
+        for k in range(level[1]):
+            vectors = (
+                table.at[rows[k]]
+                .get(mode="promise_in_bounds", wrap_negative_indices=False)
+                .astype(jnp.float32)
+            )
+            for i in range(parts.shape[1]):
+                out = out + vectors[..., i * e : (i + 1) * e] * parts[k, i, ..., None]
+        return out, None
+
+    slots = [x.reshape(*level, *x.shape[1:]) for x in (rows, parts)]
+    return lax.scan(add_level, jnp.zeros((b, q, n, e)), slots)[0]
+
+
+def coefficients(form: Form, sizes: Sizes, points: Array, weights: Array) -> tuple[Array, Array]:
+    """The slots of all levels, one after the other: rows (k b q n), coefficients (k v b q n)."""
+    rows, parts = zip(*form.slots(sizes, points, weights), strict=True)
+    parts = [jnp.concatenate(vectors) for vectors in zip(*parts, strict=True)]
+    return jnp.concatenate(rows), jnp.stack(parts, axis=1)
 
 
 def backward(
     form: Form,
     sizes: Sizes,
     values: Float[Array, "b s n e"],
-    points: Float[Array, "b q n l p 2"],
-    weights: Float[Array, "b q n l p"],
+    points: Float[Array, "l p 2 b q n"],
+    weights: Float[Array, "l p b q n"],
     cotangent: Float[Array, "b q n e"],
 ) -> tuple[Array, Array, Array]:
     """The gradients of values, points and weights, sums in float32.
@@ -140,26 +168,23 @@ def backward(
     table, unpack = jax.vjp(lambda v: form.table(sizes, v), values.astype(jnp.float32))
     cotangent = cotangent.astype(jnp.float32)
 
-    def coefficients(points, weights):
-        slots = form.slots(sizes, points, weights)
-        parts = jnp.stack([jnp.stack(parts) for _, parts in slots])
-        return parts, jnp.stack([row for row, _ in slots])
+    def of(points, weights):
+        rows, parts = coefficients(form, sizes, points, weights)
+        return parts, rows
 
-    parts, pull, rows = jax.vjp(coefficients, points, weights, has_aux=True)
+    parts, pull, rows = jax.vjp(of, points, weights, has_aux=True)
 
     def dots(row):
-        vectors = table.at[row].get(mode="promise_in_bounds")
-        return jnp.stack(
-            [
-                jnp.einsum("bqne,bqne->bqn", vectors[..., i * e : (i + 1) * e], cotangent)
-                for i in range(parts.shape[1])
-            ]
-        )
+        vectors = table.at[row].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        vectors = vectors.reshape(*cotangent.shape[:-1], -1, e)
+        return jnp.einsum("bqnve,bqne->vbqn", vectors, cotangent, precision=lax.Precision.HIGHEST)
 
     def scatter(total, slot):
         row, parts = slot
         shares = jnp.concatenate([cotangent * part[..., None] for part in parts], axis=-1)
-        return total.at[row].add(shares, mode="promise_in_bounds"), None
+        return total.at[row].add(
+            shares, mode="promise_in_bounds", wrap_negative_indices=False
+        ), None
 
     # Two loops: one that gathers and scatters in the same turn takes 1.4 times as long on CPU.
     to_parts = lax.map(dots, rows)

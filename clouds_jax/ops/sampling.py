@@ -30,9 +30,15 @@ def corners_of(
         Four pairs (flat pixel index y * w + x, weight in float32). The weight of a pixel outside
         the map is 0 and its index points at some pixel inside.
     """
-    points = points.astype(jnp.float32)
-    x = points[..., 0] * w - 0.5
-    y = points[..., 1] * h - 0.5
+    return corners_at(points[..., 0], points[..., 1], h, w)
+
+
+def corners_at(
+    x: Float[Array, "*n"], y: Float[Array, "*n"], h: int, w: int
+) -> list[tuple[Int[Array, "*n"], Float[Array, "*n"]]]:
+    """`corners_of` for coordinates that are apart."""
+    x = x.astype(jnp.float32) * w - 0.5
+    y = y.astype(jnp.float32) * h - 0.5
     x0, y0 = jnp.floor(x), jnp.floor(y)
     # Weights from the fraction, not from distances: on a pixel's centre, where new models sample,
     # the derivative is then that of the cell to the right and below, as in torch.

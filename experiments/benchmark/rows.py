@@ -140,13 +140,20 @@ def deform(setting: Setting) -> Iterator[Case]:
     values = rng.normal(size=(batch, count, 8, 32)).astype(np.float32)
     points = rng.uniform(-0.02, 1.02, (batch, count, 8, 3, 4, 2)).astype(np.float32)
     weights = rng.dirichlet(np.ones(12), (batch, count, 8)).reshape(batch, count, 8, 3, 4)
-    arrays = (values, points, weights.astype(np.float32))
+    weights = weights.astype(np.float32)
+    arrays = (values, *(np.moveaxis(x, (0, 1, 2), (-3, -2, -1)) for x in (points, weights)))
 
     def forward(form, values, points, weights):
         return deform_attn(values, sizes, points, weights, form=form)
 
     def backward(form, *args):
         return jax.grad(lambda *xs: jnp.square(forward(form, *xs)).sum(), (0, 1, 2))(*args)
+
+    def joined(found):
+        return [np.asarray(found).reshape(batch, count, -1)]
+
+    def queries_first(found):
+        return [found[0], *(np.moveaxis(np.asarray(x), (-3, -2, -1), (0, 1, 2)) for x in found[1:])]
 
     for form in ("rows", "packed") if setting.gpu else (None,):
         for name, function, gradient in (("forward", forward, False),
@@ -156,13 +163,12 @@ def deform(setting: Setting) -> Iterator[Case]:
                 from porting.reference import timed
 
                 program = timed.deform(
-                    values, sizes, points, arrays[2], gradient=gradient, gpu=setting.gpu
+                    values, sizes, points, weights, gradient=gradient, gpu=setting.gpu
                 )
-            flat = lambda found: [np.asarray(found).reshape(batch, count, -1)]  # noqa: E731
             yield Case(
                 f"deform: {form or 'default'} form, {batch} x {side}x{side}, {name}",
                 functools.partial(function, form), tuple(map(jnp.asarray, arrays)), program,
-                outputs=list if gradient else flat,
+                outputs=queries_first if gradient else joined,
             )  # fmt: skip
 
 

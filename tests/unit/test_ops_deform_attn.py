@@ -30,7 +30,10 @@ def bilinear(level, x, y):
 
 
 def slow(values, points, weights, cotangent):
-    """Output and the gradients of <output, cotangent>, sample by sample."""
+    """Output and the gradients of <output, cotangent>, sample by sample.
+
+    Of points (b q n l p 2) and weights (b q n l p), the order of the original's arrays.
+    """
     b, q, n, levels, p, _ = points.shape
     out = np.zeros((b, q, n, values.shape[-1]))
     to_values, to_points, to_weights = map(np.zeros_like, (values, points, weights))
@@ -66,14 +69,19 @@ def case():
     return values, points, weights, random.normal(size=(b, q, n, e))
 
 
+def slots_first(x):
+    """(b q n l p ...) -> (l p ... b q n)."""
+    return jnp.moveaxis(jnp.asarray(x), (0, 1, 2), (-3, -2, -1))
+
+
 def attend(form, dtype, case):
-    """Output and gradients of `deform_attn` in one compiled call."""
+    """Output and gradients of `deform_attn` in one compiled call, in the order of the original."""
     values, points, weights, cotangent = (jnp.asarray(x, jnp.float32) for x in case)
 
     @jax.jit
     def run(values, points, weights):
         out, pull = jax.vjp(
-            lambda *args: deform_attn(args[0], SIZES, args[1], args[2], form=form),
+            lambda v, p, w: deform_attn(v, SIZES, slots_first(p), slots_first(w), form=form),
             values,
             points,
             weights,
@@ -113,7 +121,7 @@ def test_the_slope_at_a_pixel_centre_is_that_of_the_cell_to_the_right(form):
     values = jnp.asarray([0.0, 1.0, 5.0]).reshape(1, 3, 1, 1)
 
     def at(x):
-        points = jnp.stack([x, jnp.full_like(x, 0.5)], axis=-1).reshape(1, 1, 1, 1, 1, 2)
+        points = jnp.stack([x, jnp.full_like(x, 0.5)]).reshape(1, 1, 2, 1, 1, 1)
         return deform_attn(values, ((1, 3),), points, jnp.ones((1, 1, 1, 1, 1)), form=form).sum()
 
     np.testing.assert_allclose(jax.grad(at)(jnp.asarray(0.5)), (5.0 - 1.0) * 3, rtol=RTOL)
@@ -121,15 +129,15 @@ def test_the_slope_at_a_pixel_centre_is_that_of_the_cell_to_the_right(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_points_far_outside_give_zero(form):
-    points = jnp.asarray([[-1e30, 0.5], [0.5, 1e30], [jnp.inf, 0.5]]).reshape(1, 3, 1, 1, 1, 2)
+    points = jnp.asarray([[-1e30, 0.5, jnp.inf], [0.5, 1e30, 0.5]]).reshape(1, 1, 2, 1, 3, 1)
     values = jnp.ones((1, 6, 1, 2))
-    out = deform_attn(values, ((2, 3),), points, jnp.ones((1, 3, 1, 1, 1)), form=form)
+    out = deform_attn(values, ((2, 3),), points, jnp.ones((1, 1, 1, 3, 1)), form=form)
     np.testing.assert_array_equal(out, np.zeros((1, 3, 1, 2)))
 
 
 def test_no_queries_give_no_output():
     out = deform_attn(
-        jnp.ones((1, 6, 1, 2)), ((2, 3),), jnp.ones((1, 0, 1, 1, 1, 2)), jnp.ones((1, 0, 1, 1, 1))
+        jnp.ones((1, 6, 1, 2)), ((2, 3),), jnp.ones((1, 1, 2, 1, 0, 1)), jnp.ones((1, 1, 1, 0, 1))
     )
     assert out.shape == (1, 0, 1, 2)
 
@@ -138,8 +146,8 @@ def test_the_backward_pass_keeps_only_its_inputs():
     """Between the passes nothing may live that is as large as the gathered rows."""
     sizes = ((8, 8), (16, 16))
     values = jax.ShapeDtypeStruct((1, 320, 4, 32), jnp.float32)
-    points = jax.ShapeDtypeStruct((1, 320, 4, 2, 4, 2), jnp.float32)
-    weights = jax.ShapeDtypeStruct((1, 320, 4, 2, 4), jnp.float32)
+    points = jax.ShapeDtypeStruct((2, 4, 2, 1, 320, 4), jnp.float32)
+    weights = jax.ShapeDtypeStruct((2, 4, 1, 320, 4), jnp.float32)
 
     def loss(values, points, weights):
         return deform_attn(values, sizes, points, weights).sum()
@@ -153,18 +161,24 @@ def test_an_unknown_form_is_refused_with_the_list_of_forms():
     args = (
         jnp.ones((1, 6, 1, 2)),
         ((2, 3),),
-        jnp.ones((1, 1, 1, 1, 1, 2)),
+        jnp.ones((1, 1, 2, 1, 1, 1)),
         jnp.ones((1, 1, 1, 1, 1)),
     )
     with pytest.raises(ValueError, match="no form 'cuda'; it has: rows, packed"):
         deform_attn(*args, form="cuda")
 
 
+def test_levels_that_do_not_fit_the_sizes_are_refused():
+    points, weights = jnp.ones((1, 1, 2, 1, 1, 1)), jnp.ones((1, 1, 1, 1, 1))
+    with pytest.raises(ValueError, match="2 levels.*points have 1 levels"):
+        deform_attn(jnp.ones((1, 6, 1, 2)), ((1, 3), (1, 3)), points, weights)
+
+
 def test_sizes_that_do_not_fit_the_values_are_refused():
     args = (
         jnp.ones((1, 7, 1, 2)),
         ((2, 3),),
-        jnp.ones((1, 1, 1, 1, 1, 2)),
+        jnp.ones((1, 1, 2, 1, 1, 1)),
         jnp.ones((1, 1, 1, 1, 1)),
     )
     with pytest.raises(ValueError, match="6 positions.*values 7 positions"):
