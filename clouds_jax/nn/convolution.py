@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn import layers
 from clouds_jax.ops import depthwise, platforms
+from clouds_jax.ops.linear import linear
 
 _NORMAL = jax.nn.initializers.truncated_normal(0.02)
 
@@ -60,7 +61,7 @@ class Patchify(nnx.Module):
         x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, h // p, w // p, p * p * c)
         kernel = self.kernel[...].reshape(p * p * c, -1).astype(x.dtype)
-        return x @ kernel + self.bias[...].astype(x.dtype)[None, None, None]
+        return linear(x, kernel) + self.bias[...].astype(x.dtype)[None, None, None]
 
 
 class DepthwiseConv(nnx.Module):
@@ -99,16 +100,18 @@ def _convolve_backward(stride, padding, residuals, cotangent):
     def by_taps(x, cotangent):
         _, h, w, outputs = cotangent.shape
         x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
-        cotangent = cotangent.reshape(-1, outputs)
+        # transposed once, and not by each product: see `ops.linear`
+        cotangent = jax.lax.optimization_barrier(cotangent.reshape(-1, outputs).T)
 
         def tap(at):
             size = (x.shape[0], (h - 1) * stride + 1, (w - 1) * stride + 1, x.shape[3])
             window = jax.lax.dynamic_slice(x, (0, at[0], at[1], 0), size)
             window = window[:, ::stride, ::stride].reshape(-1, x.shape[3])
-            return jnp.einsum("si,so->io", window, cotangent)
+            return cotangent @ window
 
         taps = np.argwhere(np.ones(kernel.shape[:2]))
-        return jax.lax.map(tap, jnp.asarray(taps)).reshape(kernel.shape)
+        by_outputs = jax.lax.map(tap, jnp.asarray(taps))
+        return by_outputs.swapaxes(1, 2).reshape(kernel.shape)
 
     def by_convolution(x, cotangent):
         return jax.vjp(lambda k: convolve(x, k), kernel)[1](cotangent)[0]

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from clouds_jax.nn.keys import Keys
+from clouds_jax.ops.linear import linear
 
 XAVIER = jax.nn.initializers.glorot_uniform()
 KAIMING = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # +-sqrt(3 / fan_in)
@@ -64,7 +65,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (outputs,))) if has_bias else None
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = linear(x, self.kernel[...].astype(x.dtype))
         return y if self.bias is None else y + _channels(self.bias, y).astype(x.dtype)
 
 

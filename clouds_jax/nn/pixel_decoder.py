@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from clouds_jax.nn import convolution, layers
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.ops import deform_attn, position, resize
+from clouds_jax.ops.linear import linear
 from clouds_jax.typing import Features
 
 LEVELS = ("res5", "res4", "res3")  # in the order of the tokens
@@ -92,13 +93,15 @@ class DeformableLayer(nnx.Module):
         return self.output_proj(sampled.reshape(b, s, d))
 
     def by_slot(
-        self, linear: layers.Linear, x: Float[Array, "b s d"]
+        self, projection: layers.Linear, x: Float[Array, "b s d"]
     ) -> Float[Array, "b s slots n"]:
-        """The outputs of `linear`, whose outputs are heads first, with heads last."""
-        kernel = linear.kernel[...].reshape(x.shape[-1], self.heads, -1)
-        assert linear.bias is not None
-        bias = linear.bias[...].reshape(1, 1, self.heads, -1)
-        return jnp.einsum("bsd,dkn->bskn", x, kernel.swapaxes(1, 2)) + bias.swapaxes(2, 3)
+        """The outputs of `projection`, which are heads first, with heads last."""
+        d = x.shape[-1]
+        kernel = projection.kernel[...].reshape(d, self.heads, -1).swapaxes(1, 2)
+        assert projection.bias is not None
+        bias = projection.bias[...].reshape(1, 1, self.heads, -1).swapaxes(2, 3)
+        y = linear(x, kernel.reshape(d, -1).astype(x.dtype))
+        return y.reshape(*x.shape[:2], *kernel.shape[1:]) + bias.astype(x.dtype)
 
 
 class Projection(nnx.Module):

@@ -165,7 +165,9 @@ class TransformerDecoder(nnx.Module):
         """Class and mask logits of queries, query-last."""
         normed = self.norm(queries)
         embedding = layers.apply_mlp(self.mask_embed, normed)
-        mask_logits = jnp.einsum("obqd,bhwd->obhwq", embedding, mask_features)
+        mask_logits = jax.lax.map(
+            lambda e: jnp.einsum("bqd,bhwd->bhwq", e, mask_features), embedding
+        )
         return Prediction(
             class_logits=class_heads.classify(self.class_embed, normed, mask_features, mask_logits),
             mask_logits=mask_logits,

@@ -15,7 +15,7 @@ from clouds_jax.nn.mask2former import Mask2FormerHead
 from clouds_jax.nn.sizes import HeadSize
 from clouds_jax.ops import masks
 from clouds_jax.typing import Prediction, Targets
-from experiments.benchmark.rows import CLASSES, POINTS, Setting, labels, models, nchw
+from experiments.benchmark.rows import CLASSES, POINTS, Setting, flops_of, labels, models, nchw
 from experiments.benchmark.timing import Case
 
 _STRIDES = (4, 8, 16, 32)
@@ -67,7 +67,7 @@ def pixel_decoder(setting: Setting) -> Iterator[Case]:
             program = models(encoder, setting).pixel_decoder(maps, gradient=gradient)
         yield Case(
             f"pixel decoder: {batch} x {size[0]}x{size[1]}, {name}", function, (state, features),
-            program, flops=None if program is None else _flops(program),
+            program, flops=flops_of(program),
             outputs=(lambda g: [g["level_embed"][...], g["mask_features"]["bias"][...]])
             if gradient else lambda found: [nchw(x) for x in found],
         )  # fmt: skip
@@ -103,19 +103,13 @@ def transformer_decoder(setting: Setting) -> Iterator[Case]:
             )
         yield Case(
             f"transformer decoder: {batch} x {size[0]}x{size[1]}, {name}", function, (state, *args),
-            program, flops=None if program is None else _flops(program),
+            program, flops=flops_of(program),
             outputs=None if gradient else lambda found: [
                 found[0][0], np.moveaxis(np.asarray(found[1][0]), -1, 1)
             ],
             note="" if gradient else "the first output is compared: behind it, masks that differ"
             " by rounding steer attention",
         )  # fmt: skip
-
-
-def _flops(program: Any) -> Callable[[], int]:
-    from porting.reference import timed
-
-    return lambda: timed.flops(program)
 
 
 def _prediction(

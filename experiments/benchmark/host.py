@@ -1,4 +1,4 @@
-"""Rows of what the host does: reading and augmenting images, and starting a training."""
+"""Rows of whole programs as the host sees them: loading, evaluating, starting a training."""
 
 import io
 import os
@@ -11,14 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+from flax import nnx
 from PIL import Image
 
+from clouds_jax import evaluation
 from clouds_jax.data import augment, records
 from clouds_jax.data.codecs import CODECS
 from clouds_jax.data.streets import render
 from clouds_jax.debug import CACHE_VARIABLE
-from experiments.benchmark.rows import Setting
+from clouds_jax.protocols import get_protocol
+from experiments.benchmark.rows import CLASSES, Setting, labels, models, ours, pixels
 from experiments.benchmark.timing import Case, HostProgram
 
 _GTA = (1052, 1914)
@@ -114,6 +118,39 @@ def _whole(
     return np.ascontiguousarray(out[0]), np.ascontiguousarray(out[1])
 
 
+def evaluate(setting: Setting) -> Iterator[Case]:
+    """Images and labels in memory to the confusion matrix, in batches of one."""
+    encoder = setting.choose("convnext_tiny", "convnext_tiny", "convnext_large_d_320")
+    size = setting.choose((64, 128), (512, 1024), (1024, 2048))
+    count = setting.choose(2, 3, 16)
+    images, label = pixels(count, size), labels(count, size)
+    examples = [records.Example(str(i), images[i], label[i]) for i in range(count)]
+    graphdef, state = nnx.split(ours(encoder, setting))
+
+    def run() -> evaluation.Result:
+        return evaluation.evaluate(
+            graphdef, [state], examples, dataset="benchmark", label_space="cityscapes19",
+            model_space="cityscapes19", protocol=get_protocol("native"), panels=0,
+            devices=jax.devices()[:1],
+        )  # fmt: skip
+
+    program = None
+    if setting.against == "torch":
+        predict = [models(encoder, setting).infer(images[i : i + 1]) for i in range(count)]
+
+        def theirs() -> np.ndarray:
+            total = np.zeros(CLASSES**2, np.int64)
+            for one, seen in zip(predict, label, strict=True):
+                pair = CLASSES * seen.astype(np.int64) + one.value()[0][0].astype(np.int64)
+                total += np.bincount(pair[seen < CLASSES], minlength=CLASSES**2)
+            return total
+
+        program = HostProgram(theirs)
+    yield Case(
+        f"evaluation: {encoder}, {count} x {size[0]}x{size[1]}", run, (), program, host=True,
+    )  # fmt: skip
+
+
 def start(setting: Setting) -> Iterator[Case]:
     """`warmup_streets` from the shell to the end of its first step, with an empty and a full cache.
 
@@ -160,4 +197,8 @@ def _until_first_step(flags: Sequence[str], folder: Path) -> None:
     raise RuntimeError(f"the training ended before its first step: {''.join(said[-5:])}")
 
 
-ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {"loader": loader, "start": start}
+ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
+    "loader": loader,
+    "evaluation": evaluate,
+    "start": start,
+}

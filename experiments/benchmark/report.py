@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 
 
 def about(setting: Setting, rounds: int) -> dict[str, Any]:
-    """Hardware, versions, settings, and the rate of large products of matrices."""
+    """Hardware, versions, settings, and the rates of large matrix products and copies."""
     out: dict[str, Any] = {
         "hardware": _gpu() if setting.gpu else hardware(),
         "device": jax.devices()[0].device_kind,
@@ -33,6 +33,7 @@ def about(setting: Setting, rounds: int) -> dict[str, Any]:
         from porting.reference import timed
 
         out["matmul_tflops"] = timed.matmul_rate(setting.gpu, setting.dtype) / 1e12
+        out["copy_gb_s"] = timed.copy_rate(setting.gpu) / 1e9
     return out
 
 
@@ -60,16 +61,36 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     compiled = "compiled by torch.compile" if about["torch_compile"] else "eager"
     head = [
         f"{about['hardware']}; {about['dtype']}; {versions}; PyTorch {compiled}.",
-        f"Medians (least .. most) of {about['rounds']} rounds in turn, ms."
-        + (f" Matrix products: {about['matmul_tflops']:.3g} TFLOP/s." if "matmul_tflops" in about
-           else ""),
+        f"Medians (least .. most) of {about['rounds']} rounds in turn, ms.",
+        *_limits(about),
         "",
-        "| row | JAX | PyTorch | JAX / PyTorch | of matmul rate | temporaries, GiB | difference |"
+        "| row | JAX | PyTorch | JAX / PyTorch | of roofline | temporaries, GiB | difference |"
         " compile, s |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]  # fmt: skip
+    ]
     notes = [f"- {row['name']}: {row['note']}" for row in rows if row.get("note")]
     return "\n".join([*head, *(_row(about, row) for row in rows), *([""] if notes else []), *notes])
+
+
+def _limits(about: dict[str, Any]) -> list[str]:
+    if "matmul_tflops" not in about:
+        return []
+    return [
+        f"Roofline: {about['matmul_tflops']:.3g} TFLOP/s of large matrix products and "
+        f"{about['copy_gb_s']:.3g} GB/s of large copies, measured in this run; the operations of"
+        " products and convolutions, and what is given and returned moved once."
+    ]
+
+
+def roofline(about: dict[str, Any], row: dict[str, Any]) -> float | None:
+    """The share of the time that the machine needs at least: for the arithmetic, or for reading
+    the arguments and writing the results, whichever is longer. None where neither is known."""
+    if "matmul_tflops" not in about or row["bytes"] is None:
+        return None
+    arithmetic = row.get("flops", 0) / (1e12 * about["matmul_tflops"])
+    return max(arithmetic, row["bytes"] / (1e9 * about["copy_gb_s"])) / statistics.median(
+        row["jax"]
+    )
 
 
 def _row(about: dict[str, Any], row: dict[str, Any]) -> str:
@@ -77,10 +98,8 @@ def _row(about: dict[str, Any], row: dict[str, Any]) -> str:
         return f"| {row['name']} | not run: {row['not_run']} | | | | | | |"
     theirs = Seconds(tuple(row["torch"])).spread() if "torch" in row else "-"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
-    share = "-"
-    if row.get("flops") and "matmul_tflops" in about:
-        rate = row["flops"] / statistics.median(row["jax"]) / 1e12
-        share = f"{100 * rate / about['matmul_tflops']:.0f} %"
+    limit = roofline(about, row)
+    share = f"{100 * limit:.0f} %" if limit is not None else "-"
     memory = f"{row['temporaries_gib']:.2f}" if row["temporaries_gib"] is not None else "-"
     error = f"{row['error']:.1e}" if row["error"] is not None else "-"
     ours = Seconds(tuple(row["jax"])).spread()

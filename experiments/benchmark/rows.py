@@ -107,11 +107,12 @@ def _encoder(name: str, encoder: str, batch: int, size: tuple[int, int], setting
         f"{name}: {encoder}, {batch} x {size[0]}x{size[1]}, forward", run,
         (state, jnp.asarray(images)), program,
         outputs=lambda found: [nchw(found[f"res{level}"]) for level in range(2, 6)],
-        flops=_flops(program),
+        flops=flops_of(program),
     )  # fmt: skip
 
 
-def _flops(program: Any) -> Callable[[], int] | None:
+def flops_of(program: Any) -> Callable[[], int] | None:
+    """Counts the operations of PyTorch's program, if there is one."""
     if program is None:
         return None
     from porting.reference import timed
@@ -207,7 +208,7 @@ def inference(setting: Setting) -> Iterator[Case]:
     program = theirs(encoder, setting, lambda both: both.infer(images))
     yield Case(
         f"inference: {encoder}, 1 x {size[0]}x{size[1]}", run, (state, jnp.asarray(images)),
-        program, flops=_flops(program),
+        program, flops=flops_of(program),
         note="random weights: class maps are not compared, features and heads are elsewhere",
     )  # fmt: skip
 

@@ -85,7 +85,7 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
     Raises:
         Differs: the results are further apart than `GATE`.
     """
-    compiled, compile_seconds, temporaries = _compiled(case)
+    compiled, sizes = _compiled(case)
     args = case.args
     found = jax.block_until_ready(compiled(*args))
     error, theirs_run, note = None, case.theirs, case.note
@@ -123,8 +123,7 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
     out: dict[str, Any] = {
         "name": case.name,
         "jax": Seconds(tuple(ours)).all,
-        "compile_s": compile_seconds,
-        "temporaries_gib": temporaries,
+        **sizes,
         "error": error,
         "note": note,
     }
@@ -148,16 +147,21 @@ def _settled(turn: Callable[[], float]) -> float:
     return turn()
 
 
-def _compiled(case: Case) -> tuple[Callable[..., Any], float | None, float | None]:
-    """What is timed, the seconds that its compilation took, and GiB of its temporaries."""
+def _compiled(case: Case) -> tuple[Callable[..., Any], dict[str, float | None]]:
+    """What is timed; the seconds that its compilation took, GiB of its temporaries, and the bytes
+    of what it is given and returns."""
     if case.host:
-        return case.function, None, None
+        return case.function, {"compile_s": None, "temporaries_gib": None, "bytes": None}
     jitted = case.function if hasattr(case.function, "lower") else jax.jit(case.function)
     began = time.perf_counter()
     compiled = jitted.lower(*case.args).compile()
     seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
-    return compiled, seconds, memory.temp_size_in_bytes / 2**30 if memory else None
+    return compiled, {
+        "compile_s": seconds,
+        "temporaries_gib": memory.temp_size_in_bytes / 2**30,
+        "bytes": memory.argument_size_in_bytes + memory.output_size_in_bytes,
+    }
 
 
 def difference(ours: Sequence[Any], theirs: Sequence[np.ndarray]) -> float:

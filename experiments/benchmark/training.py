@@ -26,7 +26,7 @@ from clouds_jax.selftrain.joint import SelfTraining, joint
 from clouds_jax.selftrain.refine import RefineRules
 from clouds_jax.train_state import TrainState
 from clouds_jax.typing import Batch, Generated
-from experiments.benchmark.rows import CLASSES, POINTS, Setting, labels, models, pixels
+from experiments.benchmark.rows import CLASSES, POINTS, Setting, flops_of, labels, models, pixels
 from experiments.benchmark.timing import Case, HostProgram
 
 _PROMPTED = 10  # components of an image: trained teachers have 9 on the street photos
@@ -75,7 +75,7 @@ def warmup(setting: Setting) -> Iterator[Case]:
     yield Case(
         f"warmup: {encoder}, {batch} x {size[0]}x{size[1]}", step,
         (state, Batch(jnp.asarray(images), jnp.asarray(label))), program,
-        carry=lambda found, args: (found[0], args[1]),
+        carry=lambda found, args: (found[0], args[1]), flops=flops_of(program),
         note="random weights and points: losses are not compared here",
     )  # fmt: skip
 

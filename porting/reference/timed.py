@@ -5,6 +5,7 @@ What is timed is `Program.run`, which ends when the device has ended.
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -334,19 +335,28 @@ def depthwise(x: np.ndarray, kernel: np.ndarray, *, gpu: bool, dtype: str) -> Pr
 
 def matmul_rate(gpu: bool, dtype: str) -> float:
     """FLOP/s of a large product of matrices, best of five."""
-    import time
-
     n = 8192 if gpu else 2048
     device = torch.device("cuda" if gpu else "cpu")
     a = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
-    program = Program(lambda: a @ a, device)
+    return 2 * n**3 / _fastest(Program(lambda: a @ a, device))
+
+
+def copy_rate(gpu: bool) -> float:
+    """Bytes/s read and written by a copy far larger than the caches, best of five."""
+    n = 2**30 if gpu else 2**28
+    device = torch.device("cuda" if gpu else "cpu")
+    a, b = (torch.zeros(n, device=device, dtype=torch.uint8) for _ in range(2))
+    return 2 * n / _fastest(Program(lambda: b.copy_(a), device))
+
+
+def _fastest(program: Program) -> float:
     program.run()
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
         program.run()
         seconds.append(time.perf_counter() - began)
-    return 2 * n**3 / min(seconds)
+    return min(seconds)
 
 
 def flops(program: Program) -> int:
