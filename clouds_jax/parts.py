@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 from clouds_jax import (
     checkpoint,
     embed,
-    joint_panels,
     optim,
     prompts,
     sharding,
@@ -177,7 +176,7 @@ def shards_root(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
         for ref in {*config.data.batch, *config.data.generated.batch, *config.evals}:
             name, split = records.parse_ref(ref, config.data.split)
             build.build(name, raw=None, output=root, split=split, shards=1)
-        if _reads_embeddings(config):
+        if reads_embeddings(config):
             for ref in config.data.generated.batch:
                 name, split = records.parse_ref(ref, config.data.split)
                 size = tuple(config.data.crop)
@@ -239,19 +238,8 @@ def _view(config: ConfigDict) -> View:
         size=tuple(data.crop), flip=data.generated.flip, colour=data.generated.colour,
         label=config.selftrain.map if stored else "",
         classes=len(get_space(config.label_space)),
-        sam=config.selftrain.sam.name if _reads_embeddings(config) else "",
+        sam=config.selftrain.sam.name if reads_embeddings(config) else "",
         limit=data.generated.limit,
-    )  # fmt: skip
-
-
-def panels_view(config: ConfigDict) -> joint_panels.View:
-    """Which generated images a joint run draws."""
-    name, split = records.parse_ref(next(iter(config.data.generated.batch)), config.data.split)
-    return joint_panels.View(
-        ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
-        map=config.selftrain.map,
-        sam=config.selftrain.sam.name if _reads_embeddings(config) else "",
-        count=config.eval.panels,
     )  # fmt: skip
 
 
@@ -267,7 +255,7 @@ def images_per_step(config: ConfigDict) -> int:
     return sum(config.data.batch.values()) + sum(generated)
 
 
-def _reads_embeddings(config: Config) -> bool:
+def reads_embeddings(config: Config) -> bool:
     """Whether SAM's embeddings come with the images, instead of being made in the step."""
     return _asks_sam(config) and config["selftrain"]["sam"].get("stored", True)
 
@@ -309,7 +297,7 @@ def _model_numbers(config: Config) -> dict[str, Any]:
     sam = None
     if _asks_sam(config):
         spec = sams.get_sam(config["selftrain"]["sam"]["name"])
-        sam = spec.decoder if _reads_embeddings(config) else spec.build
+        sam = spec.decoder if reads_embeddings(config) else spec.build
     return dict(
         encoder=encoder["name"], head=head, classes=len(names), rows=rows, ensemble=ensemble,
         sam=sam, encoder_dtype=encoder["dtype"],
@@ -391,7 +379,7 @@ def initial_weights(config: ConfigDict) -> dict[str, Any] | None:
     if _asks_sam(config) and config.selftrain.sam.weights:
         found, _ = checkpoint.load_weights(config.selftrain.sam.weights, ("sam",))
         weights["sam"] = dict(found["sam"])
-        if _reads_embeddings(config):  # and so asks no image encoder
+        if reads_embeddings(config):  # and so asks no image encoder
             weights["sam"].pop("image_encoder", None)
     if config.encoder.weights:
         weights = checkpoint.merged(weights, class_matrices(config, config.encoder.weights))

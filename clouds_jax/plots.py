@@ -7,19 +7,22 @@ import json
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 
 from clouds_jax import images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Told apart by colour-blind readers too (Okabe and Ito).
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6e6e6e"
 
 
-def save(figure: Figure, path: pathlib.Path, dpi: int = 130) -> None:
+def save(figure: "Figure", path: pathlib.Path, dpi: int = 130) -> None:
     """Writes the figure in the format that the name's ending says; whole or not at all."""
     with images.written_whole(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=dpi, facecolor="white")
@@ -27,12 +30,14 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = 130) -> None:
 
 def confusion_matrix(
     matrix: Int[np.ndarray, "k j"], rows: Sequence[str], columns: Sequence[str], *, title: str = ""
-) -> Figure:
+) -> "Figure":
     """Where the pixels of each labelled class went, in per cent of that class.
 
     Classes that no label shows are left out of the rows. The number at a row's end is the
     class's share of all pixels.
     """
+    from matplotlib.figure import Figure  # here, and not on the way to a first step: it is slow
+
     pixels = matrix.sum(1, keepdims=True)
     kept = np.flatnonzero(pixels) if pixels.any() else np.arange(len(matrix))
     shares = (100 * matrix / np.maximum(pixels, 1))[kept]
@@ -93,7 +98,7 @@ def smooth(values: Sequence[float], width: int) -> Float[np.ndarray, " n"]:
     return total / np.convolve(np.ones(len(finite)), window)[middle]
 
 
-def curves(runs: Sequence[pathlib.Path]) -> Figure:
+def curves(runs: Sequence[pathlib.Path]) -> "Figure":
     """Loss and scores over the steps of one or several runs.
 
     Args:
@@ -102,6 +107,8 @@ def curves(runs: Sequence[pathlib.Path]) -> Figure:
     runs = list(dict.fromkeys(run.resolve() for run in runs))
     logs = {name: read_metrics(run) for name, run in zip(run_names(runs), runs, strict=True)}
     scores = sorted({key for log in logs.values() for key in log if is_score(key)})
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11 if scores else 6, 4.2), layout="constrained")
     panels = figure.subplots(1, 2 if scores else 1, squeeze=False)[0]
     left, right = panels[0], panels[-1]

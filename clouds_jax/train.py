@@ -20,10 +20,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from absl import app, flags
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 from ml_collections import ConfigDict, config_flags
 
 from clouds_jax import (
@@ -31,7 +33,6 @@ from clouds_jax import (
     debug,
     evaluation,
     images,
-    joint_panels,
     logs,
     loop,
     parts,
@@ -41,6 +42,8 @@ from clouds_jax import (
     train_state,
     train_step,
 )
+from clouds_jax.data import records
+from clouds_jax.data.classes import get_space
 from clouds_jax.train_state import TrainState
 
 
@@ -142,8 +145,7 @@ def score(
     if jax.process_index() == 0:
         results.write_pictures(result, pictures)
     if config.selftrain.enabled and config.eval.panels and ref == next(iter(config.evals)):
-        view, settings = parts.panels_view(config), parts.selftraining(config)
-        drawing = joint_panels.draw(view, settings, graphdef, state, shards)
+        drawing = _draw_generated(config, graphdef, state, shards)
         if jax.process_index() == 0:
             images.write_png(pictures / "generated_panels.png", drawing)
     writer.write(step, {f"eval/{ref}/{name}": v for name, v in result.numbers().items()})
@@ -152,6 +154,23 @@ def score(
         f"step {step:,}  {ref}: mIoU {100 * result.miou:.2f} (best {100 * best['value']:.2f} at"
         f" step {best['step']:,}), {result.images_per_second:.1f} images/s"
     )
+
+
+def _draw_generated(
+    config: ConfigDict, graphdef: nnx.GraphDef, state: TrainState, shards: pathlib.Path
+) -> UInt8[np.ndarray, "h w 3"]:
+    """What becomes of some generated images: see `joint_panels`."""
+    # here, since no step needs Matplotlib and SciPy, which take half a second to import
+    from clouds_jax import joint_panels
+
+    name, split = records.parse_ref(next(iter(config.data.generated.batch)), config.data.split)
+    view = joint_panels.View(
+        ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
+        map=config.selftrain.map,
+        sam=config.selftrain.sam.name if parts.reads_embeddings(config) else "",
+        count=config.eval.panels,
+    )  # fmt: skip
+    return joint_panels.draw(view, parts.selftraining(config), graphdef, state, shards)
 
 
 def _describe(workdir: pathlib.Path, config: Mapping[str, Any], state: TrainState) -> None:

@@ -68,8 +68,18 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         " compile, s |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    notes = [f"- {row['name']}: {row['note']}" for row in rows if row.get("note")]
+    notes = [f"- {row['name']}: {note}" for row in rows for note in _notes(row)]
     return "\n".join([*head, *(_row(about, row) for row in rows), *([""] if notes else []), *notes])
+
+
+def _notes(row: dict[str, Any]) -> list[str]:
+    notes = [row["note"]] if row.get("note") else []
+    if row.get("torch_gib") is not None:
+        notes.append(
+            f"holds at most {row['jax_gib']:.1f} GiB, and PyTorch {row['torch_gib']:.1f} GiB with"
+            " its models"
+        )
+    return notes
 
 
 def _limits(about: dict[str, Any]) -> list[str]:
@@ -99,7 +109,8 @@ def _row(about: dict[str, Any], row: dict[str, Any]) -> str:
     theirs = Seconds(tuple(row["torch"])).spread() if "torch" in row else "-"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
     limit = roofline(about, row)
-    share = f"{100 * limit:.0f} %" if limit is not None else "-"
+    # far below, the row waits for something that neither bound knows of
+    share = f"{100 * limit:.0f} %" if limit is not None and limit > 0.005 else "-"
     memory = f"{row['temporaries_gib']:.2f}" if row["temporaries_gib"] is not None else "-"
     error = f"{row['error']:.1e}" if row["error"] is not None else "-"
     ours = Seconds(tuple(row["jax"])).spread()
@@ -120,17 +131,20 @@ def write(output: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> No
 
 def _bars(about: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     names = [row["name"] for row in rows][::-1]
     ratios = [row["ratio"] for row in rows][::-1]
     bars = axes.barh(names, ratios, color=["#3a7" if r <= 1 else "#c63" for r in ratios])
-    axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
     axes.axvline(1, color="black", linewidth=1)
+    label = dict(boxstyle="square,pad=0.1", facecolor="white", edgecolor="none")
+    axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=4, bbox=label)
     axes.set_xscale("log")
     axes.set_xlim(0.7 * min(ratios), 2 * max(1, *ratios))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     axes.margins(y=0.01)
     axes.set_xlabel("time of JAX / time of PyTorch, or of what the row names (less is faster)")
     axes.set_title(f"{about['hardware']}, {about['dtype']}", fontsize=10)

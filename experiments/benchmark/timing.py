@@ -55,6 +55,9 @@ class HostProgram:
     def run(self) -> None:
         self.call()
 
+    def memory(self) -> None:
+        """Not known."""
+
     def value(self) -> list[np.ndarray]:
         return self.shown(self.call())
 
@@ -129,8 +132,9 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
     }
     if theirs:
         out["torch"] = theirs
+        out["torch_gib"] = theirs_run.memory()
         out["ratio"] = statistics.median(ours) / statistics.median(theirs)
-    if case.flops is not None:
+    if theirs_run is not None and case.flops is not None:
         out["flops"] = case.flops()
     return out
 
@@ -148,19 +152,22 @@ def _settled(turn: Callable[[], float]) -> float:
 
 
 def _compiled(case: Case) -> tuple[Callable[..., Any], dict[str, float | None]]:
-    """What is timed; the seconds that its compilation took, GiB of its temporaries, and the bytes
-    of what it is given and returns."""
+    """What is timed; the seconds that its compilation took, GiB of its temporaries and of all that
+    it holds, and the bytes of what it is given and returns."""
     if case.host:
-        return case.function, {"compile_s": None, "temporaries_gib": None, "bytes": None}
+        return case.function, dict.fromkeys(("compile_s", "temporaries_gib", "bytes", "jax_gib"))
     jitted = case.function if hasattr(case.function, "lower") else jax.jit(case.function)
     began = time.perf_counter()
     compiled = jitted.lower(*case.args).compile()
     seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
+    given = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    held = given - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     return compiled, {
         "compile_s": seconds,
         "temporaries_gib": memory.temp_size_in_bytes / 2**30,
-        "bytes": memory.argument_size_in_bytes + memory.output_size_in_bytes,
+        "bytes": given,
+        "jax_gib": held / 2**30,
     }
 
 

@@ -65,28 +65,28 @@ def warmup(setting: Setting) -> Iterator[Case]:
     """A step of the warm-up."""
     encoder = setting.choose("convnext_tiny", "convnext_tiny", "convnext_large_d_320")
     size = setting.choose((64, 64), (512, 512), (768, 768))
-    batch = setting.choose(1, 2, 4)
-    _, state, step = _step(encoder, setting, None)
-    images, label = pixels(batch, size), labels(batch, size)
-    program = None
-    if setting.against == "torch":
-        counts = Counts.of(256 if setting.small else POINTS, oversample=3.0, importance=0.75)
-        program = models(encoder, setting).step(images, label, counts)
-    yield Case(
-        f"warmup: {encoder}, {batch} x {size[0]}x{size[1]}", step,
-        (state, Batch(jnp.asarray(images), jnp.asarray(label))), program,
-        carry=lambda found, args: (found[0], args[1]), flops=flops_of(program),
-        note="random weights and points: losses are not compared here",
-    )  # fmt: skip
+    for batch in setting.choose((1,), (2,), (8, 16)):
+        _, state, step = _step(encoder, setting, None)
+        images, label = pixels(batch, size), labels(batch, size)
+        program = None
+        if setting.against == "torch":
+            program = models(encoder, setting).step(images, label, _counts(setting))
+        yield Case(
+            f"warmup: {encoder}, {batch} x {size[0]}x{size[1]}", step,
+            (state, Batch(jnp.asarray(images), jnp.asarray(label))), program,
+            carry=lambda found, args: (found[0], args[1]), flops=flops_of(program),
+            note="random weights and points: losses are not compared here",
+        )  # fmt: skip
 
 
 def joint_step(kind: str, setting: Setting) -> Iterator[Case]:
     """A step of the joint phase with labels of one kind, in the paper's shares of images."""
-    encoder = setting.choose("convnext_debug", "convnext_large_d_320", "convnext_large_d_320")
+    encoder = setting.choose("convnext_tiny", "convnext_large_d_320", "convnext_large_d_320")
     size = setting.choose((64, 64), (768, 768), (768, 768))
     batch, generated = setting.choose((1, 1), (3, 1), (6, 2))
-    images, label = jnp.asarray(pixels(batch, size)), jnp.asarray(labels(batch, size))
-    new, raw = jnp.asarray(pixels(generated, size)), jnp.asarray(labels(generated, size))
+    arrays = pixels(batch, size), labels(batch, size), pixels(generated, size)
+    images, label, new = map(jnp.asarray, arrays)
+    raw = jnp.asarray(labels(generated, size))
     selftrain = SelfTraining(labels=kind, components=_SLOTS)
     graphdef, state, step = _step(encoder, setting, selftrain)
     if kind != "stored":
@@ -99,11 +99,26 @@ def joint_step(kind: str, setting: Setting) -> Iterator[Case]:
         image=new, clean=None if kind == "stored" else new, embedding=embedding,
         label=raw if kind == "stored" else None,
     )  # fmt: skip
+    program = None
+    if kind == "stored" and setting.against == "torch":
+        from porting.reference import timed_joint
+
+        program = timed_joint.step(
+            models(encoder, setting), *arrays, _counts(setting),
+            sam=setting.choose("sam_debug", "sam_vit_h", "sam_vit_h"), prompts=_PROMPTED,
+        )  # fmt: skip
     yield Case(
         f"joint, {kind}: {encoder}, {batch} + {generated} x {size[0]}x{size[1]}", step,
-        (state, Batch(images, label, more)), carry=lambda found, args: (found[0], args[1]),
+        (state, Batch(images, label, more)), program,
+        carry=lambda found, args: (found[0], args[1]),
         told=_prompted if kind == "online" else None,
+        note="PyTorch goes CLOUDS' way: float32, eager, SAM's ViT-H (its code's default is"
+        " MobileSAM) and SciPy in every step" if program else "",
     )  # fmt: skip
+
+
+def _counts(setting: Setting) -> Counts:
+    return Counts.of(256 if setting.small else POINTS, oversample=3.0, importance=0.75)
 
 
 def _prompted(found: Any) -> str:

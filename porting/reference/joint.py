@@ -76,6 +76,7 @@ class Joint:
         self.steps = 0
         self.labels: tuple[np.ndarray, np.ndarray] | None = None
         self._encode, self._sam, self._set = encode, sam, settings
+        self._device = next(head.parameters()).device
         self._optimizer = adamw(head, settings.lr, settings.weight_decay)
 
     def step(
@@ -98,10 +99,11 @@ class Joint:
         with torch.no_grad():
             features = self._encode(np.concatenate([image, new]))
             seen = self._encode(clean)
-            raw = self._teach(seen, clean.shape[1:3])
+            raw = teach(self.teacher, seen, clean.shape[1:3])
         found = [self._refine(*one) for one in zip(raw, embedding, bits, strict=True)]
         self.labels = raw, np.stack([label for label, _ in found])
-        targets = criterion.targets_of(torch.from_numpy(label), self._set.classes)
+        here = torch.from_numpy(label).to(self._device)
+        targets = criterion.targets_of(here, self._set.classes)
         targets += [self._target(*one) for one in found]
         classes, masks = self.head(features)
         loss, terms = criterion.criterion(
@@ -119,14 +121,6 @@ class Joint:
         if self.steps % self._set.every == 0:
             for old, now in zip(self.teacher.parameters(), self.head.parameters(), strict=True):
                 old.lerp_(now, 1 - self._set.decay)
-
-    def _teach(self, features: list[torch.Tensor], size: tuple[int, ...]) -> np.ndarray:
-        """The teacher's class of every pixel."""
-        classes, masks = self.teacher(features)
-        logits = F.interpolate(masks[-1], size, mode="bilinear", align_corners=False)
-        votes = classes[-1].softmax(-1)[..., :-1]
-        scores = torch.einsum("bqk,bqhw->bkhw", votes, logits.sigmoid())
-        return scores.argmax(1).numpy().astype(np.uint8)
 
     def _refine(
         self, label: np.ndarray, embedding: torch.Tensor, bits: np.ndarray
@@ -152,11 +146,30 @@ class Joint:
         return refined, targets
 
     def _target(self, label: np.ndarray, classes: list[int]) -> criterion.Target:
-        values = torch.from_numpy(label)
+        values = torch.from_numpy(label).to(self._device)
         masks = [values == value for value in classes]
         ignored = None if self._set.preset == "release" else values == _IGNORE
-        stacked = torch.stack(masks) if masks else torch.zeros((0, *label.shape))
-        return criterion.Target(torch.tensor(classes, dtype=torch.long), stacked, ignored)
+        none = torch.zeros((0, *label.shape), device=self._device)
+        ids = torch.tensor(classes, dtype=torch.long, device=self._device)
+        return criterion.Target(ids, torch.stack(masks) if masks else none, ignored)
+
+
+def teach(head: nn.Module, features: list[torch.Tensor], size: tuple[int, ...]) -> np.ndarray:
+    """The class of every pixel."""
+    classes, masks = head(features)
+    logits = F.interpolate(masks[-1], size, mode="bilinear", align_corners=False)
+    votes = classes[-1].softmax(-1)[..., :-1]
+    scores = torch.einsum("bqk,bqhw->bkhw", votes, logits.sigmoid())
+    return scores.argmax(1).byte().cpu().numpy()
+
+
+def areas(label: np.ndarray) -> list[int]:
+    """Pixels of all components, largest first."""
+    found = []
+    for value in np.unique(label).tolist():
+        regions: Any = scipy.ndimage.label(label == value)
+        found += np.bincount(regions[0].reshape(-1))[1:].tolist()
+    return sorted(found, reverse=True)
 
 
 def components(
@@ -186,16 +199,17 @@ def ask(
 
     resize = ResizeLongestSide(sam.image_encoder.img_size)
     inside = resize.get_preprocess_shape(size[0], size[1], resize.target_length)
-    scaled = torch.from_numpy(resize.apply_coords(points, size)).float()
+    scaled = torch.from_numpy(resize.apply_coords(points, size)).to(embedding.device).float()
     sparse, dense = sam.prompt_encoder(
-        points=(scaled, torch.ones(scaled.shape[:2])), boxes=None, masks=None
+        points=(scaled, torch.ones_like(scaled[..., 0])), boxes=None, masks=None
     )
     low, iou = sam.mask_decoder(
         image_embeddings=embedding, image_pe=sam.prompt_encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=True,
     )  # fmt: skip
     masks = sam.postprocess_masks(low, inside, size) > 0
-    return masks[torch.arange(len(iou)), iou.argmax(1)].numpy()
+    best = iou.argmax(1)[:, None, None, None].expand(-1, 1, *size)
+    return masks.gather(1, best)[:, 0].cpu().numpy()
 
 
 def adamw(head: nn.Module, lr: float, decay: float) -> torch.optim.AdamW:

@@ -48,6 +48,14 @@ class Program:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def memory(self) -> float | None:
+        """GiB that were held at most since this was last asked; None without a GPU."""
+        if self.device.type != "cuda":
+            return None
+        found = torch.cuda.max_memory_allocated() / 2**30
+        torch.cuda.reset_peak_memory_stats()
+        return found
+
     def value(self) -> list[np.ndarray]:
         """What it returns."""
         found = self.call()
@@ -91,7 +99,7 @@ class Models:
         self.torch_head.to(self.device)
         self.classes = classes
         wrap: Any = torch.compile if compiled else (lambda function: function)
-        self._features = wrap(self._encode)
+        self._features = wrap(self.encode_now)
         self._head = wrap(self.torch_head)
 
     def half(self) -> Any:
@@ -100,7 +108,7 @@ class Models:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def encode_now(self, x: torch.Tensor) -> list[torch.Tensor]:
         taps = {step: name for name, step in self.reference.taps.items()}
         found = {}
         for name, step in self.reference.steps:
@@ -234,7 +242,7 @@ def losses(
 
     def pairs() -> torch.Tensor:
         targets = criterion.targets_of(label, classes)
-        where = [_drawn(t, counts, device) for t in targets]
+        where = [drawn(t, counts, device) for t in targets]
         found = [criterion.match(c, m, targets, where) for c, m in zip(logits, maps, strict=True)]
         return found[0][0][0]
 
@@ -247,7 +255,7 @@ def losses(
     return Program(loss if part == "criterion" else pairs, device)
 
 
-def _drawn(target: criterion.Target, counts: Counts, device: torch.device) -> criterion.Points:
+def drawn(target: criterion.Target, counts: Counts, device: torch.device) -> criterion.Points:
     """Points drawn as the original draws them."""
 
     def points(*shape: int) -> torch.Tensor:
@@ -269,7 +277,7 @@ def set_loss(
 ) -> torch.Tensor:
     """The criterion with points drawn as the original draws them; matching by SciPy."""
     targets = criterion.targets_of(label, classes)
-    where = [[_drawn(t, counts, label.device) for t in targets] for _ in class_logits]
+    where = [[drawn(t, counts, label.device) for t in targets] for _ in class_logits]
     return criterion.criterion(
         class_logits, mask_logits, targets, where, uncertain=counts.uncertain
     )[0]
@@ -366,15 +374,6 @@ def flops(program: Program) -> int:
     with FlopCounterMode(display=False) as counter:
         program.call()
     return counter.get_total_flops()
-
-
-def peak_memory(gpu: bool) -> float | None:
-    """GiB that PyTorch held at most since this was last asked; None without a GPU."""
-    if not gpu:
-        return None
-    found = torch.cuda.max_memory_allocated() / 2**30
-    torch.cuda.reset_peak_memory_stats()
-    return found
 
 
 def _ours(family: str, part: str, module: nn.Module, want: Any, build: Callable) -> Any:
