@@ -105,6 +105,8 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
         note = "; ".join(filter(None, (note, case.told(found))))
     args = case.carry(found, args) if case.carry else args
     ours, theirs = [], []
+    if theirs_run is not None:
+        theirs_run.memory()  # what went before does not count
 
     def our_turn() -> float:
         nonlocal args
