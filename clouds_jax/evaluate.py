@@ -14,7 +14,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from clouds_jax import evaluation, parts, protocols, restore, results
+from clouds_jax import command_line, model
+from clouds_jax.config import experiment
+from clouds_jax.evaluation import protocols, report
+from clouds_jax.evaluation.run import PANELS, evaluate_dataset
 
 FLAGS = flags.FLAGS
 
@@ -37,13 +40,13 @@ def define_flags() -> None:
     flags.DEFINE_string("stride", "", "HxW between the windows of the protocol slide")
     flags.DEFINE_integer("batch", 1, "images per device at once", lower_bound=1)
     flags.DEFINE_integer("limit", 0, "score the first so many images only; 0: all", lower_bound=0)
-    flags.DEFINE_integer("panels", evaluation.PANELS, "images to draw", lower_bound=0)
+    flags.DEFINE_integer("panels", PANELS, "images to draw", lower_bound=0)
     flags.DEFINE_string("output", "", "folder to write; by default evaluation/ in the run's")
 
 
 def run(config: ConfigDict | None) -> None:
     """Scores what the flags name."""
-    (graphdef, state), config, about = restore.restore(
+    (graphdef, state), config, about = model.restore(
         config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
     )
     protocol = protocols.parse(
@@ -55,12 +58,12 @@ def run(config: ConfigDict | None) -> None:
     datasets = FLAGS.datasets or list(config.evals)
     if not datasets:
         raise ValueError("config.evals names no dataset; say which with --datasets.")
-    shards = FLAGS.shards or parts.shards_root(config, folder)
+    shards = FLAGS.shards or experiment.shards_root(config, folder)
     device = jax.devices()[0]
     about["devices"] = f"{jax.device_count()} x {device.device_kind} ({device.platform})"
     scored = []
     for ref in datasets:
-        result = evaluation.evaluate_dataset(
+        result = evaluate_dataset(
             graphdef, (state,), ref, shards=shards, model_space=config.label_space,
             protocol=protocol, limit=FLAGS.limit, batch_per_device=FLAGS.batch,
             panels=FLAGS.panels, progress=sys.stderr.isatty(),
@@ -68,13 +71,13 @@ def run(config: ConfigDict | None) -> None:
         scored.append(result)
         if jax.process_index() == 0:
             print(
-                f"{result.dataset}: mIoU {results.percent(result.miou)} %, {len(result.images)} "
+                f"{result.dataset}: mIoU {report.percent(result.miou)} %, {len(result.images)} "
                 f"images, {result.images_per_second:.2f} images/s",
                 flush=True,
             )
     if jax.process_index() == 0:
-        results.write(scored, output, about)
-        print(results.table(scored, about))
+        report.write(scored, output, about)
+        print(report.table(scored, about))
         print(f"written to {output}")
 
 
@@ -82,10 +85,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
     logging.set_verbosity(logging.ERROR)  # Orbax tells much of reading a checkpoint
-    try:
+    with command_line.one_line_errors("evaluate"):
         run(FLAGS.config)
-    except (ValueError, KeyError, OSError) as error:
-        sys.exit(f"evaluate: {error.args[0] if isinstance(error, KeyError) else error}")
 
 
 if __name__ == "__main__":

@@ -1,33 +1,53 @@
 """Image files as people have them, read as RGB and written whole or not at all."""
 
-import contextlib
-import os
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import ArrayLike
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from clouds_jax.data import convert
+from clouds_jax.files import written_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
+class BadImage(ValueError):
+    """An image file that cannot become 8-bit RGB; the text names it and says why."""
+
+
 def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
-    """An image file as RGB, 0..255, upright, exactly as the shards' build reads it."""
+    """An image file as 8-bit RGB, turned upright as its EXIF says; what `data.build` stores.
+
+    Grey becomes RGB, transparency is dropped, 16 bits keep their upper 8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BadImage: no decoder reads it, or its pixels have no known range.
+    """
     try:
-        return convert.read_image(path)
+        with Image.open(path) as file:
+            return rgb(file, str(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist.") from None
-    except convert.BadSource:
+    except BadImage:
         raise
     except Exception as error:  # decoders raise many kinds
-        raise ValueError(
+        raise BadImage(
             f"{path} is no image that can be read ({error}); known are "
             f"{', '.join(s[1:] for s in SUFFIXES)}. Is the file complete?"
         ) from None
+
+
+def rgb(file: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """A PIL image as 8-bit RGB, turned upright as its EXIF says; `name` is for the error."""
+    image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):  # one channel of 16 bits, or of 16 kept in 32
+        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode == "F":
+        raise BadImage(f"{name} holds float pixels, whose range is unknown; save it as PNG.")
+    return np.array(image.convert("RGB"))
 
 
 def read_label(path: pathlib.Path) -> UInt8[np.ndarray, "h w"]:
@@ -46,18 +66,6 @@ def read_label(path: pathlib.Path) -> UInt8[np.ndarray, "h w"]:
         raise ValueError(f"{path} is no label map that can be read ({error}).") from None
 
 
-@contextlib.contextmanager
-def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary file that takes the name `path` when all of it was written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "h w *c"]) -> None:
     """Writes a picture ("h w 3") or a label map ("h w")."""
     with written_whole(path) as temporary:
@@ -68,12 +76,6 @@ def write_npz(path: pathlib.Path, **arrays: ArrayLike) -> None:
     """Writes named arrays, compressed."""
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def find_images(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -22,9 +22,11 @@ from jaxtyping import Float16, UInt8
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from clouds_jax import images, protocols, restore, visualise
+from clouds_jax import command_line, images, model
 from clouds_jax.data.classes import LabelSpace, get_space
-from clouds_jax.protocols import Protocol
+from clouds_jax.evaluation import protocols
+from clouds_jax.evaluation.protocols import Protocol
+from clouds_jax.visual import labels
 
 FLAGS = flags.FLAGS
 
@@ -95,7 +97,7 @@ def predict_images(
         label, scores = predict(image)
         name = job.stem.name
         images.write_png(job.stem.with_name(f"{name}_trainids.png"), label)
-        picture = visualise.with_legend(visualise.overlay(image, label, space), label, space)
+        picture = labels.with_legend(labels.overlay(image, label, space), label, space)
         images.write_png(job.stem.with_name(f"{name}_overlay.png"), picture)
         if scores is not None:
             images.write_npz(
@@ -129,7 +131,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
         raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}.")
     output = pathlib.Path(FLAGS.output)
     jobs = image_jobs(sources, output)
-    (graphdef, state), config, _ = restore.restore(
+    (graphdef, state), config, _ = model.restore(
         config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
     )
     protocol = protocols.parse(
@@ -145,10 +147,8 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax tells much of reading a checkpoint
-    try:
+    with command_line.one_line_errors("predict"):
         problems = run(FLAGS.config, [pathlib.Path(source) for source in argv[1:]])
-    except (ValueError, KeyError, OSError) as error:
-        sys.exit(f"predict: {error.args[0] if isinstance(error, KeyError) else error}")
     if problems:
         sys.exit("predict: left out:\n  " + "\n  ".join(problems))
 

@@ -28,23 +28,15 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 from ml_collections import ConfigDict, config_flags
 
-from clouds_jax import (
-    checkpoint,
-    debug,
-    evaluation,
-    images,
-    logs,
-    loop,
-    parts,
-    provenance,
-    results,
-    sharding,
-    train_state,
-    train_step,
-)
+from clouds_jax import images, provenance, runtime, sharding
+from clouds_jax.config import diff, experiment
 from clouds_jax.data import records
 from clouds_jax.data.classes import get_space
-from clouds_jax.train_state import TrainState
+from clouds_jax.evaluation import report
+from clouds_jax.evaluation.run import evaluate_dataset
+from clouds_jax.training import checkpoint, logs, loop
+from clouds_jax.training.state import TrainState, abstract_state, make_state
+from clouds_jax.training.step import make_step
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
@@ -60,35 +52,35 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     workdir = pathlib.Path(workdir)
     # JAX's NaN checks cannot look into what several devices share.
     mesh = sharding.make_mesh(jax.devices()[:1] if config.debug.nans else None)
-    parts.check(config, mesh)
-    plain = parts.jsonable(config)
-    shards = parts.shards_root(config, workdir)
-    tx, schedule = parts.optimizer(config)
+    experiment.check(config, mesh)
+    plain = experiment.jsonable(config)
+    shards = experiment.shards_root(config, workdir)
+    tx, schedule = experiment.optimizer(config)
     about = dict(config=plain, commit=provenance.commit(), versions=logs.versions())
     checkpoints = checkpoint.RunCheckpoints(workdir, keep=config.keep, metadata=about)
-    batches = parts.batches(config, shards, mesh)
+    batches = experiment.batches(config, shards, mesh)
     graphdef, state, shardings, saved = start(config, tx, mesh, checkpoints, batches)
     done = int(jax.device_get(state.step))
     _describe(workdir, plain, state)
     writer = logs.MetricsWriter(
         workdir, step=done, config=plain, tensorboard=config.tensorboard, wandb=plain["wandb"]
     )
-    step = train_step.make_step(
-        graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
+    step = make_step(
+        graphdef, experiment.loss(config), tx, prepare=experiment.prepare(config), mesh=mesh,
         shardings=shardings, schedule=schedule, drop_path=config.encoder.drop_path,
         donate=not config.debug.nans,
     )  # fmt: skip
     plan = loop.Plan(
-        steps=config.steps, images=parts.images_per_step(config),
+        steps=config.steps, images=experiment.images_per_step(config),
         log_every=config.log_every, checkpoint_every=config.checkpoint_every,
-        evals=parts.evals(config, shards),
+        evals=experiment.evals(config, shards),
     )  # fmt: skip
     with loop.stop_on_signal() as stop:
         state = loop.run(
             step, state, batches, plan=plan, writer=writer, checkpoints=checkpoints, stop=stop,
             window=logs.Window(saved.get("window")),
             evaluate=functools.partial(score, config, graphdef, shards, workdir, writer),
-            profile=debug.ProfileWindow(workdir, **plain["profile"]),
+            profile=runtime.ProfileWindow(workdir, **plain["profile"]),
         )  # fmt: skip
     checkpoints.close()
     writer.close()
@@ -108,14 +100,17 @@ def start(
         The model's graphdef, the state, its shardings, and what the checkpoint noted beside it.
     """
     how = dict(
-        seed=config.seed, mesh=mesh, rules=parts.jsonable(config)["sharding"],
-        teacher=config.selftrain.enabled, trained=parts.trained(config),
+        seed=config.seed, mesh=mesh, rules=experiment.jsonable(config)["sharding"],
+        teacher=config.selftrain.enabled, trained=experiment.trained(config),
     )  # fmt: skip
-    build = parts.model_builder(config)
+    build = experiment.model_builder(config)
     if checkpoints.latest is None:
-        weights = parts.initial_weights(config)
-        return *train_state.make_state(build, tx, weights=weights, **how), {}
-    graphdef, shape, shardings = train_state.abstract_state(build, tx, **how)
+        weights = experiment.initial_weights(config)
+        return *make_state(build, tx, weights=weights, **how), {}
+    graphdef, shape, shardings = abstract_state(build, tx, **how)
+    diff.check_config(
+        checkpoints.metadata()["config"], experiment.jsonable(config), where=checkpoints.workdir
+    )
     state, saved = checkpoints.restore(shape, batches)
     logs.log(f"goes on from step {checkpoints.latest:,}")
     return graphdef, state, shardings, saved
@@ -137,13 +132,13 @@ def score(
     """
     if writer.has(step, f"eval/{ref}/miou"):
         return
-    result = evaluation.evaluate_dataset(
+    result = evaluate_dataset(
         graphdef, (state.params, state.frozen), ref, shards=shards, model_space=config.label_space,
-        protocol=parts.protocol(config), limit=config.eval.limit, panels=config.eval.panels,
+        protocol=experiment.protocol(config), limit=config.eval.limit, panels=config.eval.panels,
     )  # fmt: skip
     pictures = workdir / "eval" / f"{step:07d}"
     if jax.process_index() == 0:
-        results.write_pictures(result, pictures)
+        report.write_pictures(result, pictures)
     if config.selftrain.enabled and config.eval.panels and ref == next(iter(config.evals)):
         drawing = _draw_generated(config, graphdef, state, shards)
         if jax.process_index() == 0:
@@ -161,16 +156,16 @@ def _draw_generated(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """What becomes of some generated images: see `joint_panels`."""
     # here, since no step needs Matplotlib and SciPy, which take half a second to import
-    from clouds_jax import joint_panels
+    from clouds_jax.selftrain import generated_panels
 
     name, split = records.parse_ref(next(iter(config.data.generated.batch)), config.data.split)
-    view = joint_panels.View(
+    view = generated_panels.View(
         ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
         map=config.selftrain.map,
-        sam=config.selftrain.sam.name if parts.reads_embeddings(config) else "",
+        sam=config.selftrain.sam.name if experiment.reads_embeddings(config) else "",
         count=config.eval.panels,
     )  # fmt: skip
-    return joint_panels.draw(view, parts.selftraining(config), graphdef, state, shards)
+    return generated_panels.draw(view, experiment.selftraining(config), graphdef, state, shards)
 
 
 def _describe(workdir: pathlib.Path, config: Mapping[str, Any], state: TrainState) -> None:
@@ -188,7 +183,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"what is {argv[1]!r}? Settings are given as --config.key=value.")
     config, workdir = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
     logs.setup()
-    debug.setup(
+    runtime.setup(
         compile_cache=config.compile_cache, nans=config.debug.nans, compiles=config.debug.compiles
     )
     try:

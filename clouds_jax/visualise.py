@@ -1,192 +1,23 @@
 r"""Pictures of label maps: colours, overlays, legends, panels.
 
-    python -m clouds_jax.visualise curves runs/a runs/b --output curves.png
-    python -m clouds_jax.visualise panel camvid/test --shards shards --output panel.png
-    python -m clouds_jax.visualise overlay street.jpg street_trainids.png --output overlay.png
-
-All pictures are numpy, RGB, 0..255; sizes in pixels. Figures with axes are in `clouds_jax.plots`.
+python -m clouds_jax.visualise curves runs/a runs/b --output curves.png
+python -m clouds_jax.visualise panel camvid/test --shards shards --output panel.png
+python -m clouds_jax.visualise overlay street.jpg street_trainids.png --output overlay.png
 """
 
 import argparse
-import functools
 import pathlib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from jaxtyping import Bool, UInt8
-from PIL import Image, ImageDraw, ImageFont
 
-from clouds_jax import images, plots
+from clouds_jax import command_line, images
+from clouds_jax.constants import IGNORE
 from clouds_jax.data import records
-from clouds_jax.data.classes import IGNORE, SPACES, LabelSpace
+from clouds_jax.data.classes import SPACES
 from clouds_jax.data.datasets import get_dataset
-
-Picture = UInt8[np.ndarray, "h w 3"]
-Drawing = UInt8[np.ndarray, "_ _ 3"]  # of a size of its own
-Label = UInt8[np.ndarray, "h w"]
-
-IGNORED_COLOUR = (0, 0, 0)
-WRONG_COLOUR = (230, 40, 40)
-INK = (34, 34, 34)
-PALE = (110, 110, 110)
-PAPER = (255, 255, 255)
-
-
-def colourise(label: Label, space: LabelSpace) -> Picture:
-    """The colour of each pixel's class; ignored and unknown ids are black."""
-    return space.palette()[label]
-
-
-def boundaries(label: Label, thickness: int = 1) -> Bool[np.ndarray, "h w"]:
-    """Pixels with another class at most `thickness` pixels to the right or below."""
-    out = np.zeros(label.shape, bool)
-    for d in range(1, thickness + 1):
-        out[:, :-d] |= label[:, d:] != label[:, :-d]
-        out[:-d] |= label[d:] != label[:-d]
-    return out
-
-
-def overlay(image: Picture, label: Label, space: LabelSpace, alpha: float = 0.55) -> Picture:
-    """The classes' colours over the image, with a light line where two classes meet.
-
-    Ignored pixels keep the image. `alpha` is the share of the colour.
-    """
-    mixed = (1 - alpha) * image + alpha * colourise(label, space)
-    mixed = np.where((label == IGNORE)[..., None], image, mixed)
-    thickness = max(1, round(min(label.shape) / 360))
-    edge = boundaries(label, thickness)[..., None]
-    mixed = np.where(edge, 0.35 * mixed + 0.65 * 255, mixed)
-    return np.round(mixed).astype(np.uint8)
-
-
-def error_map(image: Picture, label: Label, predicted: Label) -> Picture:
-    """Wrong pixels red over the greyed image; ignored ones dark."""
-    grey = 90 + 0.45 * image.mean(-1, keepdims=True).repeat(3, -1)
-    out = np.where((label == IGNORE)[..., None], 0.35 * grey, grey)
-    wrong = ((label != IGNORE) & (label != predicted))[..., None]
-    out = np.where(wrong, 0.2 * grey + 0.8 * np.asarray(WRONG_COLOUR), out)
-    return np.round(out).astype(np.uint8)
-
-
-@functools.cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: the same on every machine."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf", name), size)
-
-
-def shorten(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
-    """`text` with its middle left out, so that it is at most `width` wide."""
-    if face.getlength(text) <= width:
-        return text
-    for keep in range(len(text) - 1, 1, -1):
-        short = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
-        if face.getlength(short) <= width:
-            return short
-    return "…"
-
-
-def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17) -> Drawing:
-    """A strip of colour patches with names, in as many lines as `width` asks for.
-
-    Args:
-        classes: ids to list; 255 is listed as "ignored".
-        size: of the letters.
-    """
-    face, patch, gap, margin = font(size), round(1.2 * size), round(0.5 * size), round(0.7 * size)
-    line = round(1.9 * size)
-    places, x, y = [], margin, margin
-    for c in sorted(set(classes)):
-        known = c < len(space.names)
-        name = space.names[c] if known else "ignored"
-        colour = tuple(space.colours[c]) if known else IGNORED_COLOUR
-        name = shorten(name, width - 2 * margin - patch - gap, face)
-        wide = patch + gap + round(face.getlength(name))
-        if x > margin and x + wide > width - margin:
-            x, y = margin, y + line
-        places.append((x, y, name, colour))
-        x += wide + 2 * gap + patch
-    strip = Image.new("RGB", (width, y + line + margin // 2), PAPER)
-    draw = ImageDraw.Draw(strip)
-    for x, y, name, colour in places:
-        draw.rectangle((x, y, x + patch, y + patch), fill=colour, outline=PALE)
-        draw.text((x + patch + gap, y + patch / 2), name, fill=INK, font=face, anchor="lm")
-    return np.asarray(strip)
-
-
-def with_legend(picture: Drawing, label: Label, space: LabelSpace) -> Drawing:
-    """`picture` above a legend of the classes that `label` shows."""
-    h, w = picture.shape[:2]
-    size = int(np.clip(w / 55, 11, 40))
-    present = [c for c in np.unique(label).tolist() if c < len(space.names)]
-    return np.concatenate([picture, legend(present, space, w, size)])
-
-
-def _fit(picture: Drawing, width: int) -> Drawing:
-    """`picture` at this width; smooth when it shrinks, crisp pixels when a tiny one grows."""
-    h, w = picture.shape[:2]
-    how = Image.Resampling.BOX if w >= width else Image.Resampling.NEAREST
-    if w == width:
-        return picture
-    height = max(1, round(h * width / w))
-    return np.asarray(Image.fromarray(picture).resize((width, height), how))
-
-
-def panels(
-    rows: Sequence[Sequence[Drawing]],
-    *,
-    titles: Sequence[str],
-    captions: Sequence[str],
-    foot: Drawing | None = None,
-    width: int = 440,
-) -> Drawing:
-    """A table of pictures: one title per column, one caption under each row.
-
-    Args:
-        foot: a strip below the table, such as a legend; as wide as `panels_width` says.
-        width: of one column.
-    """
-    gap, head, caption = 8, 40, 34
-    total = panels_width(len(titles), width)
-    rows = [[_fit(p, width) for p in row] for row in rows]
-    tall = [max(p.shape[0] for p in row) for row in rows]
-    height = head + sum(tall) + len(rows) * caption + gap
-    canvas = Image.new("RGB", (total, height), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    left = [gap + i * (width + gap) for i in range(len(titles))]
-    for x, title in zip(left, titles, strict=True):
-        draw.text((x, head / 2), title, fill=INK, font=font(22, bold=True), anchor="lm")
-    y = head
-    for row, high, text in zip(rows, tall, captions, strict=True):
-        for x, picture in zip(left, row, strict=True):
-            canvas.paste(Image.fromarray(picture), (x, y))
-        text = shorten(text, total - 2 * gap, font(17))
-        draw.text((gap, y + high + caption / 2 - 2), text, fill=PALE, font=font(17), anchor="lm")
-        y += high + caption
-    table = np.asarray(canvas)
-    return table if foot is None else np.concatenate([table, foot])
-
-
-def panels_width(columns: int, width: int = 440) -> int:
-    """Width of a table of `columns` pictures: that of its legend."""
-    return 8 + columns * (width + 8)
-
-
-def label_panels(
-    examples: Sequence[tuple[str, Drawing, Label]], space: LabelSpace, *, width: int = 440
-) -> Drawing:
-    """Image, label and both together of some examples, with a legend."""
-    rows = [[i, colourise(t, space), overlay(i, t, space)] for _, i, t in examples]
-    seen = np.unique(np.concatenate([np.unique(t) for *_, t in examples])).tolist()
-    return panels(
-        rows,
-        titles=["image", "label", "label over image"],
-        captions=[key for key, *_ in examples],
-        foot=legend(seen, space, panels_width(3, width)),
-        width=width,
-    )
+from clouds_jax.visual import plots
+from clouds_jax.visual.labels import label_panels, overlay, with_legend
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -206,10 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for command in (curves, panel, over):
         command.add_argument("--output", required=True, type=pathlib.Path, help="PNG to write")
     args = parser.parse_args(argv)
-    try:
+    with command_line.one_line_errors("visualise"):
         _COMMANDS[args.command](args)
-    except (ValueError, FileNotFoundError, KeyError) as error:
-        sys.exit(f"visualise: {error.args[0] if error.args else error}")
     print(args.output)
 
 
@@ -247,6 +76,7 @@ def _overlay(args: argparse.Namespace) -> None:
 
 
 _COMMANDS = {"curves": _curves, "panel": _panel, "overlay": _overlay}
+
 
 if __name__ == "__main__":
     main()

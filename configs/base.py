@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
         decoder_layers=9,
         decoder_ffn=2048,
         num_points=4,  # of the deformable attention, per level and head
-        # of the queries: "linear" (paper), "text" or "pooled"; see clouds_jax.nn.class_heads.
+        # of the queries: "linear" (paper), "text" or "pooled"; see nn.mask2former.class_heads.
         # "text" needs the class matrix that `python -m clouds_jax.text` puts beside the weights.
         classifier="linear",
         # Evaluation only: CLIP's own opinion of each mask joins the classifier's. Needs the class
@@ -111,7 +111,7 @@ def get_config() -> ml_collections.ConfigDict:
             min_area=5000,  # components of at most so many pixels are dropped (paper's code)
             num_points=5,  # per component (paper's code)
             # The three keys in which the paper's code ("release"), the paper's text ("paper") and
-            # our reading of both ("fixed") differ; see clouds_jax.selftrain.refine.
+            # our reading of both ("fixed") differ; see clouds_jax.selftrain.refine_rules.
             overlap="any",  # or "classes"
             emptied="keep",  # or "drop"
             unlabelled="negative",  # or "ignore"

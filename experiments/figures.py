@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clouds_jax import plots
+from clouds_jax.visual import plots
 from experiments.tables import Quoted, Table, miou, records
 
 matplotlib.use("Agg")

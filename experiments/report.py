@@ -22,7 +22,8 @@ from typing import Any
 
 from PIL import Image
 
-from clouds_jax import images, plots
+from clouds_jax.files import write_text
+from clouds_jax.visual import plots
 
 PAGE = pathlib.Path(__file__).with_name("report_page.html")
 MOST_PREDICTIONS = 24
@@ -42,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=pathlib.Path, help="HTML file to write")
     args = parser.parse_args(argv)
     try:
-        images.write_text(
-            args.output, page(args.title, args.runs, args.evaluations, args.predictions)
-        )
+        write_text(args.output, page(args.title, args.runs, args.evaluations, args.predictions))
     except (ValueError, OSError) as error:
         sys.exit(f"report: {error}")
     print(f"{args.output} ({args.output.stat().st_size / 2**20:.1f} MiB)")

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clouds_jax import checkpoint
+from clouds_jax.differences import differences
 from experiments import pipeline
 from experiments.pipeline import Step
 from experiments.run import keep
@@ -102,10 +102,8 @@ def check(config: Any, workdir: Path) -> None:
         for one in (before, now):
             _drop(one["stages"], free)
     differs = [
-        *checkpoint.changed_keys(before["stages"], now["stages"], all_keys=True),
-        *checkpoint.changed_keys(
-            {"training": before["training"]}, {"training": now["training"]}, all_keys=True
-        ),
+        *differences(before["stages"], now["stages"]).values(),
+        *differences({"training": before["training"]}, {"training": now["training"]}).values(),
     ]
     if differs:
         raise ValueError(

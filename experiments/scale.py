@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clouds_jax.training.state import abstract_state
+from clouds_jax.training.step import make_step
 from experiments.run import ROOT, keep
 
 _FLAG = "--xla_force_host_platform_device_count"
@@ -78,18 +80,19 @@ def compiled(path: str, rule: str, per_device: int) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from clouds_jax import parts, sharding, train_state, train_step
+    from clouds_jax import sharding
+    from clouds_jax.config import experiment
     from clouds_jax.typing import Batch
 
     config = runpy.run_path(path)["get_config"]()
     mesh = sharding.make_mesh()
-    tx, schedule = parts.optimizer(config)
-    graphdef, state, shardings = train_state.abstract_state(
-        parts.model_builder(config), tx, seed=0, mesh=mesh, rules=_RULES[rule],
-        teacher=config.selftrain.enabled, trained=parts.trained(config),
+    tx, schedule = experiment.optimizer(config)
+    graphdef, state, shardings = abstract_state(
+        experiment.model_builder(config), tx, seed=0, mesh=mesh, rules=_RULES[rule],
+        teacher=config.selftrain.enabled, trained=experiment.trained(config),
     )  # fmt: skip
-    step = train_step.make_step(
-        graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
+    step = make_step(
+        graphdef, experiment.loss(config), tx, prepare=experiment.prepare(config), mesh=mesh,
         shardings=shardings, schedule=schedule,
     )  # fmt: skip
     shape, split = (per_device * mesh.size, *config.data.crop), sharding.over_batch(mesh)

@@ -16,7 +16,7 @@ class Row:
         name: of the runs' folders. Two tables that show the same run give it the same name.
         config: the experiment config, from the repository root, with `:mode` where it has one.
         datasets: what to score, as `name/split`.
-        protocol: how to score it (`clouds_jax.protocols`).
+        protocol: how to score it (`clouds_jax.evaluation.protocols`).
         set: config keys that differ from the config file, by dotted name.
         seeds: the row is trained once with each.
         start: the row from whose weights, of the same seed, this one's training starts.

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from clouds_jax.data.classes import IGNORE
+from clouds_jax.constants import IGNORE
 
 CROP_OFFSETS = ("diagonal", "independent")
 

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import UInt8
 
-IGNORE = 255
+from clouds_jax.constants import IGNORE
 
 Colour = tuple[int, int, int]
 

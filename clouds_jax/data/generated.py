@@ -13,8 +13,8 @@ from jaxtyping import Bool, UInt8
 from clouds_jax.data import records
 from clouds_jax.data.augment import jitter_colour
 from clouds_jax.data.embeddings import Embedding, Embeddings, image_hash
-from clouds_jax.data.loader import Arrays, endless, mixed
 from clouds_jax.data.records import Example
+from clouds_jax.data.streams import Arrays, endless, mixed
 
 
 @dataclasses.dataclass(frozen=True)

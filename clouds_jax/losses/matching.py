@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from clouds_jax.constants import IGNORE
 from clouds_jax.losses import points as losses_points
-from clouds_jax.ops import assignment, masks, sampling
+from clouds_jax.ops import assignment, sampling
 from clouds_jax.typing import Prediction, Targets
 
 
@@ -85,7 +86,7 @@ def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 def counted_points(targets: Targets, points: Float[Array, "b m p 2"]) -> Float[Array, "b m p"]:
     """How far each point takes part in the mask losses: 1, or less near ignored pixels."""
     assert targets.ignore is not None
-    unlabelled = jnp.full(points.shape[1], masks.IGNORE)
+    unlabelled = jnp.full(points.shape[1], IGNORE)
     share = sampling.sample_targets(targets.label, points, unlabelled)
     return jnp.where(targets.ignore[:, None, None], 1 - share, 1.0)
 

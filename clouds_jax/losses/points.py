@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from clouds_jax.ops import sampling, select
+from clouds_jax.ops import lowest_k, sampling
 
 
 @typing.no_type_check  # JAX also fills a pytree with shardings and shape structs
@@ -87,7 +87,7 @@ def choose_uncertain(
         counts: how many candidates to choose.
     """
     doubt = jnp.abs(sampling.sample_planes(jax.lax.stop_gradient(planes), points.candidates))
-    chosen = select.lowest_k_mask(doubt, counts.uncertain)
+    chosen = lowest_k.lowest_k_mask(doubt, counts.uncertain)
     b, m, c = chosen.shape
 
     # A threshold and a compaction: lax.top_k sorts, 3 times slower, and order does not matter.

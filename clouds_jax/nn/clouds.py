@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from clouds_jax.encoders import EncoderSpec, get_encoder
-from clouds_jax.nn import text
-from clouds_jax.nn.class_heads import TextRows
-from clouds_jax.nn.ensemble import Ensemble, EnsembleSize
+from clouds_jax.nn import clip_text
+from clouds_jax.nn.encoders.registry import EncoderSpec, get_encoder
 from clouds_jax.nn.fpn import FPNHead, FPNSize
-from clouds_jax.nn.mask2former import Mask2FormerHead, class_map, class_scores
-from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.mask2former.class_heads import TextRows
+from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
+from clouds_jax.nn.mask2former.head import Mask2FormerHead, class_map, class_scores
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.typing import Features
 
 __all__ = [
@@ -108,12 +108,12 @@ class Clouds(nnx.Module):
 
 def text_rows(encoder: str, class_of_row: Sequence[int]) -> TextRows:
     """The form of a class matrix made by the text tower that belongs to a CLIP encoder."""
-    if encoder not in text.SIZES:
+    if encoder not in clip_text.SIZES:
         raise ValueError(
             f"encoder {encoder!r} has no text tower, which the text classifier and the ensemble"
-            f" need; those that have are: {', '.join(text.SIZES)}."
+            f" need; those that have are: {', '.join(clip_text.SIZES)}."
         )
-    return TextRows(tuple(class_of_row), text.SIZES[encoder].embedding)
+    return TextRows(tuple(class_of_row), clip_text.SIZES[encoder].embedding)
 
 
 def build_model(
@@ -130,7 +130,7 @@ def build_model(
     """A model with random weights.
 
     Args:
-        encoder: a name in `clouds_jax.encoders.ENCODERS`.
+        encoder: a name in `clouds_jax.nn.encoders.registry.ENCODERS`.
         head: its type chooses the head.
         classes: k, without no-object.
         rows: of the class matrix, where `head.classifier` is "text".

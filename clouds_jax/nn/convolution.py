@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import layers
-from clouds_jax.ops import depthwise, platforms
+from clouds_jax.ops import depthwise, dispatch
 from clouds_jax.ops.linear import linear
 
 _NORMAL = jax.nn.initializers.truncated_normal(0.02)
@@ -117,7 +117,7 @@ def _convolve_backward(stride, padding, residuals, cotangent):
         return jax.vjp(lambda k: convolve(x, k), kernel)[1](cotangent)[0]
 
     (to_x,) = jax.vjp(lambda x: convolve(x, kernel), x)[1](cotangent)
-    to_kernel = platforms.suited(cpu=by_taps, default=by_convolution)(x, cotangent)
+    to_kernel = dispatch.suited(cpu=by_taps, default=by_convolution)(x, cotangent)
     return to_x, to_kernel
 
 

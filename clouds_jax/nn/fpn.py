@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, layers
-from clouds_jax.nn.mask2former import MASK_STRIDE
+from clouds_jax.nn.mask2former.head import MASK_STRIDE
 from clouds_jax.ops import resize
 from clouds_jax.typing import Features
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from clouds_jax.nn.keys import Keys
+from clouds_jax.nn.rngs import Keys
 from clouds_jax.ops.linear import linear
 
 XAVIER = jax.nn.initializers.glorot_uniform()

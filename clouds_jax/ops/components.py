@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt8, UInt32
 
-from clouds_jax.ops.select import running_sum
-
-IGNORE = 255
+from clouds_jax.constants import IGNORE
+from clouds_jax.ops.lowest_k import running_sum
 
 
 @typing.no_type_check  # JAX also fills a pytree with shapes and shardings

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from clouds_jax.ops import platforms
+from clouds_jax.ops import dispatch
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -42,7 +42,7 @@ def depthwise_conv(
     if form is None:
         # XLA's grouped convolution is 57 to 94 times slower than torch's on CPU; the sum of
         # shifts 2 to 3 times.
-        return platforms.suited(cpu=forms["shift"], default=forms["conv"])(x, kernel)
+        return dispatch.suited(cpu=forms["shift"], default=forms["conv"])(x, kernel)
     if form not in forms:
         raise ValueError(f"depthwise_conv has no form '{form}'; it has: {', '.join(forms)}.")
     return forms[form](x, kernel)

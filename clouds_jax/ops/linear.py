@@ -10,7 +10,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from clouds_jax.ops import platforms
+from clouds_jax.ops import dispatch
 
 
 @jax.custom_vjp
@@ -27,7 +27,7 @@ def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, 
     x, kernel = residuals
     inputs, outputs = kernel.shape
     x, grad = x.reshape(-1, inputs), cotangent.reshape(-1, outputs)
-    to_kernel = platforms.suited(cpu=_transposed_first, default=_plain)(x, grad)
+    to_kernel = dispatch.suited(cpu=_transposed_first, default=_plain)(x, grad)
     return (grad @ kernel.T).reshape(*cotangent.shape[:-1], inputs), to_kernel
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-IGNORE = 255
+from clouds_jax.constants import IGNORE
 
 
 def present_classes(label: UInt8[Array, "b h w"], classes: int) -> Bool[Array, "b k"]:

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from clouds_jax.nn.mask2former import coarse_class_map
+from clouds_jax.nn.mask2former.head import coarse_class_map
 from clouds_jax.ops import masks
-from clouds_jax.selftrain import online
-from clouds_jax.selftrain.refine import RefineRules
+from clouds_jax.selftrain import refine_device
+from clouds_jax.selftrain.refine_rules import RefineRules
 from clouds_jax.selftrain.teacher import Average, follow
-from clouds_jax.train_state import TrainState, head_of
-from clouds_jax.train_step import Examples, Prepare, Work
+from clouds_jax.training.state import TrainState, head_of
+from clouds_jax.training.step import Examples, Prepare, Work
 from clouds_jax.typing import Batch, Features, Generated, Metrics, Prediction, Targets
 
 _MASK_STRIDE = 4
@@ -138,8 +138,8 @@ def _targets(
     """Targets of the generated images, and means over them of what there is to know."""
     ignore = jnp.full(len(raw), settings.rules.unlabelled == "ignore")
     if settings.labels == "online":
-        bits = online.draws(keys, raw.shape[1:], settings.rules, settings.components)
-        found = online.refine_labels(
+        bits = refine_device.draws(keys, raw.shape[1:], settings.rules, settings.components)
+        found = refine_device.refine_labels(
             sam, generated.embedding, raw, bits,
             rules=settings.rules, classes=classes, chunk=settings.chunk,
         )  # fmt: skip

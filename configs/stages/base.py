@@ -77,7 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.rounds = dict(config="configs/joint_gta.py", flags={})
 
     config.refine = dict(
-        preset="release",  # or "paper", "fixed"; see clouds_jax.selftrain.refine
+        preset="release",  # or "paper", "fixed"; see clouds_jax.selftrain.refine_rules
         min_area=5_000,  # components of at most so many pixels are dropped (paper's code)
         num_points=5,  # per component (paper's code)
         # "segment_anything" (also MobileSAM), or "transformers" (SamModel, Sam2Model)

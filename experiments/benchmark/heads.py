@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from clouds_jax.encoders import get_encoder
 from clouds_jax.losses import matching, segmentation
 from clouds_jax.losses.points import Counts
-from clouds_jax.nn.mask2former import Mask2FormerHead
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.head import Mask2FormerHead
+from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.ops import masks
 from clouds_jax.typing import Prediction, Targets
 from experiments.benchmark.rows import CLASSES, POINTS, Setting, flops_of, labels, models, nchw
@@ -171,10 +171,10 @@ def _theirs(
 ) -> Any:
     if setting.against != "torch":
         return None
-    from porting.reference import timed
+    from porting.benchmark import programs
 
     counts = Counts.of(points, oversample=3.0, importance=0.75)
-    return timed.losses(
+    return programs.losses(
         part, np.asarray(prediction.class_logits), np.asarray(prediction.mask_logits), label,
         CLASSES, counts, gpu=setting.gpu,
     )  # fmt: skip

@@ -16,12 +16,12 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from clouds_jax import evaluation
 from clouds_jax.data import augment, records
 from clouds_jax.data.codecs import CODECS
-from clouds_jax.data.streets import render
-from clouds_jax.debug import CACHE_VARIABLE
-from clouds_jax.protocols import get_protocol
+from clouds_jax.evaluation import run as evaluation
+from clouds_jax.evaluation.protocols import get_protocol
+from clouds_jax.runtime import CACHE_VARIABLE
+from clouds_jax.streets import render
 from experiments.benchmark.rows import CLASSES, Setting, labels, models, ours, pixels
 from experiments.benchmark.timing import Case, HostProgram
 

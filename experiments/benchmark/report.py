@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import matplotlib
 
-from clouds_jax import plots, provenance
+from clouds_jax import provenance
+from clouds_jax.visual import plots
 from experiments.benchmark.rows import Setting
 from experiments.benchmark.timing import Seconds
 from experiments.run import hardware, keep
@@ -30,10 +31,10 @@ def about(setting: Setting, rounds: int) -> dict[str, Any]:
         "small": setting.small,
     }
     if setting.against == "torch":
-        from porting.reference import timed
+        from porting.benchmark import programs
 
-        out["matmul_tflops"] = timed.matmul_rate(setting.gpu, setting.dtype) / 1e12
-        out["copy_gb_s"] = timed.copy_rate(setting.gpu) / 1e9
+        out["matmul_tflops"] = programs.matmul_rate(setting.gpu, setting.dtype) / 1e12
+        out["copy_gb_s"] = programs.copy_rate(setting.gpu) / 1e9
     return out
 
 

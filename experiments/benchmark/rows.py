@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from clouds_jax.encoders import get_encoder
 from clouds_jax.nn.clouds import Clouds
-from clouds_jax.nn.mask2former import Mask2FormerHead
-from clouds_jax.nn.sizes import HeadSize
-from clouds_jax.ops.deform_attn import deform_attn
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.head import Mask2FormerHead
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.ops.deformable_attention import deform_attn
 from clouds_jax.ops.depthwise import FORMS, depthwise_conv
 from experiments.benchmark.timing import Case
 
@@ -48,9 +48,9 @@ class Setting:
 @functools.cache
 def models(encoder: str, setting: Setting) -> Any:
     """Both sides with the same random weights."""
-    from porting.reference import timed
+    from porting.benchmark import programs
 
-    return timed.Models(
+    return programs.Models(
         encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, compiled=setting.compiled
     )
 
@@ -115,9 +115,9 @@ def flops_of(program: Any) -> Callable[[], int] | None:
     """Counts the operations of PyTorch's program, if there is one."""
     if program is None:
         return None
-    from porting.reference import timed
+    from porting.benchmark import programs
 
-    return lambda: timed.flops(program)
+    return lambda: programs.flops(program)
 
 
 def encoder_t(setting: Setting) -> Iterator[Case]:
@@ -145,7 +145,7 @@ def deform(setting: Setting) -> Iterator[Case]:
     arrays = (values, *(np.moveaxis(x, (0, 1, 2), (-3, -2, -1)) for x in (points, weights)))
 
     def forward(form, values, points, weights):
-        return deform_attn(values, sizes, points, weights, form=form)
+        return deform_attn(values, sizes, points, weights, implementation=form)
 
     def backward(form, *args):
         return jax.grad(lambda *xs: jnp.square(forward(form, *xs)).sum(), (0, 1, 2))(*args)
@@ -161,9 +161,9 @@ def deform(setting: Setting) -> Iterator[Case]:
                                          ("forward + backward", backward, True)):  # fmt: skip
             program = None
             if setting.against == "torch":
-                from porting.reference import timed
+                from porting.benchmark import programs
 
-                program = timed.deform(
+                program = programs.deform(
                     values, sizes, points, weights, gradient=gradient, gpu=setting.gpu
                 )
             yield Case(
@@ -183,9 +183,9 @@ def depthwise(setting: Setting) -> Iterator[Case]:
         kernel = (rng.normal(size=(7, 7, width)) / 7).astype(np.float32)
         program = None
         if setting.against == "torch":
-            from porting.reference import timed
+            from porting.benchmark import programs
 
-            program = timed.depthwise(x, kernel, gpu=setting.gpu, dtype=setting.dtype)
+            program = programs.depthwise(x, kernel, gpu=setting.gpu, dtype=setting.dtype)
         for form in FORMS:
             function = functools.partial(depthwise_conv, padding=((3, 3), (3, 3)), form=form)
             args = (jnp.asarray(x, setting.dtype), jnp.asarray(kernel, setting.dtype))

@@ -12,19 +12,21 @@ import scipy.ndimage
 from flax import nnx
 from jaxtyping import UInt8
 
-from clouds_jax import optim, sharding, train_state, train_step
-from clouds_jax.encoders import get_encoder
+from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.losses.points import Counts
 from clouds_jax.nn.clouds import Clouds
-from clouds_jax.nn.mask2former import Mask2FormerHead
-from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.head import Mask2FormerHead
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.ops import components
-from clouds_jax.selftrain import host, online
+from clouds_jax.selftrain import refine_device, refine_host
 from clouds_jax.selftrain.joint import SelfTraining, joint
-from clouds_jax.selftrain.refine import RefineRules
-from clouds_jax.train_state import TrainState
+from clouds_jax.selftrain.refine_rules import RefineRules
+from clouds_jax.training import optim
+from clouds_jax.training.state import TrainState, make_state
+from clouds_jax.training.step import Step, labelled, make_step
 from clouds_jax.typing import Batch, Generated
 from experiments.benchmark.rows import CLASSES, POINTS, Setting, flops_of, labels, models, pixels
 from experiments.benchmark.timing import Case, HostProgram
@@ -35,7 +37,7 @@ _SLOTS = 117  # for components at 768x768
 
 def _step(
     encoder: str, setting: Setting, selftrain: SelfTraining | None
-) -> tuple[nnx.GraphDef, TrainState, train_step.Step]:
+) -> tuple[nnx.GraphDef, TrainState, Step]:
     """A model with random weights, its state and its step."""
     mesh = sharding.make_mesh(jax.devices()[:1])
     numbers = dict(lr=1e-4, steps=1000, schedule="constant")
@@ -48,14 +50,14 @@ def _step(
         sam = PromptedMasks(rngs=rngs) if asks else None
         return Clouds(spec, head, sam=sam, encoder_dtype=setting.dtype, rngs=rngs)
 
-    graphdef, state, shardings = train_state.make_state(
+    graphdef, state, shardings = make_state(
         build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),),
         teacher=selftrain is not None,
     )  # fmt: skip
     points = 256 if setting.small else POINTS
-    step = train_step.make_step(
+    step = make_step(
         graphdef, functools.partial(segmentation.set_loss, num_points=points), tx,
-        prepare=joint(selftrain, CLASSES) if selftrain else train_step.labelled(CLASSES),
+        prepare=joint(selftrain, CLASSES) if selftrain else labelled(CLASSES),
         mesh=mesh, shardings=shardings, schedule=optim.make_schedule(**numbers),
     )  # fmt: skip
     return graphdef, state, step
@@ -101,7 +103,7 @@ def joint_step(kind: str, setting: Setting) -> Iterator[Case]:
     )  # fmt: skip
     program = None
     if kind == "stored" and setting.against == "torch":
-        from porting.reference import timed_joint
+        from porting.benchmark import joint_step as timed_joint
 
         program = timed_joint.step(
             models(encoder, setting), *arrays, _counts(setting),
@@ -150,7 +152,7 @@ def _opinionated(
     _, maps = look(state)
     areas = []
     for one in np.asarray(maps).astype(np.uint8):
-        found = host.large_components(one, 0)
+        found = refine_host.large_components(one, 0)
         areas.append(sorted(found.area.tolist(), reverse=True))
     least = min(area[min(_PROMPTED, len(area) - 1)] for area in areas)
     return state, int(least)
@@ -168,23 +170,24 @@ def components_row(setting: Setting) -> Iterator[Case]:
     """Large components and points inside them, against scipy on the host."""
     size = setting.choose((96, 64), (768, 768), (768, 768))
     label, rules = blobs(1, size)[0], _rules(size)
-    bits = host.draws(0, 0, size, rules)
+    bits = refine_host.draws(0, 0, size, rules)
 
     def ours(label: jax.Array, bits: jax.Array) -> jax.Array:
         found = components.large_components(label, min_area=rules.min_area, limit=len(bits))
         return jnp.where(found.valid[:, None, None], components.random_points(found, bits), 0)
 
     def scipy_path() -> np.ndarray:
-        found = host.large_components(label, rules.min_area)
+        found = refine_host.large_components(label, rules.min_area)
         out = np.zeros((*bits.shape, 2), np.int32)
-        out[: len(found.area)] = host.random_points(found, bits)
+        out[: len(found.area)] = refine_host.random_points(found, bits)
         return out
 
+    large = refine_host.large_components(label, rules.min_area)
     yield Case(
         f"components: and points, {size[0]}x{size[1]}", ours, (jnp.asarray(label), bits),
         HostProgram(scipy_path) if setting.against == "torch" else None,
         outputs=lambda found: [found],
-        note=f"against scipy; {len(host.large_components(label, rules.min_area).area)} components",
+        note=f"against scipy; {len(large.area)} components",
     )  # fmt: skip
 
 
@@ -194,30 +197,32 @@ def refinement(setting: Setting) -> Iterator[Case]:
     numbers = setting.choose(DecoderSize(dim=32, heads=2, ffn=32, grid=16, image=256),
                              DecoderSize(), DecoderSize())  # fmt: skip
     label, rules = blobs(1, size)[0], _rules(size)
-    bits = host.draws(0, 0, size, rules)
+    bits = refine_host.draws(0, 0, size, rules)
     embedding = np.random.default_rng(3).normal(size=(numbers.grid, numbers.grid, numbers.dim))
     embedding = embedding.astype(np.float32)
     program, sam = None, PromptedMasks(numbers, rngs=nnx.Rngs(0))
     if setting.against == "torch":
-        from porting.reference import timed
+        from porting.benchmark import programs
 
-        sam, ask = timed.prompted_masks(numbers, embedding, gpu=setting.gpu)
+        sam, ask = programs.prompted_masks(numbers, embedding, gpu=setting.gpu)
 
         def host_path() -> np.ndarray:
             at = functools.partial(ask, image=size)
-            return _areas(host.refine_label(label, bits, at, rules=rules, classes=CLASSES).label)
+            return _areas(
+                refine_host.refine_label(label, bits, at, rules=rules, classes=CLASSES).label
+            )
 
         program = HostProgram(host_path)
     graphdef, state = nnx.split(sam)
 
     def ours(state: Any, embedding: jax.Array, label: jax.Array, bits: jax.Array) -> jax.Array:
-        found = online.refine_labels(
+        found = refine_device.refine_labels(
             nnx.merge(graphdef, state), embedding[None], label[None], bits[None], rules=rules,
             classes=CLASSES,
         )  # fmt: skip
         return found.label[0]
 
-    count = len(host.large_components(label, rules.min_area).area)
+    count = len(refine_host.large_components(label, rules.min_area).area)
     yield Case(
         f"refinement: 1 x {size[0]}x{size[1]}, {count} prompts", ours,
         (state, jnp.asarray(embedding), jnp.asarray(label), bits), program,

@@ -36,8 +36,8 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts, or prints the plan."""
-    from porting import convert
     from porting.commands import plan
+    from porting.conversion import convert
 
     if not args.dry_run:
         if args.output is None:

@@ -28,7 +28,7 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the differences; 0 if there are none."""
-    from porting.diff import diff
+    from porting.conversion.diff import diff
 
     found = diff(args.a, args.b, atol=args.atol)
     for title, lines in found.sections().items():

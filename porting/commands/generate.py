@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import Any
 
-from clouds_jax.data import spread
+from clouds_jax.stages import runner
 from porting.commands import parser
 from porting.stages import config as stage_config
 
@@ -24,7 +24,7 @@ def add(commands) -> None:
         "    --config.generate.provider=folder --config.generate.folder.path=photos",
     )
     stage_config.add_config(one)
-    spread.add_running(one)
+    runner.add_running(one)
     one.set_defaults(run=run)
 
 
@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     """Makes the images, then the contact sheet."""
     from clouds_jax import images
     from clouds_jax.data import records
-    from porting.stages import contact_sheet, generate
+    from porting.stages.images import contact_sheet
+    from porting.stages.images import stage as generate
 
     config: Any = stage_config.read(args.config, args.overrides)
     prompts = args.workdir / "prompts/prompts.jsonl"
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     )
     print(stage.folder.state())
     began = time.perf_counter()
-    command = spread.without_running(args.command)
-    done = spread.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)
+    command = runner.without_running(args.command)
+    done = runner.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)
     rate = done / (time.perf_counter() - began)
     print(f"{done} images made ({rate:.2f} per second); {stage.folder.state()}")
     summary = stage.folder.finish()

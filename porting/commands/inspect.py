@@ -22,8 +22,8 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line per tensor and where they come from."""
-    from porting.convert import summary
-    from porting.sources import headers
+    from porting.conversion.convert import summary
+    from porting.files.open import headers
 
     state, provenance = headers(args.file)
     width = max(len(name) for name in state)

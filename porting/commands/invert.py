@@ -36,11 +36,12 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says what is not in it."""
-    from porting import invert, writers
+    from porting.conversion import invert
+    from porting.files import write
 
-    writers.check_writable(args.output, force=args.force)
+    write.check_writable(args.output, force=args.force)
     back = invert.invert(args.folder, original=args.original)
-    writers.write(args.output, back.state, back.source, plain=args.plain)
+    write.write(args.output, back.state, back.source, plain=args.plain)
     print(f"wrote {args.output}: {len(back.state)} tensors")
     print(f"{back.same} of them are bit for bit those of the original")
     if back.missing:

@@ -20,7 +20,7 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints families and checkpoints."""
-    from porting.known import KNOWN
+    from porting.files.public_checkpoints import KNOWN
     from porting.tables import TABLES, get_table
 
     for table in (get_table(args.family),) if args.family else TABLES.values():

@@ -57,7 +57,8 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; 0 if all is within bounds."""
-    from porting import parity, report
+    from porting.parity import report
+    from porting.parity import run as parity
     from porting.tables import get_table
 
     if bool(args.family) == bool(args.stored):
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         )
     labelled = None
     if args.labelled:
-        from porting.labelled import score
+        from porting.parity.miou import score
 
         labelled = score(sides, args.labelled, args.shards, args.limit)
     found = report.to_json(sides, cases, tolerance, labelled)

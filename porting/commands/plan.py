@@ -23,7 +23,7 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 0 if it is clean."""
-    from porting.convert import prepare
+    from porting.conversion.convert import prepare
 
     made = prepare(
         args.family,
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 def show(made, *, brief: bool = False) -> int:
     """Prints what a `Conversion` would do; 0 if everything fits."""
-    from porting.convert import summary
-    from porting.rules import flatten
+    from porting.conversion.convert import summary
+    from porting.tables.rules import flatten
 
     wanted = {".".join(map(str, path)): leaf for path, leaf in flatten(made.target.want)}
     if not brief:

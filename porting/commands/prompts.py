@@ -32,19 +32,22 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Samples and chooses, then prints what was refused and why."""
-    from clouds_jax.data.stage import parse_part
-    from porting.stages import llm, prompts
-    from porting.stages.prompt_settings import Settings
+    from clouds_jax.stages.shard_set import parse_part
+    from porting.stages.prompts import language_model
+    from porting.stages.prompts import stage as prompts
+    from porting.stages.prompts.settings import Settings
 
     config: Any = stage_config.read(args.config, args.overrides)
     settings = Settings(seed=config.seed, **config.prompts.to_dict())
     part = parse_part(args.shard)
-    identity = llm.identify(settings.model, revision=settings.revision, gguf=settings.gguf)
+    identity = language_model.identify(
+        settings.model, revision=settings.revision, gguf=settings.gguf
+    )
     stage = prompts.Stage(
         settings,
         args.workdir / "prompts",
         identity=identity,
-        load=lambda: llm.LanguageModel(
+        load=lambda: language_model.LanguageModel(
             settings.model,
             revision=identity["revision"],
             gguf=settings.gguf,

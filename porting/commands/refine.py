@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from clouds_jax.data import spread
+from clouds_jax.stages import runner
 from porting.commands import parser
 from porting.stages import config as stage_config
 
@@ -27,14 +27,14 @@ def add(commands) -> None:
     one.add_argument("--ref", default="", help="images, NAME/SPLIT (default: those of generate)")
     one.add_argument("--labels", default="", help="NAME/SPLIT (default: NAME.pseudo/SPLIT)")
     one.add_argument("--name", default="", help="of the new shards (default: NAME.refined)")
-    spread.add_running(one)
+    runner.add_running(one)
     one.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Refines, then prints what became of the labels."""
-    from porting.stages import refine
-    from porting.stages.sams import SamSettings
+    from porting.stages.refine import stage as refine
+    from porting.stages.refine.sam import SamSettings
 
     config: Any = stage_config.read(args.config, args.overrides)
     settings = config.refine.to_dict()
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     )
     print(stage.folder.state())
     began = time.perf_counter()
-    command = spread.without_running(args.command)
-    done = spread.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)
+    command = runner.without_running(args.command)
+    done = runner.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)
     summary = stage.folder.finish()
     rate = done / (time.perf_counter() - began)
     print(f"{done} labels refined ({rate:.2f} per second); {stage.folder.state()}")

@@ -23,7 +23,7 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the counts; raises what differs."""
-    from porting import convert, invert
+    from porting.conversion import convert, invert
 
     made = convert.prepare(
         args.family, args.file, encoder=args.encoder, heads=args.heads, clip=args.clip

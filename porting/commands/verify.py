@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Makes the rows that are missing and writes the table."""
     from tqdm import tqdm
 
-    from porting import verify
+    from porting.parity import verify
 
     chosen = verify.rows(args.families, args.size, args.encoder)
     if not chosen:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _make(row, output: Path) -> None:
     """Makes one row; full-size models in a process of their own, which gives its memory back."""
-    from porting import verify
+    from porting.parity import verify
 
     if row.size == "tiny":
         verify.write_row(output, verify.run(row, output))

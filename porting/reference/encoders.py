@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clouds_jax.nn.convnext import SIZES, ConvNeXtSize
+from clouds_jax.nn.encoders.convnext import SIZES, ConvNeXtSize
 from porting import _torchvision
 
 Step = tuple[str, Callable[[torch.Tensor], torch.Tensor]]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clouds_jax.nn import convnext, mix_transformer, resnet
+from clouds_jax.nn.encoders import convnext, mix_transformer, resnet
 from porting._torchvision import prepare
 from porting.reference import resnets
 from porting.reference.encoders import Reference, Step

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.mask2former.size import HeadSize
 from porting import _torchvision
 from porting.reference.class_heads import PooledPredictor, TextPredictor
 

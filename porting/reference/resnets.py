@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clouds_jax.nn import clip_resnet, resnet
-from clouds_jax.nn.resnet import ResNetSize
+from clouds_jax.nn.encoders import clip_resnet, resnet
+from clouds_jax.nn.encoders.resnet import ResNetSize
 from porting import _torchvision
 from porting.reference.encoders import Reference, Step
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clouds_jax.nn import sam_vit, tiny_vit
-from clouds_jax.nn.sam_decoder import DecoderSize
-from clouds_jax.sam import get_sam
+from clouds_jax.nn.sam import tiny_vit, vit
+from clouds_jax.nn.sam.decoder import DecoderSize
+from clouds_jax.nn.sam.registry import get_sam
 from porting import _torchvision
-from porting.recording import to_ours, to_torch
+from porting.parity.record import to_ours, to_torch
 from porting.reference.randomise import randomise
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -74,7 +74,7 @@ def sam(name: str | None) -> Any:
     if name in _TINY_VITS:
         encoder: nn.Module = TinyViT(tiny_vit.SIZES[_TINY_VITS[name]])
     else:
-        encoder = _small_vit(sam_vit.SIZES[name.removeprefix("sam_")])
+        encoder = _small_vit(vit.SIZES[name.removeprefix("sam_")])
     spec = get_sam(name)
     return _with_decoder(encoder, spec.decoder, pixel_mean=spec.mean, pixel_std=spec.std)
 
@@ -87,7 +87,7 @@ def prompted(size: DecoderSize, seed: int = 0) -> Any:
     return randomise(_with_decoder(encoder, size), seed)
 
 
-def _small_vit(size: sam_vit.ViTSize) -> nn.Module:
+def _small_vit(size: vit.ViTSize) -> nn.Module:
     """segment_anything's ViT of any size."""
     from segment_anything.modeling import ImageEncoderViT
 

@@ -8,9 +8,9 @@ that the families open_clip_convnext and open_clip_resnet read.
 The class matrix of the text head is in no file: it is made by `python -m clouds_jax.text`.
 """
 
-from porting.rules import Rule, prefixed
 from porting.tables import mask2former_d2, open_clip_convnext, open_clip_resnet, open_clip_text
 from porting.tables.convnext import CLIP_ENCODERS
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _VOID = Rule(

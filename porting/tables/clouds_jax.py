@@ -1,6 +1,6 @@
 """Weights of ours: every array under its own name, to be written again, in another dtype say."""
 
-from porting.rules import Rule
+from porting.tables.rules import Rule
 from porting.tables.table import Table
 
 NAME = "clouds_jax"

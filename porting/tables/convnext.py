@@ -1,8 +1,8 @@
 """The ConvNeXt trunk as timm names it; open_clip's files hold it under `visual.trunk.`."""
 
-from porting.layouts import conv2d, depthwise
-from porting.rules import Rule
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import conv2d, depthwise
+from porting.tables.rules import Rule
 
 _STAGE = r"stages\.(\d)\."
 _BLOCK = _STAGE + r"blocks\.(\d+)\."

@@ -7,10 +7,10 @@ The backbone has a norm for each of its outputs (`hidden_states_norms`), which t
 import re
 from collections.abc import Callable
 
-from porting.layouts import conv2d, depthwise
-from porting.rules import Rule, prefixed
 from porting.tables.convnext import IMAGENET
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import conv2d, depthwise
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _STAGE = r"encoder\.stages\.(\d)\."

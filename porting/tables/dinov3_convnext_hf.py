@@ -4,9 +4,9 @@ Its last norm is used: the model returns the norm of the mean of the last featur
 feature (`pooler_output`), ours as the embedding.
 """
 
-from porting.layouts import conv2d, depthwise
-from porting.rules import Rule, prefixed
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import conv2d, depthwise
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _STAGE = r"stages\.(\d)\."

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as efficientnet_lite_pytorch names it."""
 
-from porting.layouts import conv2d, depthwise, pointwise
-from porting.rules import Rule, prefixed
-from porting.tables.parts import batch_norm
+from porting.tables.layers import batch_norm
+from porting.tables.layouts import conv2d, depthwise, pointwise
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _BLOCK = r"_blocks\.(\d+)\."

@@ -9,10 +9,10 @@ level: layer L is member L // 3 of stack L % 3.
 import re
 from collections.abc import Callable
 
-from porting.layouts import conv2d, fused_qkv, fused_qkv_bias, linear, pointwise
-from porting.rules import Rule, prefixed
 from porting.tables import resnet, resnet_d2
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import conv2d, fused_qkv, fused_qkv_bias, linear, pointwise
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 LEVELS = 3
@@ -100,7 +100,7 @@ PREDICTOR = (
     Rule(_PREDICTOR + r"level_embed\.weight", "transformer_decoder.level_embed"),
     *dense(_PREDICTOR + r"mask_embed\.layers\.(\d)", r"transformer_decoder.mask_embed.\1"),
 )
-# The class head is one of three, see clouds_jax.nn.class_heads.
+# The class head is one of three, see clouds_jax.nn.mask2former.class_heads.
 _CLASSES = "transformer_decoder.class_embed"
 _POOLING = (
     *norm(_PREDICTOR + r"_mask_pooling_proj\.0", _CLASSES + ".pooling.norm"),

@@ -6,16 +6,11 @@ head alone.
 
 import dataclasses
 
-from porting.layouts import conv2d, pointwise
-from porting.rules import Rule, prefixed
 from porting.tables import convnext_hf, resnet, resnet_hf
-from porting.tables.mask2former_d2 import (
-    CRITERION,
-    fused_attention,
-    stacked_dense,
-    stacked_norm,
-)
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import conv2d, pointwise
+from porting.tables.mask2former_d2 import CRITERION, fused_attention, stacked_dense, stacked_norm
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _PIXEL = r"model\.pixel_level_module\.decoder\."

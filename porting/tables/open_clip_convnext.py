@@ -1,10 +1,10 @@
 """open_clip's ConvNeXt models: the visual and the text tower."""
 
-from porting.layouts import linear
-from porting.rules import Rule, prefixed
 from porting.tables.convnext import CLIP_ENCODERS, TRUNK
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import linear
 from porting.tables.open_clip_text import TEXT
-from porting.tables.parts import dense, norm
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 VISUAL = (

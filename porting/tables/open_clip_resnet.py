@@ -3,11 +3,11 @@
 OpenAI's archives hold float16 kernels and three numbers beside the weights.
 """
 
-from porting.layouts import conv2d
-from porting.rules import Rule, prefixed
 from porting.tables import resnet
+from porting.tables.layers import dense
+from porting.tables.layouts import conv2d
 from porting.tables.open_clip_text import NUMBERS, TEXT
-from porting.tables.parts import dense
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 from porting.tables.torchvision_resnet import STAGES
 

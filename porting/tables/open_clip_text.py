@@ -5,9 +5,9 @@ one conversion gives the encoder and the tower, and the way back gives a file th
 family `open_clip_text` is for users of the tower alone.
 """
 
-from porting.layouts import fused_qkv, fused_qkv_bias
-from porting.rules import Rule, prefixed
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import fused_qkv, fused_qkv_bias
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _BLOCK = r"transformer\.resblocks\.(\d+)\."

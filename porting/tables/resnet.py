@@ -7,9 +7,9 @@ in one stack.
 import re
 from collections.abc import Callable
 
-from porting.layouts import Layout, conv2d, pointwise
-from porting.rules import Rule
-from porting.tables.parts import TORCH_NORM, batch_norm
+from porting.tables.layers import TORCH_NORM, batch_norm
+from porting.tables.layouts import Layout, conv2d, pointwise
+from porting.tables.rules import Rule
 
 Place = Callable[[str], str | Callable[[re.Match], str]]
 

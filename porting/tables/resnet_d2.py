@@ -8,9 +8,9 @@ ResNets of Mask2Former's zoo began as these.
 green, red, without a scale, and has the stride in the first 1x1 convolution.
 """
 
-from porting.layouts import conv2d_bgr
-from porting.rules import Rule, prefixed
 from porting.tables import resnet
+from porting.tables.layouts import conv2d_bgr
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _PARTS = {part: (part, rf"{part}\.norm") for part in ("conv1", "conv2", "conv3", "shortcut")}

@@ -1,7 +1,7 @@
 """Hugging Face's ResNet: ResNetModel, ResNetBackbone and ResNetForImageClassification."""
 
-from porting.rules import Rule, prefixed
 from porting.tables import resnet
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _PARTS = {

@@ -6,8 +6,9 @@ The depth of a ViT decides which of its blocks are global, so every size has a t
 import re
 from collections.abc import Callable
 
-from clouds_jax.nn.sam_vit import GROUPS, SIZES
-from porting.layouts import (
+from clouds_jax.nn.sam.vit import GROUPS, SIZES
+from porting.tables.layers import batch_norm, dense, norm
+from porting.tables.layouts import (
     Layout,
     conv2d,
     depthwise,
@@ -18,8 +19,7 @@ from porting.layouts import (
     pointwise,
     single,
 )
-from porting.rules import Rule, prefixed
-from porting.tables.parts import batch_norm, dense, norm
+from porting.tables.rules import Rule, prefixed
 from porting.tables.sam_decoder import DECODER
 from porting.tables.table import Table
 

@@ -4,9 +4,9 @@ Every kind of SAM has the same two parts: tables of whole files take `DECODER` i
 keeps them in a file of their own, as two state dicts.
 """
 
-from porting.layouts import conv2d, conv_transpose, pointwise, single
-from porting.rules import Rule, prefixed
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import conv2d, conv_transpose, pointwise, single
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _ATTENTIONS = {

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from porting.layouts import Layout, conv2d, depthwise, fused_kv, fused_kv_bias, linear
-from porting.rules import Rule, prefixed
+from porting.tables.layouts import Layout, conv2d, depthwise, fused_kv, fused_kv_bias, linear
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 SIZES = ("b0", "b1", "b2", "b3", "b4", "b5", "debug")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from porting.rules import Rule
+from porting.tables.rules import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Table:
 
     Attributes:
         name: of the family, as in `python -m porting convert <name>`.
-        rules: see `porting.rules`; the targets begin with `encoder.`, `text.`, `head.` or
+        rules: see `porting.tables.rules`; the targets begin with `encoder.`, `text.`, `head.` or
             `sam.`.
         source: whose files these are.
         licence: of the weights, as far as their makers say.

@@ -4,10 +4,10 @@ Of ImageNet models the classifier is left out. Of CLIP models (`convnext_*.clip_
 fine-tuning) `head` is the visual head, and timm has given its last map a bias of zeros.
 """
 
-from porting.layouts import linear
-from porting.rules import Rule, prefixed
 from porting.tables.convnext import CLIP_ENCODERS, IMAGENET, TRUNK
-from porting.tables.parts import dense, norm
+from porting.tables.layers import dense, norm
+from porting.tables.layouts import linear
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 _CLASSIFIER = "the norm and classifier of ImageNet come after the last feature"

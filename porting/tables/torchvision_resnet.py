@@ -1,7 +1,7 @@
 """torchvision's ResNet-50 and ResNet-101. timm's `resnet50` and `resnet101` have the same names."""
 
-from porting.rules import Rule, prefixed
 from porting.tables import resnet
+from porting.tables.rules import Rule, prefixed
 from porting.tables.table import Table
 
 PARTS = {f"conv{i}": (f"conv{i}", f"bn{i}") for i in (1, 2, 3)}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from clouds_jax import logs
+from clouds_jax.training import logs
 
 
 def metrics(workdir):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from clouds_jax.data import loader
+from clouds_jax.data.loader import __main__ as program
 from clouds_jax.data.records import open_ref, read_summary
 
 pytestmark = pytest.mark.e2e
@@ -93,7 +93,7 @@ def test_camvid_is_built_from_its_real_files(tmp_path, root, real_data):
         assert min(shares["road"], shares["building"]) > 0.2
         assert min(shares.values()) > 0.001
     options = ["--shards", tmp_path, "--ref", "camvid/train", "--crop", 352, 480]
-    loader.main([*map(str, options), "--output", str(tmp_path / "panel.png")])
+    program.main([*map(str, options), "--output", str(tmp_path / "panel.png")])
     assert (tmp_path / "panel.png").stat().st_size > 100_000
 
 

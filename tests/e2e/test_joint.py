@@ -11,7 +11,7 @@ import pytest
 from runs import check_same, metrics, saved
 
 from clouds_jax.images import read_image
-from clouds_jax.visualise import panels_width
+from clouds_jax.visual.labels import panels_width
 
 pytestmark = pytest.mark.e2e
 

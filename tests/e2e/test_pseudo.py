@@ -2,7 +2,8 @@
 
 import pytest
 
-from clouds_jax.data import build, records
+from clouds_jax.data import records
+from clouds_jax.data.build import run
 from clouds_jax.data.classes import SPACES
 
 pytestmark = pytest.mark.e2e
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    build.build("fake", raw=None, output=root, split="train", shards=3)
+    run.build("fake", raw=None, output=root, split="train", shards=3)
     return root
 
 

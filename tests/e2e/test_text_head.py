@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import checkpoint, text
-from clouds_jax.encoders import get_encoder
-from clouds_jax.nn.text import SIZES, TextTower
+from clouds_jax.nn.clip_text import SIZES, TextTower
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.text import class_matrix
+from clouds_jax.training import checkpoint
+from clouds_jax.weights import save_weights
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +32,7 @@ def weights(tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("weights") / "clip"
     provenance = {"target": {"text": {"quick_gelu": size.quick_gelu}}}
-    checkpoint.save_weights(folder, tree, provenance)
+    save_weights(folder, tree, provenance)
     return folder
 
 
@@ -49,7 +51,7 @@ def test_a_text_classifier_trains_on_its_class_matrix_and_can_be_joined_with_cli
     assert trained.returncode == 0, trained.stderr
     tree, _ = checkpoint.load_run(tmp_path / "run")
     head = tree["head"]["transformer_decoder"]["class_embed"]
-    matrix = text.load_class_matrix(weights, "cityscapes19").matrix
+    matrix = class_matrix.load_class_matrix(weights, "cityscapes19").matrix
     np.testing.assert_array_equal(head["matrix"], matrix)
     assert head["void_embedding"].shape == (1, 12) and "ensemble" not in tree
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from runs import check_same, metrics
 
-from clouds_jax import logs
+from clouds_jax.training import logs
 
 pytestmark = pytest.mark.e2e
 

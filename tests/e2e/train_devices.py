@@ -13,7 +13,10 @@ import sys
 import jax
 import numpy as np
 
-from clouds_jax import parts, sharding, train_state, train_step
+from clouds_jax import sharding
+from clouds_jax.config import experiment
+from clouds_jax.training.state import make_state
+from clouds_jax.training.step import make_step
 from configs import joint_gta
 
 COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
@@ -22,17 +25,17 @@ STEPS = 2
 
 def run(config, shards, devices):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    parts.check(config, mesh)
-    tx, schedule = parts.optimizer(config)
-    graphdef, state, shardings = train_state.make_state(
-        parts.model_builder(config), tx, seed=0, mesh=mesh, rules=config.sharding,
+    experiment.check(config, mesh)
+    tx, schedule = experiment.optimizer(config)
+    graphdef, state, shardings = make_state(
+        experiment.model_builder(config), tx, seed=0, mesh=mesh, rules=config.sharding,
         teacher=True,
     )  # fmt: skip
-    step = train_step.make_step(
-        graphdef, parts.loss(config), tx, prepare=parts.prepare(config), mesh=mesh,
+    step = make_step(
+        graphdef, experiment.loss(config), tx, prepare=experiment.prepare(config), mesh=mesh,
         shardings=shardings, schedule=schedule,
     )  # fmt: skip
-    batches = parts.batches(config, shards, mesh)
+    batches = experiment.batches(config, shards, mesh)
     batch = next(batches)
     step = step.lower(state, batch).compile()  # it takes every later batch, or raises
     text = step.as_text()
@@ -56,5 +59,5 @@ if __name__ == "__main__":
     config.data.batch.fake = 8
     config.data.generated.batch.fake = 8
     config.optimizer.lr = 1e-3
-    shards = parts.shards_root(config, pathlib.Path(sys.argv[1]))
+    shards = experiment.shards_root(config, pathlib.Path(sys.argv[1]))
     print(json.dumps({devices: run(config, shards, devices) for devices in (1, 2, 8)}))

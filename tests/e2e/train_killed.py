@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 
-from clouds_jax import checkpoint, loop, train
+from clouds_jax import train
+from clouds_jax.training import checkpoint, loop
 
 
 def die_after(owner: type, method: str, step: int) -> None:

@@ -11,20 +11,21 @@ pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 
-from clouds_jax.encoders import get_encoder
-from clouds_jax.nn import class_heads
-from clouds_jax.nn.ensemble import Ensemble, EnsembleSize
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former import class_heads
+from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
+from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.typing import Prediction
-from porting import parity, report
+from porting.conversion.targets import choose
+from porting.parity import report
+from porting.parity import run as parity
+from porting.parity.model_pair import with_weights
 from porting.reference import encoders, resnets
 from porting.reference.class_heads import PooledPredictor, TextPredictor
 from porting.reference.ensemble import Settings, ensemble, pooled_embedding
 from porting.reference.randomise import randomise
-from porting.rules import apply_rules
-from porting.sides import with_weights
 from porting.tables import get_table, mask2former_d2
-from porting.targets import choose
+from porting.tables.rules import apply_rules
 
 pytestmark = pytest.mark.parity
 ATOL = 1e-4  # of the standard deviation

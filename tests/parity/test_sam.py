@@ -15,16 +15,16 @@ pytest.importorskip("torch")
 import torch
 
 from clouds_jax.images import read_image
-from clouds_jax.nn.sam_decoder import PromptedMasks, input_size
-from clouds_jax.sam import embed, get_sam
-from clouds_jax.selftrain.online import best_masks
-from porting import parity, report
+from clouds_jax.nn.sam.decoder import PromptedMasks, input_size
+from clouds_jax.nn.sam.registry import embed, get_sam
+from clouds_jax.selftrain.refine_device import best_masks
+from porting.conversion.targets import choose, sam_want
+from porting.files.open import open_checkpoint
+from porting.parity import report, run
+from porting.parity.model_pair import with_weights
 from porting.reference import sam as reference
-from porting.rules import apply_rules, invert_rules, plan
-from porting.sides import with_weights
-from porting.sources import open_checkpoint
 from porting.tables import get_table
-from porting.targets import choose, sam_want
+from porting.tables.rules import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 MEDICAL = "package:medsam_lite"
@@ -41,7 +41,7 @@ def chosen(graphdef, state, embedding, points, kinds, size):
 
 
 def check(family, **kwargs):
-    sides, cases, tolerance = parity.run(family, seeds=1, **kwargs)
+    sides, cases, tolerance = run.run(family, seeds=1, **kwargs)
     found = report.to_json(sides, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     return sides, cases

@@ -12,11 +12,12 @@ pytest.importorskip("diffusers")
 import tiny_diffusion
 import torch
 
-from clouds_jax.data import records, stage
-from clouds_jax.data.stage import Part
-from porting.stages import attempts, pipelines
-from porting.stages.diffusion import Diffusion
-from porting.stages.generate import Generate
+from clouds_jax.data import records
+from clouds_jax.stages import shard_set
+from clouds_jax.stages.shard_set import Part
+from porting.stages.images import pipelines, retries
+from porting.stages.images.diffusion import Diffusion
+from porting.stages.images.stage import Generate
 
 pytestmark = [
     pytest.mark.parity,
@@ -69,7 +70,7 @@ def contents(root):
 def whole(model, tmp_path_factory):
     """All images at once, batches of four."""
     root = tmp_path_factory.mktemp("whole")
-    assert stage.fill(made(root, settings(model)), progress=False) == COUNT
+    assert shard_set.fill(made(root, settings(model)), progress=False) == COUNT
     return root
 
 
@@ -101,14 +102,14 @@ def test_images_are_those_of_the_pipeline_with_the_noise_of_each(whole, model, p
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_batch_changes_no_pixel(whole, model, tmp_path, batch):
-    stage.fill(made(tmp_path, settings(model, batch=batch)), progress=False)
+    shard_set.fill(made(tmp_path, settings(model, batch=batch)), progress=False)
     assert contents(tmp_path) == contents(whole)
 
 
 def test_two_parts_and_a_run_that_was_stopped_end_with_the_same_bytes(whole, model, tmp_path):
     one = made(tmp_path / "parts", settings(model))
     for part in (Part(1, 2), Part(0, 2)):
-        stage.fill(one, part, progress=False)
+        shard_set.fill(one, part, progress=False)
     assert contents(tmp_path / "parts") == contents(whole)
 
     stopped = made(tmp_path / "stopped", settings(model))
@@ -123,7 +124,7 @@ def test_two_parts_and_a_run_that_was_stopped_end_with_the_same_bytes(whole, mod
     with pytest.raises(KeyboardInterrupt):
         stopped.folder.write(1, broken())
     assert stopped.folder.missing() == [1, 2]
-    stage.fill(made(tmp_path / "stopped", settings(model)), progress=False)
+    shard_set.fill(made(tmp_path / "stopped", settings(model)), progress=False)
     assert contents(tmp_path / "stopped") == contents(whole)
 
 
@@ -161,7 +162,7 @@ def test_what_the_safety_checker_blanks_is_made_again(model, monkeypatch, tmp_pa
 
     monkeypatch.setattr(pipelines, "load", with_checker)
     one = made(tmp_path, settings(model, count=3), shards=1)
-    stage.fill(one, progress=False)
+    shard_set.fill(one, progress=False)
     found = list(records.open_ref("generated/train", tmp_path))
     assert [example.origin["attempt"] for example in found] == [3, 1, 1]
     stats = one.folder.finish()["stats"]
@@ -169,14 +170,14 @@ def test_what_the_safety_checker_blanks_is_made_again(model, monkeypatch, tmp_pa
 
 
 def test_an_image_that_stays_blank_ends_with_the_reason(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(attempts, "judge", lambda pixels, unsafe: "black")
+    monkeypatch.setattr(retries, "judge", lambda pixels, unsafe: "black")
     with pytest.raises(ValueError, match="image 0 is blank after 10 attempts.*\n.*10 x black"):
-        stage.fill(made(tmp_path, settings(model, count=2, steps=1)), progress=False)
+        shard_set.fill(made(tmp_path, settings(model, count=2, steps=1)), progress=False)
 
 
 def test_a_prompt_beyond_the_text_encoder_is_counted(model, tmp_path):
     one = made(tmp_path, settings(model, count=1, prompts=(" ".join(PROMPTS * 3),)), shards=1)
-    stage.fill(one, progress=False)
+    shard_set.fill(one, progress=False)
     assert one.folder.finish()["stats"]["truncated"] == 1
 
 

@@ -10,10 +10,11 @@ pytest.importorskip("transformers")
 
 import torch
 
-from clouds_jax.data.stage import Part
+from clouds_jax.stages.shard_set import Part
 from porting import _torchvision
-from porting.stages import asking, llm, prompts
-from porting.stages.prompt_settings import Settings
+from porting.stages.prompts import instructions, language_model
+from porting.stages.prompts import stage as prompts
+from porting.stages.prompts.settings import Settings
 
 pytestmark = [
     pytest.mark.parity,
@@ -37,7 +38,7 @@ def tiny(tmp_path_factory):
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     folder = tmp_path_factory.mktemp("tiny")
-    said = f"{' '.join(asking.EXAMPLES)} {asking.OPENINGS} {asking.INSTRUCTION}"
+    said = f"{' '.join(instructions.EXAMPLES)} {instructions.OPENINGS} {instructions.INSTRUCTION}"
     words = sorted({word.strip("\"'(),.:") for word in said.split()} - {""})
     tokens = ["<unk>", "</s>", "<s>", "\n", *words, *(f" {word}" for word in words)]
     tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token="<unk>"))
@@ -61,7 +62,7 @@ def tiny(tmp_path_factory):
 
 def load(folder, chat=False, **kwargs):
     kwargs = {"revision": "", "gguf": "", "dtype": "bfloat16", **kwargs}
-    return llm.LanguageModel(str(folder), chat=chat, **kwargs)
+    return language_model.LanguageModel(str(folder), chat=chat, **kwargs)
 
 
 def test_the_same_seed_samples_the_same_texts(tiny):
@@ -103,7 +104,7 @@ def test_parts_of_a_real_model_end_with_the_same_bytes(tiny, tmp_path):
         form="loose", count=8, min_per_class=0, batch=8, max_texts=400, temperature=2.0,
         top_p=1.0, max_new_tokens=12,
     )  # fmt: skip
-    identity = llm.identify(str(tiny))
+    identity = language_model.identify(str(tiny))
     assert identity["revision"].startswith("sha256:") and "model.safetensors" in identity["files"]
 
     def stage(name):
@@ -177,16 +178,16 @@ def test_a_space_before_the_first_new_token_is_kept(tiny, tmp_path):
 def test_files_that_are_not_there_are_named(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="holds no model: it has no config.json"):
-        llm.identify(str(tmp_path))
+        language_model.identify(str(tmp_path))
     (tmp_path / "a.gguf").write_bytes(b"")
     with pytest.raises(OSError, match=r"set config.prompts.gguf to one of: a\.gguf"):
-        llm.identify(str(tmp_path))
+        language_model.identify(str(tmp_path))
     with pytest.raises(OSError, match=r"'b\.gguf', no such file.*GGUF files there: a\.gguf"):
-        llm.identify(str(tmp_path), gguf="b.gguf")
+        language_model.identify(str(tmp_path), gguf="b.gguf")
     with pytest.raises(ValueError, match="only models on the hub have revisions"):
-        llm.identify(str(tiny), revision="main")
+        language_model.identify(str(tiny), revision="main")
     with pytest.raises(OSError, match="cannot be read from the hub"):
-        llm.identify("nobody/no-such-model-here")
+        language_model.identify("nobody/no-such-model-here")
 
 
 @pytest.mark.skipif(
@@ -198,7 +199,7 @@ def test_smollm2_goes_on_with_streets(tmp_path):
         **SMOL, revision="", seed=0, dtype="float32", mode="few_shot", form="strict", count=1,
         min_per_class=0, batch=4, max_texts=16, temperature=0.6, top_p=0.9, max_new_tokens=24,
     )  # fmt: skip
-    identity = llm.identify(**SMOL)
+    identity = language_model.identify(**SMOL)
     assert identity["files"][SMOL["gguf"]]
     stage = prompts.Stage(
         settings, tmp_path, identity=identity,

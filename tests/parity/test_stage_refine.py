@@ -11,17 +11,18 @@ pytest.importorskip("torch")
 
 import torch
 
-from clouds_jax.data import embeddings, records, stage
+from clouds_jax.data import embeddings, records
 from clouds_jax.data.datasets import get_dataset
-from clouds_jax.data.spec import read_ids
+from clouds_jax.data.datasets.spec import read_ids
 from clouds_jax.images import read_image
-from clouds_jax.selftrain import host
+from clouds_jax.selftrain import refine_host
+from clouds_jax.stages import shard_set
 from porting import _torchvision
 from porting.commands.refine import _table
+from porting.files.open import open_checkpoint
 from porting.reference import sam as reference
-from porting.sources import open_checkpoint
-from porting.stages import refine, sams
-from porting.stages.sams import SamSettings
+from porting.stages.refine import sam, stage
+from porting.stages.refine.sam import SamSettings
 
 pytestmark = [
     pytest.mark.parity,
@@ -40,7 +41,7 @@ PRESETS = ("release", "paper", "fixed")
 @pytest.fixture(scope="module")
 def model():
     """SAM, which encodes an image once for all tests."""
-    loaded, known = sams.load(SAM), {}
+    loaded, known = sam.load(SAM), {}
     encode = loaded.embed
 
     def embed(image):
@@ -54,11 +55,11 @@ def model():
 
 @pytest.fixture(autouse=True)
 def loaded(model, monkeypatch):
-    monkeypatch.setattr(sams, "load", lambda settings: model)
+    monkeypatch.setattr(sam, "load", lambda settings: model)
 
 
 def rules(preset, **kwargs):
-    return refine.get_rules(preset, **{"min_area": AREA, "num_points": 5, **kwargs})
+    return stage.get_rules(preset, **{"min_area": AREA, "num_points": 5, **kwargs})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,7 +84,7 @@ def photos(real_data):
 
 
 def fill(root, ref, examples, shards=2, **parameters):
-    folder = stage.Folder(
+    folder = shard_set.Folder(
         root, ref, stage="test", parameters=parameters, inputs={}, examples=len(examples),
         shards=shards,
     )  # fmt: skip
@@ -117,7 +118,7 @@ def asked(photos):
     out = []
     for index, (_, image, label) in enumerate(photos):
         predictor.set_image(image)
-        bits = host.draws(SEED, index, SIZE, rules("release"))
+        bits = refine_host.draws(SEED, index, SIZE, rules("release"))
         found = []
         for value in range(11):
             regions, count = scipy.ndimage.label(label == value)
@@ -157,12 +158,12 @@ def test_components_points_and_masks_equal_those_of_the_libraries(photos, asked,
         zip(photos, asked, strict=True)
     ):
         assert len(found) > 3
-        bits = host.draws(SEED, index, SIZE, rules("release"))
-        components = host.large_components(label, AREA)
+        bits = refine_host.draws(SEED, index, SIZE, rules("release"))
+        components = refine_host.large_components(label, AREA)
         assert components.label.tolist() == [value for value, _, _ in found]
         for i, (_, region, _) in enumerate(found):
             np.testing.assert_array_equal(components.slot == i, region)
-        ours = host.random_points(components, bits)
+        ours = refine_host.random_points(components, bits)
         np.testing.assert_array_equal(ours, points)
         answer = model.masks(model.embed(image), ours)
         np.testing.assert_array_equal(answer.chosen, chosen)
@@ -171,11 +172,11 @@ def test_components_points_and_masks_equal_those_of_the_libraries(photos, asked,
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_stage_writes_what_the_steps_by_hand_give(shards, photos, asked, preset):
-    made = refine.Refine(
+    made = stage.Refine(
         shards, "photos/train", rules(preset), SAM, name=f"photos.refined-{preset}",
         embeddings=False, seed=SEED, panels=1,
     )  # fmt: skip
-    assert stage.fill(made, progress=False) == len(photos)
+    assert shard_set.fill(made, progress=False) == len(photos)
     written = records.open_ref(f"photos.refined-{preset}/train", shards)
     for example, (key, _, label), (found, _, masks, _) in zip(written, photos, asked, strict=True):
         refined, targets = by_hand(preset, label, found, masks)
@@ -195,8 +196,8 @@ def test_the_stage_writes_what_the_steps_by_hand_give(shards, photos, asked, pre
 
 def test_stored_embeddings_are_read_and_must_be_those_of_the_image(photos, model, tmp_path):
     root = write(tmp_path / "shards", photos)
-    made = refine.Refine(root, "photos/train", rules("fixed"), SAM, name="online", embeddings=False)
-    stage.fill(made, progress=False)
+    made = stage.Refine(root, "photos/train", rules("fixed"), SAM, name="online", embeddings=False)
+    shard_set.fill(made, progress=False)
     stored = dataclasses.replace(made, name="stored", embeddings=True)
     with pytest.raises(FileNotFoundError, match="no complete embeddings of medsam_lite at 240x320"):
         stored.folder.missing()
@@ -208,7 +209,7 @@ def test_stored_embeddings_are_read_and_must_be_those_of_the_image(photos, model
             pair = np.stack([values, values])
             rows.append(embeddings.Embedding(key, embeddings.image_hash(image), pair))
         stem = embeddings.stem(root, "photos/train", SAM.sam, SIZE)
-        folder = stage.Folder(
+        folder = shard_set.Folder(
             root, f"photos/{stem.name}", stage="embed", parameters={}, inputs={}, examples=2,
             shards=1,
         )  # fmt: skip
@@ -216,7 +217,7 @@ def test_stored_embeddings_are_read_and_must_be_those_of_the_image(photos, model
         folder.finish()
 
     store([image for _, image, _ in photos])
-    stage.fill(stored, progress=False)
+    shard_set.fill(stored, progress=False)
     one, two = (records.open_ref(f"{name}/train", root) for name in ("online", "stored"))
     for a, b in zip(one, two, strict=True):
         assert a.targets == b.targets
@@ -226,14 +227,14 @@ def test_stored_embeddings_are_read_and_must_be_those_of_the_image(photos, model
     store([image for _, image, _ in photos[::-1]])
     other = dataclasses.replace(stored, name="other")
     with pytest.raises(ValueError, match="its stored embedding is of another image"):
-        stage.fill(other, progress=False)
+        shard_set.fill(other, progress=False)
 
 
 def test_without_a_large_component_the_label_stays(photos, tmp_path):
     ignored = np.full(SIZE, 255, np.uint8)
     root = write(tmp_path / "shards", photos, lambda label: ignored)
-    made = refine.Refine(root, "photos/train", rules("fixed"), SAM, embeddings=False, panels=2)
-    stage.fill(made, progress=False)
+    made = stage.Refine(root, "photos/train", rules("fixed"), SAM, embeddings=False, panels=2)
+    shard_set.fill(made, progress=False)
     for example in records.open_ref("photos.refined/train", root):
         assert (example.refined == 255).all() and example.targets == ()
     stats = made.folder.finish()["stats"]
@@ -241,10 +242,10 @@ def test_without_a_large_component_the_label_stays(photos, tmp_path):
     assert "2 of 2 images without a component" in _table(stats, made.space.names)
 
     root = write(tmp_path / "more", photos)
-    made = refine.Refine(
+    made = stage.Refine(
         root, "photos/train", rules("release", min_area=10**6), SAM, embeddings=False, panels=0
     )
-    stage.fill(made, progress=False)
+    shard_set.fill(made, progress=False)
     for example, (_, _, label) in zip(
         records.open_ref("photos.refined/train", root), photos, strict=False
     ):
@@ -253,7 +254,7 @@ def test_without_a_large_component_the_label_stays(photos, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(photos, shards, tmp_path):
-    made = refine.Refine(shards, "photos/train", rules("fixed"), SAM, embeddings=False)
+    made = stage.Refine(shards, "photos/train", rules("fixed"), SAM, embeddings=False)
     with pytest.raises(ValueError, match="preset is 'best'; allowed are: release, paper, fixed"):
         rules("best")
     with pytest.raises(ValueError, match="num_points 9; a component of more than min_area"):
@@ -273,7 +274,7 @@ def test_what_does_not_fit_is_refused(photos, shards, tmp_path):
         one = dataclasses.replace(
             made, shards=root, ref="images/train", labels="photos.pseudo/train"
         )
-        stage.fill(one, progress=False)
+        shard_set.fill(one, progress=False)
     fill(root, "few/train", [records.Example(photos[0][0], image=photos[0][1])])
     with pytest.raises(ValueError, match="few/train has 1 images, photos.pseudo/train 2 labels"):
         dataclasses.replace(

@@ -16,18 +16,18 @@ pytest.importorskip("torch")
 import torch
 
 from clouds_jax.images import read_image
-from clouds_jax.nn import sam_vit
-from clouds_jax.sam import embed, get_sam, preprocess
+from clouds_jax.nn.sam import vit
+from clouds_jax.nn.sam.registry import embed, get_sam, preprocess
 from porting import _torchvision
+from porting.conversion.targets import sam_want
+from porting.files.open import open_checkpoint, sha256
+from porting.parity.model_pair import with_weights
 from porting.reference import sam as reference
 from porting.reference.randomise import randomise
-from porting.rules import apply_rules
-from porting.sides import with_weights
-from porting.sources import open_checkpoint, sha256
-from porting.stages import sams
-from porting.stages.sams import SamSettings
+from porting.stages.refine import sam
+from porting.stages.refine.sam import SamSettings
 from porting.tables import get_table
-from porting.targets import sam_want
+from porting.tables.rules import apply_rules
 
 pytestmark = pytest.mark.parity
 MEDICAL = SamSettings("segment_anything", "medsam_lite", "package:medsam_lite", chunk=1)
@@ -97,7 +97,7 @@ def hugging_face(model, name):
     """A `SamModel` with the weights of segment_anything's model, all of them and no others."""
     from transformers import SamConfig, SamModel
 
-    size = sam_vit.SIZES[name.removeprefix("sam_").removeprefix("vit_")]
+    size = vit.SIZES[name.removeprefix("sam_").removeprefix("vit_")]
     decoder = get_sam(name).decoder
     config = SamConfig(
         vision_config=dict(
@@ -151,7 +151,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def medical():
     """The real medical SAM."""
-    return sams.load(MEDICAL)
+    return sam.load(MEDICAL)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def predicted(model, image, points):
     masks, iou, _ = predictor.predict_torch(torch.from_numpy(scaled).float(), kinds)
     chosen = iou.argmax(1)
     best = masks[torch.arange(len(points)), chosen]
-    return sams.Masks(best.numpy(), iou.numpy(), chosen.numpy())
+    return sam.Masks(best.numpy(), iou.numpy(), chosen.numpy())
 
 
 def overlap(ours, theirs):
@@ -230,7 +230,7 @@ def test_masks_equal_the_predictors_for_a_vit(tiny):
     image, points = random_image(0), random_points(SIZE, 7)
     expected = predicted(model, image, points)
     assert 0.02 < expected.masks.mean() < 0.98
-    ours = sams.load(settings)
+    ours = sam.load(settings)
     assert_equal(ours.masks(ours.embed(image), points), expected)
 
 
@@ -249,7 +249,7 @@ def test_masks_equal_the_predictors_for_the_real_medical_sam(
 
 def test_both_backends_give_the_same_masks(tiny):
     image, points = random_image(1), random_points(SIZE, 16)
-    models = [sams.load(settings) for settings in tiny]
+    models = [sam.load(settings) for settings in tiny]
     ours, theirs = (model.masks(model.embed(image), points) for model in models)
     assert len(set(ours.chosen)) > 1 and 0.02 < ours.masks.mean() < 0.98
     assert_alike(ours, theirs)
@@ -263,7 +263,7 @@ def test_prompts_are_decoded_in_chunks_of_any_size(tiny, backend):
     image, points = random_image(2), random_points(SIZE, 5)
     found = []
     for chunk in (1, 2, 5):
-        model = sams.load(dataclasses.replace(tiny[backend], chunk=chunk))
+        model = sam.load(dataclasses.replace(tiny[backend], chunk=chunk))
         found.append(model.masks(model.embed(image), points))
     assert found[0].masks.shape == (5, *SIZE) and found[0].iou.shape == (5, 3)
     assert_alike(found[0], found[2])
@@ -307,10 +307,10 @@ def test_in_train_mode_batch_norm_has_the_statistics_of_the_one_image(tmp_path):
         with torch.no_grad():
             expected.append(model.train().image_encoder(x.contiguous()))
     for order in ((0, 1, 0), (1, 0, 1)):
-        ours = sams.load(settings)
+        ours = sam.load(settings)
         for i in order:
             assert torch.equal(ours.embed(images[i]).features[0], expected[i])
-    plain = sams.load(dataclasses.replace(settings, train_mode=False))
+    plain = sam.load(dataclasses.replace(settings, train_mode=False))
     assert not torch.allclose(plain.embed(images[0]).features[0], expected[0], atol=0.01)
     decoder = get_sam(name).decoder
     values = np.zeros((decoder.grid, decoder.grid, decoder.dim), np.float16)
@@ -321,13 +321,13 @@ def test_in_train_mode_batch_norm_has_the_statistics_of_the_one_image(tmp_path):
 def test_train_mode_needs_batch_norm(tiny):
     for settings in tiny:
         with pytest.raises(ValueError, match="train_mode is about .*batch norm"):
-            sams.load(dataclasses.replace(settings, train_mode=True))
+            sam.load(dataclasses.replace(settings, train_mode=True))
 
 
 def test_a_stored_embedding_of_another_sam_is_refused(tiny):
     for settings in tiny:
         with pytest.raises(ValueError, match=r"shape \(8, 8, 32\), this SAM reads \(16, 16, 32\)"):
-            sams.load(settings).stored(np.zeros((8, 8, 32), np.float16), SIZE)
+            sam.load(settings).stored(np.zeros((8, 8, 32), np.float16), SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -377,11 +377,11 @@ def test_sam_2_gives_the_masks_of_its_own_processor(sam2):
         out = Sam2Model.from_pretrained(sam2.weights)(pixels, input_points=scaled[None])
     chosen = out.iou_scores[0].argmax(1)
     whole = processor.post_process_masks(out.pred_masks, [SIZE])[0]
-    ours = sams.load(sam2)
+    ours = sam.load(sam2)
     embedded = ours.embed(image)
     assert [one.shape[-1] for one in embedded.features] == [64, 32, 16]
     found = ours.masks(embedded, points)
-    expected = sams.Masks(
+    expected = sam.Masks(
         whole[torch.arange(4), chosen].numpy(), out.iou_scores[0].numpy(), chosen.numpy()
     )
     assert 0.02 < expected.masks.mean() < 0.98
@@ -391,7 +391,7 @@ def test_sam_2_gives_the_masks_of_its_own_processor(sam2):
 
 def test_sam_2_has_no_single_embedding(sam2):
     with pytest.raises(ValueError, match="feature maps of 3 sizes"):
-        sams.load(sam2).stored(np.zeros((16, 16, 32), np.float16), SIZE)
+        sam.load(sam2).stored(np.zeros((16, 16, 32), np.float16), SIZE)
 
 
 def saved(folder, kind):
@@ -420,7 +420,7 @@ def test_weights_of_another_kind_are_refused_with_what_they_are(tiny, tmp_path, 
     own, folder = tiny
     weights = folder.weights if kind == "folder" else saved(tmp_path, kind)
     with pytest.raises(ValueError, match=told) as error:
-        sams.load(dataclasses.replace(own, weights=weights))
+        sam.load(dataclasses.replace(own, weights=weights))
     assert len(str(error.value)) < 700 and "misfits, such as: " in str(error.value)
 
 
@@ -429,7 +429,7 @@ def test_a_folder_that_is_not_the_named_sam_is_refused(tiny, tmp_path):
 
     def refused(message, **changes):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            sams.load(dataclasses.replace(settings, **changes))
+            sam.load(dataclasses.replace(settings, **changes))
 
     refused("is a SamModel and not 'sam_vit_b'; set sam to 'sam_debug'", sam="sam_vit_b")
     refused("is a file; .* backend 'segment_anything'", weights=file.weights)
@@ -452,28 +452,28 @@ def test_weights_that_do_not_fill_the_model_of_the_config_are_refused(tiny, tmp_
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     settings = dataclasses.replace(settings, weights=str(tmp_path))
     with pytest.raises(ValueError, match=rf"2 misfits, {name} is missing; {name}s is not of"):
-        sams.load(settings)
+        sam.load(settings)
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(FileNotFoundError, match="how its images are normalised"):
-        sams.load(settings)
+        sam.load(settings)
 
 
 def test_identity_has_names_and_hashes_and_no_path(tiny):
     for settings in tiny:
-        found = sams.identify(settings)
+        found = sam.identify(settings)
         text = json.dumps(found)
         assert str(Path(settings.weights).parent) not in text
         assert (found["backend"], found["sam"]) == (settings.backend, "sam_debug")
         assert set(found["versions"]) == {"torch", settings.backend}
     file, folder = tiny
-    assert sams.identify(file)["sha256"] == sha256(Path(file.weights))
-    hashes = sams.identify(folder)["sha256"]
+    assert sam.identify(file)["sha256"] == sha256(Path(file.weights))
+    hashes = sam.identify(folder)["sha256"]
     assert set(hashes) == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
 
 @needs_medical
 def test_identity_of_a_package_names_it():
-    found = sams.identify(MEDICAL)
+    found = sam.identify(MEDICAL)
     assert found["weights"] == MEDICAL.weights and len(found["sha256"]) == 64
 
 

@@ -8,13 +8,13 @@ pytest.importorskip("torch")
 
 import torch
 
-from clouds_jax.encoders import get_encoder
-from clouds_jax.nn import text
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn import clip_text
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.size import HeadSize
+from porting.conversion.targets import choose
 from porting.reference import encoders, mask2former, resnets
-from porting.rules import plan
 from porting.tables import get_table
-from porting.targets import choose
+from porting.tables.rules import plan
 
 pytestmark = pytest.mark.parity
 LARGE = "convnext_large_d_320"
@@ -59,10 +59,10 @@ def head():
 def test_open_clips_large_model_fits_and_is_told_by_its_shapes(clip):
     assert len(clip) == 543  # spec 8.1
     target, found = planned("open_clip_convnext", clip)
-    assert target.encoder == LARGE and target.text == text.SIZES[LARGE]
+    assert target.encoder == LARGE and target.text == clip_text.SIZES[LARGE]
     assert len(found.used) == 543 and not found.dropped
     target, found = planned("open_clip_text", clip)
-    assert target.encoder is None and target.text == text.SIZES[LARGE]
+    assert target.encoder is None and target.text == clip_text.SIZES[LARGE]
     assert len(found.used) == 543 - 345 and len(found.dropped) == 345
 
 
@@ -70,7 +70,7 @@ def test_open_clips_large_model_fits_and_is_told_by_its_shapes(clip):
 def test_a_text_tower_of_openais_is_told_by_the_encoder_beside_it(encoder):
     source = meta(lambda: resnets.open_clip_resnet(encoder, text=True).module)
     for family in ("open_clip_resnet", "open_clip_text"):
-        assert planned(family, source)[0].text == text.SIZES[encoder]
+        assert planned(family, source)[0].text == clip_text.SIZES[encoder]
     source["input_resolution"] = jax.ShapeDtypeStruct((), np.int32)  # as in OpenAI's archives
     assert "input_resolution" in planned("open_clip_text", source)[1].dropped
 
@@ -100,7 +100,7 @@ def test_a_clouds_checkpoint_of_full_size_fits(clip, head):
     target, found = planned("clouds", source)
     assert target.encoder == LARGE and target.head == HeadSize() and target.classes == 19
     assert len(found.used) == 543 + 292
-    assert target.text == text.SIZES[LARGE]
+    assert target.text == clip_text.SIZES[LARGE]
 
 
 def test_a_clouds_checkpoint_without_its_clip_gives_a_head(head):

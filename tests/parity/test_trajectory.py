@@ -20,14 +20,15 @@ _torchvision.prepare()  # transformers imports it
 
 from transformers.models.mask2former import modeling_mask2former as hf  # noqa: E402
 
-from clouds_jax import optim  # noqa: E402
 from clouds_jax.losses import points, segmentation  # noqa: E402
-from clouds_jax.nn.mask2former import Mask2FormerHead  # noqa: E402
-from clouds_jax.nn.sizes import HeadSize  # noqa: E402
+from clouds_jax.nn.mask2former.head import Mask2FormerHead  # noqa: E402
+from clouds_jax.nn.mask2former.size import HeadSize  # noqa: E402
 from clouds_jax.ops import masks  # noqa: E402
+from clouds_jax.training import optim  # noqa: E402
 from clouds_jax.typing import Targets  # noqa: E402
-from porting import rules, tables  # noqa: E402
+from porting import tables  # noqa: E402
 from porting.reference import criterion  # noqa: E402
+from porting.tables import rules  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

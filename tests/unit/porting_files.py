@@ -42,7 +42,7 @@ def clip_state(dtype=np.float32, seed=0):
 
 def save(path, state):
     """Writes a safetensors file; returns its path as text."""
-    from porting.writers import write_safetensors
+    from porting.files.write import write_safetensors
 
     write_safetensors(path, state, {"format": "pt"})
     return str(path)

@@ -5,8 +5,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from clouds_jax import optim, sharding, train_state, train_step
+from clouds_jax import sharding
 from clouds_jax.losses import segmentation
+from clouds_jax.training import optim
+from clouds_jax.training.state import make_state
+from clouds_jax.training.step import labelled, make_step
 from clouds_jax.typing import Batch
 
 CLASSES = 5
@@ -47,12 +50,12 @@ def make(devices=None, *, seed=0, rules=((".*", "replicate"),), weights=None, do
     """(step, state, shardings, mesh) of a run of the small model."""
     mesh = sharding.make_mesh(devices)
     tx = optimizer()
-    graphdef, state, shardings = train_state.make_state(
+    graphdef, state, shardings = make_state(
         Model, tx, seed=seed, mesh=mesh, rules=rules, weights=weights
     )
     schedule = optim.make_schedule(lr=1e-2, steps=20, schedule="poly")
-    step = train_step.make_step(
-        graphdef, segmentation.pixel_loss, tx, prepare=train_step.labelled(CLASSES), mesh=mesh,
+    step = make_step(
+        graphdef, segmentation.pixel_loss, tx, prepare=labelled(CLASSES), mesh=mesh,
         shardings=shardings, schedule=schedule, donate=donate,
     )  # fmt: skip
     return step, state, shardings, mesh

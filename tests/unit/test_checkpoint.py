@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import small_run
 
-from clouds_jax import checkpoint, sharding, train_state
+from clouds_jax import sharding
+from clouds_jax.config import diff
+from clouds_jax.training import checkpoint
+from clouds_jax.training.state import abstract_state, make_state
+from clouds_jax.weights import load_weights, save_weights
 
 TREE = {
     "encoder": {
@@ -19,8 +23,8 @@ CONFIG = {"seed": 0, "steps": 10, "optimizer": {"lr": 1e-5, "schedule": "constan
 
 
 def test_weights_come_back_as_they_were(tmp_path):
-    checkpoint.save_weights(tmp_path / "w", TREE, {"source": "here"})
-    tree, provenance = checkpoint.load_weights(tmp_path / "w")
+    save_weights(tmp_path / "w", TREE, {"source": "here"})
+    tree, provenance = load_weights(tmp_path / "w")
     assert provenance == {"source": "here"}
     encoder = tree["encoder"]
     np.testing.assert_array_equal(
@@ -32,43 +36,43 @@ def test_weights_come_back_as_they_were(tmp_path):
 
 
 def test_parts_of_weights_can_be_read_alone(tmp_path):
-    checkpoint.save_weights(tmp_path / "w", TREE | {"text": {"x": np.ones(2)}}, {"source": "here"})
-    tree, provenance = checkpoint.load_weights(tmp_path / "w", ("text", "head"))
+    save_weights(tmp_path / "w", TREE | {"text": {"x": np.ones(2)}}, {"source": "here"})
+    tree, provenance = load_weights(tmp_path / "w", ("text", "head"))
     assert list(tree) == ["text"] and provenance == {"source": "here"}
     np.testing.assert_array_equal(tree["text"]["x"], np.ones(2))
-    assert checkpoint.load_weights(tmp_path / "w", ("head",))[0] == {}
+    assert load_weights(tmp_path / "w", ("head",))[0] == {}
 
 
 def test_existing_weights_are_replaced_only_when_asked(tmp_path):
-    checkpoint.save_weights(tmp_path / "w", TREE, {"version": 1})
+    save_weights(tmp_path / "w", TREE, {"version": 1})
     with pytest.raises(FileExistsError, match="choose another folder or ask to overwrite"):
-        checkpoint.save_weights(tmp_path / "w", TREE, {"version": 2})
-    checkpoint.save_weights(tmp_path / "w", TREE, {"version": 2}, overwrite=True)
-    assert checkpoint.load_weights(tmp_path / "w")[1] == {"version": 2}
+        save_weights(tmp_path / "w", TREE, {"version": 2})
+    save_weights(tmp_path / "w", TREE, {"version": 2}, overwrite=True)
+    assert load_weights(tmp_path / "w")[1] == {"version": 2}
 
 
 def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="no weights folder"):
-        checkpoint.save_weights(tmp_path / "home", TREE, {}, overwrite=True)
+        save_weights(tmp_path / "home", TREE, {}, overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").exists()
 
 
 def test_weights_that_could_not_be_written_leave_nothing(tmp_path):
     with pytest.raises(TypeError):
-        checkpoint.save_weights(tmp_path / "w", TREE, {"not json": object()})
+        save_weights(tmp_path / "w", TREE, {"not json": object()})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_weights_name_the_command_that_makes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m porting convert"):
-        checkpoint.load_weights(tmp_path / "w")
+        load_weights(tmp_path / "w")
 
 
 def test_a_folder_without_provenance_is_no_weights_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no weights folder"):
-        checkpoint.load_weights(tmp_path)
+        load_weights(tmp_path)
 
 
 def checkpoints(folder, **options):
@@ -81,8 +85,8 @@ def small(devices=None, seed=0):
     mesh = sharding.make_mesh(devices)
     arguments = (small_run.Model, small_run.optimizer())
     options = dict(seed=seed, mesh=mesh, rules=((".*", "replicate"),))
-    _, shape, _ = train_state.abstract_state(*arguments, **options)
-    return shape, train_state.make_state(*arguments, **options)[1]
+    _, shape, _ = abstract_state(*arguments, **options)
+    return shape, make_state(*arguments, **options)[1]
 
 
 def same(a, b):
@@ -188,7 +192,7 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
     ],
 )
 def test_keys_that_change_nothing_learned_may_change(changes, refused):
-    assert checkpoint.changed_keys(CONFIG, CONFIG | changes) == refused
+    assert diff.changed_keys(CONFIG, CONFIG | changes) == refused
 
 
 JOINT = {
@@ -199,14 +203,14 @@ JOINT = {
 
 def test_a_run_from_before_the_joint_phase_goes_on():
     off = {"selftrain": {"enabled": False, "labels": "online"}}
-    assert checkpoint.changed_keys({"seed": 0}, {"seed": 0} | JOINT | off) == []
+    assert diff.changed_keys({"seed": 0}, {"seed": 0} | JOINT | off) == []
 
 
 def test_settings_of_the_joint_phase_count_once_it_is_on():
     changed = {"selftrain": {"enabled": True, "labels": "teacher"}}
-    found = checkpoint.changed_keys(JOINT, JOINT | changed)
+    found = diff.changed_keys(JOINT, JOINT | changed)
     assert found == ['selftrain.labels "online", now "teacher"']
-    refused = checkpoint.changed_keys({"seed": 0}, {"seed": 0} | JOINT)
+    refused = diff.changed_keys({"seed": 0}, {"seed": 0} | JOINT)
     assert "selftrain.enabled false, now true" in refused
 
 

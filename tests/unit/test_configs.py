@@ -6,7 +6,8 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from clouds_jax import checkpoint, parts, sharding
+from clouds_jax import sharding
+from clouds_jax.config import diff, experiment
 from clouds_jax.data import records
 from clouds_jax.data.datasets import DATASETS
 
@@ -54,10 +55,10 @@ def test_a_config_adds_and_drops_no_key(load, name, mode):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_can_be_built_and_passes_the_checks(load, name):
     config = load(f"warmup_{name}")
-    parts.check(config, sharding.make_mesh())
-    parts.optimizer(config)
-    parts.protocol(config)
-    json.dumps(parts.jsonable(config))
+    experiment.check(config, sharding.make_mesh())
+    experiment.optimizer(config)
+    experiment.protocol(config)
+    json.dumps(experiment.jsonable(config))
     refs = [*config.data.batch, *config.evals]
     for dataset, split in (records.parse_ref(ref) for ref in refs):
         assert not DATASETS[dataset].splits or split in DATASETS[dataset].splits
@@ -66,7 +67,7 @@ def test_a_config_can_be_built_and_passes_the_checks(load, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_debug_mode_is_small_and_needs_no_files(load, name):
     config = load(f"warmup_{name}", "debug")
-    parts.check(config, sharding.make_mesh())
+    experiment.check(config, sharding.make_mesh())
     assert config.steps == 4
     assert (config.encoder.name, config.encoder.weights) == ("convnext_debug", "")
     assert list(config.data.batch) == ["fake"] and list(config.evals) == ["fake/train"]
@@ -126,7 +127,7 @@ def test_values_that_could_only_fail_later_are_refused_at_once(load, key, value,
     else:
         config.update_from_flattened_dict({key: value})
     with pytest.raises((ValueError, KeyError), match=message):
-        parts.check(config, sharding.make_mesh())
+        experiment.check(config, sharding.make_mesh())
 
 
 @pytest.mark.parametrize("switch", ["head.classifier", "head.ensemble.enabled"])
@@ -134,28 +135,28 @@ def test_only_encoders_with_a_text_tower_can_compare_with_names(load, switch):
     config = load("warmup_gta", "debug")
     value = "text" if switch == "head.classifier" else True
     config.update_from_flattened_dict({switch: value})
-    parts.check(config, sharding.make_mesh())
+    experiment.check(config, sharding.make_mesh())
     config.encoder.name = "efficientnet_lite0"
     with pytest.raises(ValueError, match="'efficientnet_lite0' has no text tower.*convnext_large"):
-        parts.check(config, sharding.make_mesh())
+        experiment.check(config, sharding.make_mesh())
 
 
 def test_a_config_from_before_there_were_class_heads_describes_the_same_model(load):
     config = load("warmup_gta", "debug").to_dict()
     older = {key: value for key, value in config.items()}
     older["head"] = {k: v for k, v in config["head"].items() if k not in ("classifier", "ensemble")}
-    assert parts.head_size(older) == parts.head_size(config)
-    assert parts.ensemble_of(older) is None
-    assert not checkpoint.changed_keys(older, config)
+    assert experiment.head_size(older) == experiment.head_size(config)
+    assert experiment.ensemble_of(older) is None
+    assert not diff.changed_keys(older, config)
     changed = config | {"head": config["head"] | {"classifier": "text"}}
-    assert checkpoint.changed_keys(older, changed) == ['head.classifier "linear", now "text"']
+    assert diff.changed_keys(older, changed) == ['head.classifier "linear", now "text"']
 
 
 def test_a_run_without_encoder_weights_names_the_command_that_makes_them(load):
     config = load("warmup_gta")
     config.encoder.weights = ""
     with pytest.raises(ValueError, match="python -m porting convert"):
-        parts.initial_weights(config)
+        experiment.initial_weights(config)
     config.encoder.weights = "no/such/folder"
     with pytest.raises(FileNotFoundError, match="python -m porting convert"):
-        parts.initial_weights(config)
+        experiment.initial_weights(config)

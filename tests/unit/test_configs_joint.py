@@ -4,8 +4,9 @@ import importlib
 
 import pytest
 
-from clouds_jax import parts, sharding
-from clouds_jax.selftrain import refine
+from clouds_jax import sharding
+from clouds_jax.config import experiment
+from clouds_jax.selftrain import refine_rules
 
 MODES = {
     "joint_gta": ("", "paper", "fixed", "debug"),
@@ -25,20 +26,20 @@ def load(root, monkeypatch):
 def test_a_joint_config_passes_the_checks(load, name, mode):
     config = load(name, mode)
     assert config.selftrain.enabled
-    parts.check(config, sharding.make_mesh())
-    parts.selftraining(config)
-    parts.prepare(config)
+    experiment.check(config, sharding.make_mesh())
+    experiment.selftraining(config)
+    experiment.prepare(config)
 
 
 def test_all_joint_configs_are_listed_here(root):
     assert {p.stem for p in (root / "configs").glob("joint_*.py")} == {*MODES}
 
 
-@pytest.mark.parametrize("preset", refine.PRESETS)
+@pytest.mark.parametrize("preset", refine_rules.PRESETS)
 def test_a_preset_of_the_configs_is_that_of_the_code(load, preset):
     config = load("joint_gta", preset)
-    rules = parts.selftraining(config).rules
-    assert rules == refine.PRESETS[preset]
+    rules = experiment.selftraining(config).rules
+    assert rules == refine_rules.PRESETS[preset]
     assert rules.min_area == 5000 and rules.num_points == 5
     every = {"release": 100, "paper": 1, "fixed": 1}
     assert config.selftrain.teacher.every == every[preset]
@@ -57,11 +58,11 @@ def test_a_wrong_setting_is_one_clear_error(load, key, value, message):
     config.selftrain.labels = "stored"
     config.selftrain.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message):
-        parts.check(config, sharding.make_mesh())
+        experiment.check(config, sharding.make_mesh())
 
 
 def test_generated_images_must_fit_the_devices(load):
     config = load("joint_gta", "")
     config.data.generated.batch = {"generated/train": 3}
     with pytest.raises(ValueError, match="sums to 3 images; 2 devices need a positive multiple"):
-        parts.check(config, sharding.make_mesh())
+        experiment.check(config, sharding.make_mesh())

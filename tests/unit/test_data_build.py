@@ -8,10 +8,15 @@ import raw_layouts
 from PIL import Image
 from raw_layouts import LAYOUTS
 
-from clouds_jax.data import build, convert, records
+from clouds_jax.data import records
+from clouds_jax.data.build import __main__ as program
+from clouds_jax.data.build import run as build
+from clouds_jax.data.build import shards as convert
+from clouds_jax.data.build import workspace
+from clouds_jax.data.build.workspace import BuildError
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.records import open_ref
-from clouds_jax.data.staging import BuildError
+from clouds_jax.images import BadImage, read_image
 
 
 def build_camvid(raw, output, **options):
@@ -117,12 +122,12 @@ def spoil(raw):
     return [
         r"camvid/0000: .*0000.png has no image",
         r"camvid/0001: .*0001.png has no label",
-        r"camvid/0002: .*images/0002.png cannot be decoded: ",
+        r"camvid/0002: .*images/0002.png is no image that can be read",
         r"camvid/0003: .*labels/0003.png cannot be decoded: ",
         r"camvid/0004: label has ids 12, 200, outside 0\.\.11",
         r"camvid/0005: the label is 14x10 \(h x w\), the image 10x14",
         r"camvid/0006: .*0006.png is a colour image",
-        r"camvid/0007: .*images/0007.png cannot be decoded: ",
+        r"camvid/0007: .*images/0007.png is no image that can be read",
     ]
 
 
@@ -202,12 +207,12 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_part(raw, output):
     # A limit on file size fails the same write that a full disk fails.
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, -1));"
-        "from clouds_jax.data import build; build.main(sys.argv[1:])"
+        "from clouds_jax.data.build import __main__ as program; program.main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "camvid", "--raw", raw, "--output", output]
     run = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.startswith("error: ") and "cannot be written" in run.stderr
+    assert run.stderr.startswith("build: ") and "cannot be written" in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(output.rglob("*.array_record*"))
 
@@ -260,8 +265,8 @@ def test_a_label_must_fit_the_image_as_turned_by_exif(raw, output):
 
 def test_float_images_are_refused(tmp_path):
     Image.fromarray(np.ones((3, 4), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(convert.BadSource, match="float pixels"):
-        convert.read_image(tmp_path / "a.tif")
+    with pytest.raises(BadImage, match="float pixels"):
+        read_image(tmp_path / "a.tif")
 
 
 # --- interruption --------------------------------------------------------------------------------
@@ -298,7 +303,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
 
 def test_a_build_interrupted_while_taking_its_place_goes_on(raw, output, tmp_path, monkeypatch):
     build_camvid(raw, tmp_path / "straight", shards=3)
-    replace, moved = build.staging.os.replace, []
+    replace, moved = workspace.os.replace, []
 
     def stop_at_the_second(source, target):
         if str(target).endswith(".array_record") and ".building" not in str(target):
@@ -307,7 +312,7 @@ def test_a_build_interrupted_while_taking_its_place_goes_on(raw, output, tmp_pat
             moved.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(build.staging.os, "replace", stop_at_the_second)
+    monkeypatch.setattr(workspace.os, "replace", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         build_camvid(raw, output, shards=3)
     monkeypatch.undo()
@@ -346,7 +351,7 @@ def test_a_finished_build_is_not_repeated(raw, output, monkeypatch):
 
 
 def test_the_program_prints_shares_and_what_is_missing(raw, output, capsys):
-    build.main(["camvid", "--raw", str(raw), "--output", str(output), "--workers", "1"])
+    program.main(["camvid", "--raw", str(raw), "--output", str(output), "--workers", "1"])
     printed = capsys.readouterr().out
     assert "camvid/train: 9 examples in 1 shards" in printed
     assert "bicyclist" in printed and "(ignored)" in printed
@@ -365,7 +370,7 @@ def test_the_program_prints_shares_and_what_is_missing(raw, output, capsys):
 )
 def test_the_program_says_what_is_wrong_in_one_line(output, capsys, arguments, message):
     with pytest.raises(SystemExit) as error:
-        build.main([*arguments, "--output", str(output)])
+        program.main([*arguments, "--output", str(output)])
     assert error.value.code != 0
     assert message in capsys.readouterr().err
     assert not files(output)

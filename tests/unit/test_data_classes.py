@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from clouds_jax.constants import IGNORE
 from clouds_jax.data import classes
-from clouds_jax.data.classes import IGNORE, SPACES, SYNTHIA16, reduction
+from clouds_jax.data.classes import SPACES, SYNTHIA16, reduction
 
 
 def test_names_and_colours_are_those_of_cityscapes():

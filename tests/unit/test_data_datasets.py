@@ -6,7 +6,7 @@ import pytest
 import raw_layouts
 from raw_layouts import LAYOUTS
 
-from clouds_jax.data import convert
+from clouds_jax.data.build import shards
 from clouds_jax.data.classes import SPACES
 from clouds_jax.data.datasets import DATASETS, fake, get_dataset, gta5
 
@@ -18,7 +18,7 @@ def test_a_download_is_found_paired_and_mapped_to_train_ids(tmp_path, layout):
     (source,) = spec.examples(tmp_path, layout.split)
     assert source.key == layout.key
     assert source.image == tmp_path / layout.image
-    example = convert.load(source, spec, {})
+    example = shards.load(source, spec, {})
     np.testing.assert_array_equal(example.label, expected)
     assert example.image.shape == (*raw_layouts.SIZE, 3)
 

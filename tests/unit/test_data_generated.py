@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from clouds_jax import embed
-from clouds_jax.data import build, embeddings, records, stage
+from clouds_jax.data import embeddings, records
+from clouds_jax.data.build import run
 from clouds_jax.data.generated import View, fit, generated_batches
+from clouds_jax.stages import embed, shard_set
 
 SIZE = (64, 96)
 REF, SAM = "fake/train", "sam_debug"
@@ -16,13 +17,13 @@ REF, SAM = "fake/train", "sam_debug"
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    build.build("fake", raw=None, output=root, split="train", shards=2)
+    run.build("fake", raw=None, output=root, split="train", shards=2)
     return root
 
 
 @pytest.fixture(scope="module")
 def embedded(shards):
-    done = stage.fill(embed.Embed(shards, REF, SAM, SIZE), progress=False)
+    done = shard_set.fill(embed.Embed(shards, REF, SAM, SIZE), progress=False)
     assert done == len(records.open_ref(REF, shards))
     return shards
 
@@ -83,7 +84,7 @@ def test_what_is_embedded_is_not_embedded_again(embedded):
     paths = embeddings.shard_paths(embedded, REF, SAM, SIZE, 2)
     before = [path.read_bytes() for path in paths]
     paths[1].unlink()
-    done = stage.fill(embed.Embed(embedded, REF, SAM, SIZE), progress=False)
+    done = shard_set.fill(embed.Embed(embedded, REF, SAM, SIZE), progress=False)
     assert 0 < done < len(records.open_ref(REF, embedded))
     assert [path.read_bytes() for path in paths] == before
 
@@ -95,7 +96,7 @@ def test_missing_embeddings_are_named_with_the_command_that_makes_them(embedded)
 
 def test_embeddings_of_other_images_are_refused(embedded, tmp_path):
     root = tmp_path / "shards"
-    build.build("fake", raw=None, output=root, split="train", shards=2)
+    run.build("fake", raw=None, output=root, split="train", shards=2)
     for path in embeddings.shard_paths(embedded, REF, SAM, SIZE, 2):
         (root / "fake" / path.name).write_bytes(path.read_bytes())
     stem = root / "fake"
@@ -115,7 +116,7 @@ def label(shards, name, *, kind="refined", targets=None, change=lambda i, exampl
         values[: values.shape[0] // 2, : values.shape[1] // 2] = 7
         made = records.Example(example.key, targets=targets, **{kind: values})
         examples.append(change(i, made))
-    folder = stage.Folder(
+    folder = shard_set.Folder(
         shards, name, stage="label", parameters={}, inputs={}, examples=len(examples), shards=2
     )
     for shard in range(2):

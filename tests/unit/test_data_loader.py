@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import raw_layouts
 
-from clouds_jax.data import build, loader
+from clouds_jax.data import loader
+from clouds_jax.data.build import run
 from clouds_jax.data.classes import SPACES, reduction
+from clouds_jax.data.loader import __main__ as program
 from clouds_jax.data.loader import train_batches
 
 CROP = (24, 40)
@@ -16,10 +18,10 @@ def shards(tmp_path_factory):
     """Fake pictures in two splits, CamVid pictures, and pictures without labels."""
     root, raw = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("raw")
     for split, count in (("train", 10), ("val", 7)):
-        build.build("fake", raw=None, output=root, split=split, drawing={"count": count}, shards=2)
+        run.build("fake", raw=None, output=root, split=split, drawing={"count": count}, shards=2)
     raw_layouts.write_camvid(raw, 5)
-    build.build("camvid", raw=raw, output=root, split="train")
-    build.build("folder", raw=raw / "camvid/train/images", output=root, split="mine")
+    run.build("camvid", raw=raw, output=root, split="train")
+    run.build("folder", raw=raw / "camvid/train/images", output=root, split="mine")
     return root
 
 
@@ -154,7 +156,7 @@ def test_a_dataset_that_was_not_built_is_named(shards):
 def test_the_program_prints_keys_shapes_shares_and_draws_a_panel(shards, tmp_path, capsys):
     panel = tmp_path / "panel.png"
     options = ["--shards", str(shards), "--ref", "camvid/train", "--crop", "24", "40"]
-    loader.main([*options, "--output", str(panel)])
+    program.main([*options, "--output", str(panel)])
     printed = capsys.readouterr().out
     assert "(4, 24, 40, 3)" in printed and "uint8" in printed
     assert all(name in printed for name in SPACES["camvid11"].names)
@@ -164,11 +166,11 @@ def test_the_program_prints_keys_shapes_shares_and_draws_a_panel(shards, tmp_pat
 
 def test_the_program_takes_a_config(shards, tmp_path, capsys, root):
     config = f"{root}/configs/warmup_gta.py:debug"
-    loader.main(["--config", config, "--shards", str(shards), "--output", str(tmp_path / "p.png")])
+    program.main(["--config", config, "--shards", str(shards), "--output", str(tmp_path / "p.png")])
     assert "image" in capsys.readouterr().out
 
 
 def test_the_program_names_what_is_missing(shards, capsys):
     with pytest.raises(SystemExit):
-        loader.main(["--shards", str(shards), "--ref", "gta5/train"])
+        program.main(["--shards", str(shards), "--ref", "gta5/train"])
     assert "error: gta5/train: no " in capsys.readouterr().err

@@ -4,7 +4,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from clouds_jax.data import build, records
+from clouds_jax.data import records
+from clouds_jax.data.build import run
 from clouds_jax.data.records import Example, RecordError
 
 LOSSLESS = ("zstd", "zstd_delta")
@@ -152,7 +153,7 @@ def test_refs_name_a_dataset_and_perhaps_a_split():
 class TestRefs:
     @pytest.fixture
     def root(self, tmp_path):
-        build.build("fake", raw=None, output=tmp_path, split="val", shards=2, drawing={"count": 4})
+        run.build("fake", raw=None, output=tmp_path, split="val", shards=2, drawing={"count": 4})
         return tmp_path
 
     def test_a_ref_opens_the_shards_of_its_summary(self, root):

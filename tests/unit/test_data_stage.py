@@ -7,8 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from clouds_jax.data import records, spread, stage
-from clouds_jax.data.stage import Folder, Part, StageError
+from clouds_jax.data import records
+from clouds_jax.stages import runner, shard_set
+from clouds_jax.stages.memory import host_memory
+from clouds_jax.stages.shard_set import Folder, Part, StageError
 
 
 def folder(root, ref="made/train", examples=10, shards=4, **changes):
@@ -39,7 +41,7 @@ class Numbers:
         return make
 
     def memory(self):
-        return {"host": stage.host_memory()}
+        return {"host": host_memory()}
 
 
 ONE = np.ones((1, 1), np.uint8)
@@ -55,7 +57,7 @@ def contents(root):
 
 def test_all_records_come_in_their_order_and_the_summary_adds_up(tmp_path):
     made = Numbers(folder(tmp_path))
-    assert stage.fill(made, progress=False) == 10
+    assert shard_set.fill(made, progress=False) == 10
     assert [e.key for e in records.open_ref("made/train", tmp_path)] == [
         f"n/{i}" for i in range(10)
     ]
@@ -63,32 +65,32 @@ def test_all_records_come_in_their_order_and_the_summary_adds_up(tmp_path):
     assert summary["stats"] == {"sum": 45} and summary["examples"] == 10
     lines = (tmp_path / "made" / "train.log.jsonl").read_text().splitlines()
     assert [json.loads(line)["shard"] for line in lines] == [0, 1, 2, 3]
-    assert stage.fill(made, progress=False) == 0 and made.loaded == 1
+    assert shard_set.fill(made, progress=False) == 0 and made.loaded == 1
 
 
 @pytest.mark.parametrize("until", [0, 1, 4, 7, 9])
 def test_an_interrupted_stage_ends_with_the_same_bytes(tmp_path, until):
-    stage.fill(Numbers(folder(tmp_path / "straight")), progress=False)
+    shard_set.fill(Numbers(folder(tmp_path / "straight")), progress=False)
     with pytest.raises(KeyboardInterrupt):
-        stage.fill(Numbers(folder(tmp_path / "torn"), until), progress=False)
+        shard_set.fill(Numbers(folder(tmp_path / "torn"), until), progress=False)
     with pytest.raises(FileNotFoundError, match="no .*summary"):  # not to be read by mistake
         records.open_ref("made/train", tmp_path / "torn")
-    stage.fill(Numbers(folder(tmp_path / "torn")), progress=False)
+    shard_set.fill(Numbers(folder(tmp_path / "torn")), progress=False)
     assert contents(tmp_path / "torn") == contents(tmp_path / "straight")
 
 
 def test_a_shard_that_was_left_half_written_is_made_anew(tmp_path):
     made = Numbers(folder(tmp_path))
     (tmp_path / "made" / f".{made.folder.path(1).name}.77.tmp").write_bytes(b"half")
-    stage.fill(made, progress=False)
+    shard_set.fill(made, progress=False)
     assert not list((tmp_path / "made").glob(".*.tmp"))
 
 
 def test_parts_in_any_order_give_the_same_bytes(tmp_path):
-    stage.fill(Numbers(folder(tmp_path / "whole")), progress=False)
+    shard_set.fill(Numbers(folder(tmp_path / "whole")), progress=False)
     for text in ("3/3", "1/3", "2/3"):
         made = Numbers(folder(tmp_path / "parts"))
-        stage.fill(made, stage.parse_part(text), progress=False)
+        shard_set.fill(made, shard_set.parse_part(text), progress=False)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
@@ -101,15 +103,15 @@ def test_parts_of_parts_cover_each_shard_once():
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
 def test_a_part_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="must be I/N with 1 <= I <= N"):
-        stage.parse_part(text)
+        shard_set.parse_part(text)
 
 
 @pytest.mark.parametrize(
     "changes, named",
     [
         (dict(parameters={"a": 1, "b": {"c": 3}}), "parameters.b.c 2, now 3"),
-        (dict(parameters={"a": 1}), "parameters.b.c 2, now None"),
-        (dict(inputs={"in": "y"}), "inputs.in 'x', now 'y'"),
+        (dict(parameters={"a": 1}), "parameters.b.c 2, now absent"),
+        (dict(inputs={"in": "y"}), 'inputs.in "x", now "y"'),
         (dict(examples=11), "examples 10, now 11"),
         (dict(shards=5), "shards 4, now 5"),
     ],
@@ -125,7 +127,7 @@ def test_a_process_that_was_overtaken_by_other_parameters_writes_nothing(tmp_pat
     (tmp_path / "made" / "train.manifest.json").unlink()
     folder(tmp_path, parameters={"a": 2})
     with pytest.raises(StageError, match="parameters.a 2, now 1"):
-        stage.fill(made, progress=False)
+        shard_set.fill(made, progress=False)
     assert not list((tmp_path / "made").glob("*.array_record"))
 
 
@@ -138,13 +140,13 @@ def test_shards_of_somebody_else_are_not_taken_over(tmp_path):
 
 def test_a_shard_that_was_cut_short_later_is_named(tmp_path):
     made = Numbers(folder(tmp_path))
-    stage.fill(made, progress=False)
+    shard_set.fill(made, progress=False)
     path = made.folder.path(2)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StageError, match="00002-of-00004.* is damaged. Remove it, then run again"):
-        stage.fill(made, progress=False)
+        shard_set.fill(made, progress=False)
     path.unlink()
-    assert stage.fill(made, progress=False) == 2
+    assert shard_set.fill(made, progress=False) == 2
 
 
 def test_nothing_to_do_is_an_error(tmp_path):
@@ -154,7 +156,7 @@ def test_nothing_to_do_is_an_error(tmp_path):
 
 def test_a_stage_travels_to_another_process(tmp_path):
     made = pickle.loads(pickle.dumps(Numbers(folder(tmp_path))))
-    assert stage.fill(made, progress=False) == 10
+    assert shard_set.fill(made, progress=False) == 10
 
 
 def test_flags_of_running_are_taken_out_of_a_command():
@@ -170,4 +172,4 @@ def test_flags_of_running_are_taken_out_of_a_command():
         "4",
         "5",
     ]
-    assert spread.without_running(words) == ["--ref", "a", "--shards=x", "--size", "4", "5"]
+    assert runner.without_running(words) == ["--ref", "a", "--shards=x", "--size", "4", "5"]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import train_state
-from clouds_jax.encoders import get_encoder
 from clouds_jax.nn import clouds
-from clouds_jax.nn.ensemble import Ensemble, EnsembleSize
-from clouds_jax.nn.mask2former import class_scores
-from clouds_jax.ops import ensemble
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
+from clouds_jax.nn.mask2former.head import class_scores
+from clouds_jax.ops import text_logits
+from clouds_jax.training.state import in_head
 from clouds_jax.typing import Prediction
 
 ROWS = clouds.TextRows((0, 0, 1, 2), 5)
@@ -31,7 +31,7 @@ def softmax(x):
 
 def run(trained, clip, share):
     shape = np.broadcast_to(share, clip.shape)
-    return np.asarray(ensemble.geometric_ensemble(*map(jnp.float32, (trained, clip, shape))))
+    return np.asarray(text_logits.geometric_ensemble(*map(jnp.float32, (trained, clip, shape))))
 
 
 def test_it_is_the_weighted_geometric_mean_of_the_votes():
@@ -131,7 +131,7 @@ def test_the_model_scores_with_it_and_nothing_of_it_is_trained(encoder, dtype):
         spec = get_encoder(encoder)
         return clouds.Clouds(spec, Head(), ensemble=made, encoder_dtype=dtype, rngs=rngs)
 
-    graphdef, params, frozen = nnx.split(jax.jit(build)(), train_state.in_head, ...)
+    graphdef, params, frozen = nnx.split(jax.jit(build)(), in_head, ...)
     assert {path[0] for path, _ in nnx.to_flat_state(params)} == {"head"}
     assert {path[0] for path, _ in nnx.to_flat_state(frozen)} == {"encoder", "ensemble"}
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import evaluation, metrics, protocols, scores
-from clouds_jax.data.classes import IGNORE, SPACES, reduction
+from clouds_jax.constants import IGNORE
+from clouds_jax.data.classes import SPACES, reduction
 from clouds_jax.data.datasets import fake
 from clouds_jax.data.records import Example
+from clouds_jax.evaluation import metrics, protocols
+from clouds_jax.evaluation.run import evaluate, evenly_spaced
 
 NATIVE = protocols.get_protocol("native")
 SPACE = SPACES["cityscapes19"]
@@ -37,7 +39,7 @@ def run(examples, *, model=None, **options):
         protocol=NATIVE,
     )  # fmt: skip
     examples = [Example(key, image, label) for key, image, label in examples]
-    return evaluation.evaluate(graphdef, (state,), examples, **(arguments | options))
+    return evaluate(graphdef, (state,), examples, **(arguments | options))
 
 
 def by_hand(examples):
@@ -91,7 +93,7 @@ def test_panels_are_evenly_spaced_and_show_what_was_scored():
     "count, n, want", [(0, 6, []), (1, 6, [0]), (4, 6, [0, 1, 2, 3]), (233, 3, [38, 116, 194])]
 )
 def test_evenly_spaced_indices(count, n, want):
-    assert evaluation.evenly_spaced(count, n) == want
+    assert evenly_spaced(count, n) == want
 
 
 def test_a_model_of_other_classes_is_scored_in_the_space_both_reduce_to():
@@ -119,7 +121,7 @@ def test_nineteen_classes_give_four_rows():
 def test_sixteen_classes_are_averaged_over_the_matrix_of_nineteen():
     matrix = np.diag(np.full(19, 10))
     matrix[0, 9] = 10  # half of the road is taken for terrain, which is none of the sixteen
-    nineteen, sixteen, *_ = scores.score(matrix, "cityscapes19", "cityscapes19")
+    nineteen, sixteen, *_ = metrics.score(matrix, "cityscapes19", "cityscapes19")
     assert sixteen.miou == pytest.approx((0.5 + 15) / 16)
     assert nineteen.miou == pytest.approx((0.5 + 0.5 + 17) / 19)
 
@@ -167,7 +169,7 @@ def test_no_examples_is_an_error():
 
 def test_label_spaces_without_common_classes_are_named():
     with pytest.raises(ValueError, match="'camvid11'.*'categories7' have no classes in common"):
-        scores.common_spaces("camvid11", "categories7")
+        metrics.common_spaces("camvid11", "categories7")
 
 
 def test_an_image_without_a_label_is_named():

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from clouds_jax import images
+from clouds_jax.files import write_text, written_whole
 
 
 def picture(h=7, w=11):
@@ -57,15 +58,15 @@ def test_a_label_with_a_palette_is_read_as_ids(tmp_path):
 
 
 def test_a_failed_write_leaves_neither_the_file_nor_a_part_of_it(tmp_path):
-    with pytest.raises(RuntimeError), images.written_whole(tmp_path / "a.txt") as temporary:
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_the_older_file(tmp_path):
-    images.write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(RuntimeError), images.written_whole(tmp_path / "a.txt") as temporary:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert (tmp_path / "a.txt").read_text() == "old"

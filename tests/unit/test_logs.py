@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_run
 
-from clouds_jax import logs
+from clouds_jax.training import logs
 
 
 def writer(folder, step=0, **options):

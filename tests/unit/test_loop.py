@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clouds_jax import debug, logs, loop
+from clouds_jax import runtime
+from clouds_jax.training import logs, loop
 
 PLAN = loop.Plan(
     steps=10, images=8, log_every=3, checkpoint_every=4, evals={"a/val": 5, "b/val": 7}
@@ -75,7 +76,7 @@ def test_a_signal_asks_for_the_end_and_the_old_handler_comes_back():
 
 
 def test_a_profile_window_records_its_steps_only(tmp_path):
-    window = debug.ProfileWindow(tmp_path, first=2, steps=1)
+    window = runtime.ProfileWindow(tmp_path, first=2, steps=1)
     for step in (1, 2, 3):
         window.before(step)
         assert (tmp_path / "profile").exists() == (step > 2)
@@ -84,7 +85,7 @@ def test_a_profile_window_records_its_steps_only(tmp_path):
 
 
 def test_no_window_records_nothing(tmp_path):
-    window = debug.ProfileWindow(tmp_path, first=1, steps=0)
+    window = runtime.ProfileWindow(tmp_path, first=1, steps=0)
     window.before(1)
     window.after(1, jnp.zeros(()))
     assert not (tmp_path / "profile").exists()

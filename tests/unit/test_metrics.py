@@ -9,7 +9,8 @@ import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
 from cityscapesscripts.helpers.labels import category2labels, trainId2label
 
-from clouds_jax import metrics
+from clouds_jax.constants import IGNORE
+from clouds_jax.evaluation import metrics
 
 EXACT = dict(rtol=0, atol=1e-6)
 CLASSES = 19
@@ -23,7 +24,7 @@ def images(seed, *, absent=(), never_predicted=(), shape=(2, 37, 53), ignored=0.
     right = rng.random(shape) < 0.5
     right &= ~np.isin(label, never_predicted)
     predicted = np.where(right, label, other)
-    label[rng.random(shape) < ignored] = metrics.IGNORE
+    label[rng.random(shape) < ignored] = IGNORE
     return jnp.asarray(predicted, jnp.int32), jnp.asarray(label, jnp.uint8)
 
 
@@ -44,14 +45,14 @@ def test_confusion_equals_a_slow_loop_image_by_image():
     predicted, label = images(0, shape=(3, 5, 7))
     want = np.zeros((3, CLASSES, CLASSES), np.int32)
     for b, y, x in np.ndindex(label.shape):
-        if label[b, y, x] != metrics.IGNORE:
+        if label[b, y, x] != IGNORE:
             want[b, label[b, y, x], predicted[b, y, x]] += 1
     got = jax.jit(lambda p, t: metrics.confusion(p, t, classes=CLASSES))(predicted, label)
     np.testing.assert_array_equal(got, want)
 
 
 def test_an_image_of_ignored_pixels_counts_nothing():
-    label = jnp.full((1, 4, 6), metrics.IGNORE, jnp.uint8)
+    label = jnp.full((1, 4, 6), IGNORE, jnp.uint8)
     matrix = total(jnp.zeros((1, 4, 6), jnp.int32), label)
     assert matrix.sum() == 0
     assert np.isnan(metrics.iou(matrix)).all()
@@ -84,7 +85,7 @@ def test_iou_equals_the_official_cityscapes_tool(absent, never_predicted):
     np.testing.assert_allclose(metrics.mean_iou(matrix), np.mean(present), **EXACT)
 
     names = ["flat", "construction", "object", "nature", "sky", "human", "vehicle"]
-    lookup = np.full(256, metrics.IGNORE, np.uint8)
+    lookup = np.full(256, IGNORE, np.uint8)
     for category, name in enumerate(names):
         for entry in category2labels[name]:
             if not entry.ignoreInEval:
@@ -112,7 +113,7 @@ def test_the_mean_over_some_classes_takes_their_iou_from_the_whole_matrix():
 
 def test_merged_matrix_equals_the_matrix_of_merged_images():
     predicted, label = images(3)
-    lookup = np.full(256, metrics.IGNORE, np.uint8)
+    lookup = np.full(256, IGNORE, np.uint8)
     lookup[:CLASSES] = np.arange(CLASSES) // 4
     merged = metrics.merge(total(predicted, label), classes=5, rows=lookup, columns=lookup)
     fine = metrics.confusion(
@@ -123,8 +124,8 @@ def test_merged_matrix_equals_the_matrix_of_merged_images():
 
 def test_a_prediction_without_counterpart_is_a_miss_and_a_label_without_one_is_ignored():
     matrix = np.array([[5, 1, 2], [1, 4, 0], [7, 7, 7]])
-    rows = np.full(256, metrics.IGNORE, np.uint8)
-    rows[:3] = [0, 1, metrics.IGNORE]
+    rows = np.full(256, IGNORE, np.uint8)
+    rows[:3] = [0, 1, IGNORE]
     columns = rows.copy()
     merged = metrics.merge(matrix, classes=2, rows=rows, columns=columns)
     np.testing.assert_array_equal(merged, [[5, 1, 2], [1, 4, 0]])

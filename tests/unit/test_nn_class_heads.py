@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import train_state
-from clouds_jax.nn import class_heads, clouds, layers, mask2former
-from clouds_jax.nn.sizes import HeadSize
-from clouds_jax.ops import cosine
-from clouds_jax.optim import decays
+from clouds_jax.nn import clouds, layers
+from clouds_jax.nn.mask2former import class_heads
+from clouds_jax.nn.mask2former import head as mask2former
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.ops import text_logits
+from clouds_jax.training.optim import decays
+from clouds_jax.training.state import in_head
 
 LARGE = (192, 384, 768, 1536)
 NUMBERS = dict(
@@ -78,10 +80,10 @@ def test_the_initial_values_are_torchs():
 def test_cosines_are_scaled_and_the_best_name_counts():
     rows = jnp.asarray([(1, 0), (0, 1), (0.6, 0.8)], jnp.float32)
     x = jnp.asarray([(3, 4), (0, 0)], jnp.float32)
-    logits = cosine.cosine_logits(x, rows, jnp.log(10.0))
+    logits = text_logits.cosine_logits(x, rows, jnp.log(10.0))
     np.testing.assert_allclose(logits, [(6, 8, 10), (0, 0, 0)], atol=ATOL)
-    np.testing.assert_allclose(cosine.max_over_names(logits, (0, 0, 1))[0], [8, 10], atol=ATOL)
-    bounded = cosine.cosine_logits(x, rows, jnp.float32(5.0))  # exp(5) = 148
+    np.testing.assert_allclose(text_logits.max_over_names(logits, (0, 0, 1))[0], [8, 10], atol=ATOL)
+    bounded = text_logits.cosine_logits(x, rows, jnp.float32(5.0))  # exp(5) = 148
     np.testing.assert_allclose(bounded[0], [60, 80, 100], rtol=1e-5)
 
 
@@ -136,7 +138,7 @@ def test_the_class_matrix_is_frozen():
     model = nnx.eval_shape(
         lambda: clouds.build_model("convnext_debug", size, 4, rows=rows, rngs=nnx.Rngs(0))
     )
-    _, params, frozen = nnx.split(model, train_state.in_head, ...)
+    _, params, frozen = nnx.split(model, in_head, ...)
     matrix = ("head", "transformer_decoder", "class_embed", "matrix")
     assert matrix not in dict(nnx.to_flat_state(params))
     assert dict(nnx.to_flat_state(frozen))[matrix].shape == (5, 12)

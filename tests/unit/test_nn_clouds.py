@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import train_state
-from clouds_jax.encoders import get_encoder
 from clouds_jax.nn import clouds
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.training.state import in_head
 
 HEADS = {
     "mask2former": clouds.HeadSize(
@@ -55,7 +55,7 @@ def test_every_pixel_of_an_odd_image_gets_scores(head, encoder):
 @pytest.mark.parametrize("head", HEADS)
 def test_only_the_head_is_trained(head):
     model = build(head)
-    _, params, frozen = nnx.split(model, train_state.in_head, ...)
+    _, params, frozen = nnx.split(model, in_head, ...)
     assert {path[0] for path, _ in nnx.to_flat_state(params)} == {"head"}
     assert {path[0] for path, _ in nnx.to_flat_state(frozen)} == {"encoder"}
 

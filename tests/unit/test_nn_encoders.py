@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import encoders
-from clouds_jax.nn import convnext
+from clouds_jax.nn.encoders import convnext, registry
 
 ATOL = 1e-5
 
 
 def shapes(name):
-    return nnx.eval_shape(lambda: encoders.get_encoder(name).build(nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: registry.get_encoder(name).build(nnx.Rngs(0)))
 
 
 def count(module):
@@ -35,9 +34,9 @@ def test_the_number_of_parameters(name):
     assert count(shapes(name)) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", encoders.ENCODERS)
+@pytest.mark.parametrize("name", registry.ENCODERS)
 def test_the_features_of_a_full_size_encoder_have_their_widths_and_strides(name):
-    spec = encoders.get_encoder(name)
+    spec = registry.get_encoder(name)
     graphdef, state = nnx.split(shapes(name))
     images = jax.ShapeDtypeStruct((2, 96, 160, 3), jnp.float32)
     features = jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, images)
@@ -50,7 +49,7 @@ def test_the_features_of_a_full_size_encoder_have_their_widths_and_strides(name)
 @pytest.fixture(scope="module")
 def debug():
     """The debug encoder's features and image embedding, compiled."""
-    graphdef, state = nnx.split(encoders.get_encoder("convnext_debug").build(nnx.Rngs(0)))
+    graphdef, state = nnx.split(registry.get_encoder("convnext_debug").build(nnx.Rngs(0)))
 
     @jax.jit
     def forward(images):
@@ -75,7 +74,7 @@ def test_the_image_embedding_is_that_of_the_mean_feature(debug):
     images = jnp.asarray(np.random.default_rng(1).normal(size=(3, 32, 32, 3)), jnp.float32)
     features, embedding = debug(images)
     assert embedding.shape == (3, convnext.SIZES["debug"].embedding)
-    head = encoders.get_encoder("convnext_debug").build(nnx.Rngs(0)).visual_head
+    head = registry.get_encoder("convnext_debug").build(nnx.Rngs(0)).visual_head
     # at 32x32 res5 is a single position, its own mean
     np.testing.assert_allclose(embedding, head(features["res5"][:, 0, 0]), atol=ATOL)
 
@@ -88,4 +87,4 @@ def test_an_encoder_without_visual_head_says_so():
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(KeyError, match="has no 'convnext_big'; it has: convnext_debug"):
-        encoders.get_encoder("convnext_big")
+        registry.get_encoder("convnext_big")

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax.nn import layers, mask2former, pixel_decoder
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn import layers
+from clouds_jax.nn.mask2former import head as mask2former
+from clouds_jax.nn.mask2former import pixel_decoder
+from clouds_jax.nn.mask2former.size import HeadSize
 
 WIDTHS = (8, 16, 24, 32)
 LARGE = (192, 384, 768, 1536)

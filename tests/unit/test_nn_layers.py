@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from clouds_jax.nn import layers
-from clouds_jax.nn.keys import Keys
+from clouds_jax.nn.rngs import Keys
 
 ATOL = 1e-5
 

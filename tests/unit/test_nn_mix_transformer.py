@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import encoders
-from clouds_jax.nn import mix_transformer
+from clouds_jax.nn.encoders import mix_transformer, registry
 
 # transformers' SegformerModel
 COUNTS = {
@@ -28,7 +27,7 @@ def random(*shape):
 
 @functools.cache
 def shapes(name):
-    return nnx.eval_shape(lambda: encoders.get_encoder(name).build(nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: registry.get_encoder(name).build(nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("size", COUNTS)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import encoders
-from clouds_jax.nn import clip_resnet
+from clouds_jax.nn.encoders import clip_resnet, registry
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 DEBUG = ("clip_resnet_debug", "resnet_debug", "resnet_msra_debug")
@@ -28,7 +27,7 @@ def normal(seed, *shape):
 
 
 def shapes(name):
-    return nnx.eval_shape(lambda: encoders.get_encoder(name).build(nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: registry.get_encoder(name).build(nnx.Rngs(0)))
 
 
 @functools.cache
@@ -65,7 +64,7 @@ def test_the_features_of_odd_images_have_the_sizes_of_the_original(name, sizes):
     graphdef, state = nnx.split(built(name))
     images = jax.ShapeDtypeStruct((2, 101, 75, 3), jnp.float32)
     features = jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, images)
-    widths = encoders.get_encoder(name).widths
+    widths = registry.get_encoder(name).widths
     assert {k: v.shape for k, v in features.items()} == {
         f"res{level}": (2, *size, width)
         for level, size, width in zip(range(2, 6), sizes, widths, strict=True)
@@ -85,7 +84,7 @@ def test_where_the_stride_is_changes_the_numbers():
 
 def test_an_empty_mask_has_the_finite_embedding_of_a_full_one():
     encoder = built("clip_resnet_debug")
-    res5 = normal(1, 2, 3, 5, encoders.get_encoder("clip_resnet_debug").widths[-1])
+    res5 = normal(1, 2, 3, 5, registry.get_encoder("clip_resnet_debug").widths[-1])
     masks = np.random.default_rng(2).random((2, 3, 5, 4)) > 0.5
     masks[..., 1] = False
     masks[..., 2] = True
@@ -98,7 +97,7 @@ def test_an_empty_mask_has_the_finite_embedding_of_a_full_one():
 
 def test_a_mask_of_one_position_reads_that_position_alone():
     encoder = built("clip_resnet_debug")
-    res5 = normal(3, 1, 4, 3, encoders.get_encoder("clip_resnet_debug").widths[-1])
+    res5 = normal(3, 1, 4, 3, registry.get_encoder("clip_resnet_debug").widths[-1])
     masks = np.zeros((1, 4, 3, 1), bool)
     masks[0, 2, 1] = True
     pool = encoder.attention_pool
@@ -136,8 +135,8 @@ def test_the_maximum_of_the_stem_has_a_gradient():
 
 def test_the_normalisation_belongs_to_the_encoder():
     clip, imagenet, msra = (
-        encoders.get_encoder(name) for name in ("clip_resnet50", "resnet50", "resnet50_msra")
+        registry.get_encoder(name) for name in ("clip_resnet50", "resnet50", "resnet50_msra")
     )
-    assert clip.mean == encoders.get_encoder("convnext_base").mean
+    assert clip.mean == registry.get_encoder("convnext_base").mean
     assert imagenet.mean == msra.mean == (123.675, 116.28, 103.53)  # red, green, blue
     assert imagenet.std == (58.395, 57.12, 57.375) and msra.std == (1.0, 1.0, 1.0)

@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from clouds_jax import sam as sams
-from clouds_jax.nn import sam_decoder, sam_vit, tiny_vit
-from clouds_jax.nn.sam import make_sam
+from clouds_jax.nn.sam import decoder, tiny_vit
+from clouds_jax.nn.sam import registry as sams
+from clouds_jax.nn.sam import vit as sam_vit
+from clouds_jax.nn.sam.model import make_sam
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
 GREY = 1.001  # grey levels: rounding once per axis, and half a level of the last rounding less
@@ -52,8 +53,8 @@ def softmax(x):
 
 @pytest.fixture(scope="module")
 def prompted():
-    size = sam_decoder.DecoderSize(dim=16, heads=2, ffn=24, grid=5, image=80)
-    return noisy(lambda: sam_decoder.PromptedMasks(size, rngs=nnx.Rngs(0)))
+    size = decoder.DecoderSize(dim=16, heads=2, ffn=24, grid=5, image=80)
+    return noisy(lambda: decoder.PromptedMasks(size, rngs=nnx.Rngs(0)))
 
 
 def heads_of(linear, x, heads):
@@ -167,7 +168,7 @@ def test_tiny_vits_embedding_has_the_grid_its_size_says(name):
 
 
 def test_upscaling_writes_each_position_into_its_own_square():
-    upscale = noisy(lambda: sam_decoder.Upscale(3, 2, rngs=nnx.Rngs(0)))
+    upscale = noisy(lambda: decoder.Upscale(3, 2, rngs=nnx.Rngs(0)))
     x = normal(2, 3, 3)
     kernel, bias = np.asarray(upscale.kernel[...]), np.asarray(upscale.bias[...])
     y = np.asarray(upscale(x))
@@ -192,7 +193,7 @@ def test_a_prompt_does_not_see_the_others(prompted):
     points = normal(3, 4, 2, seed=1) * 20 + 40
     labels = jnp.ones((3, 4), jnp.int32)
     logits, iou = run(embedding, points, labels)
-    assert logits.shape == (3, 20, 20, sam_decoder.MASKS) and iou.shape == (3, sam_decoder.MASKS)
+    assert logits.shape == (3, 20, 20, decoder.MASKS) and iou.shape == (3, decoder.MASKS)
     alone, iou_alone = run(embedding, points[1:2], labels[1:2])
     np.testing.assert_allclose(alone[0], logits[1], **CLOSE)
     np.testing.assert_allclose(iou_alone[0], iou[1], **CLOSE)
@@ -223,10 +224,10 @@ def test_an_unknown_sam_is_answered_with_the_known_ones():
 
 
 def test_the_longer_side_becomes_the_encoders_and_halves_round_up():
-    assert sam_decoder.input_size((768, 768), 1024) == (1024, 1024)
-    assert sam_decoder.input_size((720, 960), 1024) == (768, 1024)
-    assert sam_decoder.input_size((3, 1024), 512) == (2, 512)  # 1.5
-    assert sam_decoder.input_size((2048, 1000), 1024) == (1024, 500)
+    assert decoder.input_size((768, 768), 1024) == (1024, 1024)
+    assert decoder.input_size((720, 960), 1024) == (768, 1024)
+    assert decoder.input_size((3, 1024), 512) == (2, 512)  # 1.5
+    assert decoder.input_size((2048, 1000), 1024) == (1024, 500)
 
 
 def test_images_are_resized_by_pillow_normalised_and_then_filled_up_with_zeros():

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clouds_jax.ops.deform_attn import deform_attn
-from clouds_jax.ops.deform_forms import FORMS
+from clouds_jax.ops.deformable_attention import IMPLEMENTATIONS, deform_attn
 
 RTOL = 1e-5  # of the largest value; float32
 RTOL_BFLOAT16 = 2e-2
@@ -74,14 +73,16 @@ def slots_first(x):
     return jnp.moveaxis(jnp.asarray(x), (0, 1, 2), (-3, -2, -1))
 
 
-def attend(form, dtype, case):
+def attend(implementation, dtype, case):
     """Output and gradients of `deform_attn` in one compiled call, in the order of the original."""
     values, points, weights, cotangent = (jnp.asarray(x, jnp.float32) for x in case)
 
     @jax.jit
     def run(values, points, weights):
         out, pull = jax.vjp(
-            lambda v, p, w: deform_attn(v, SIZES, slots_first(p), slots_first(w), form=form),
+            lambda v, p, w: deform_attn(
+                v, SIZES, slots_first(p), slots_first(w), implementation=implementation
+            ),
             values,
             points,
             weights,
@@ -96,18 +97,18 @@ def assert_close(found, expected, rtol):
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize("form", [None, *FORMS])
-def test_the_output_and_the_gradients_equal_the_slow_loop(case, form):
-    out, gradients = attend(form, jnp.float32, case)
+@pytest.mark.parametrize("implementation", [None, *IMPLEMENTATIONS])
+def test_the_output_and_the_gradients_equal_the_slow_loop(case, implementation):
+    out, gradients = attend(implementation, jnp.float32, case)
     expected, to_inputs = slow(*case)
     assert_close(out, expected, RTOL)
     for found, wanted in zip(gradients, to_inputs, strict=True):
         assert_close(found, wanted, RTOL)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_bfloat16_values_lose_no_more_than_their_own_rounding(case, form):
-    out, gradients = attend(form, jnp.bfloat16, case)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_bfloat16_values_lose_no_more_than_their_own_rounding(case, implementation):
+    out, gradients = attend(implementation, jnp.bfloat16, case)
     expected, to_inputs = slow(*case)
     assert out.dtype == gradients[0].dtype == jnp.bfloat16
     assert gradients[1].dtype == gradients[2].dtype == jnp.float32
@@ -116,22 +117,26 @@ def test_bfloat16_values_lose_no_more_than_their_own_rounding(case, form):
         assert_close(found, wanted, RTOL_BFLOAT16)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_slope_at_a_pixel_centre_is_that_of_the_cell_to_the_right(form):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_slope_at_a_pixel_centre_is_that_of_the_cell_to_the_right(implementation):
     values = jnp.asarray([0.0, 1.0, 5.0]).reshape(1, 3, 1, 1)
 
     def at(x):
         points = jnp.stack([x, jnp.full_like(x, 0.5)]).reshape(1, 1, 2, 1, 1, 1)
-        return deform_attn(values, ((1, 3),), points, jnp.ones((1, 1, 1, 1, 1)), form=form).sum()
+        return deform_attn(
+            values, ((1, 3),), points, jnp.ones((1, 1, 1, 1, 1)), implementation=implementation
+        ).sum()
 
     np.testing.assert_allclose(jax.grad(at)(jnp.asarray(0.5)), (5.0 - 1.0) * 3, rtol=RTOL)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_points_far_outside_give_zero(form):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_points_far_outside_give_zero(implementation):
     points = jnp.asarray([[-1e30, 0.5, jnp.inf], [0.5, 1e30, 0.5]]).reshape(1, 1, 2, 1, 3, 1)
     values = jnp.ones((1, 6, 1, 2))
-    out = deform_attn(values, ((2, 3),), points, jnp.ones((1, 1, 1, 3, 1)), form=form)
+    out = deform_attn(
+        values, ((2, 3),), points, jnp.ones((1, 1, 1, 3, 1)), implementation=implementation
+    )
     np.testing.assert_array_equal(out, np.zeros((1, 3, 1, 2)))
 
 
@@ -164,8 +169,8 @@ def test_an_unknown_form_is_refused_with_the_list_of_forms():
         jnp.ones((1, 1, 2, 1, 1, 1)),
         jnp.ones((1, 1, 1, 1, 1)),
     )
-    with pytest.raises(ValueError, match="no form 'cuda'; it has: rows, packed"):
-        deform_attn(*args, form="cuda")
+    with pytest.raises(ValueError, match="no implementation 'cuda'; it has: rows, packed"):
+        deform_attn(*args, implementation="cuda")
 
 
 def test_levels_that_do_not_fit_the_sizes_are_refused():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clouds_jax.ops.select import lowest_k_mask
+from clouds_jax.ops.lowest_k import lowest_k_mask
 
 select = jax.jit(lowest_k_mask, static_argnums=1)
 

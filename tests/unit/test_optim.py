@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import optim, train_state
 from clouds_jax.nn import clouds
-from clouds_jax.nn.sizes import HeadSize
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.training import optim
+from clouds_jax.training.state import in_head
 
 EXACT = 1e-6
 SCHEDULE = 5e-5  # float32 powers and sums
@@ -40,7 +41,7 @@ def test_the_full_head_has_the_decay_groups_of_the_original():
     model = nnx.eval_shape(
         lambda: clouds.build_model("convnext_large_d_320", HeadSize(), 19, rngs=nnx.Rngs(0))
     )
-    head = nnx.state(model, train_state.in_head)
+    head = nnx.state(model, in_head)
     groups = {True: 0, False: 0}
     for path, value in nnx.to_flat_state(head):
         # The original has one tensor per layer where ours stacks them, and one fused tensor for

@@ -11,11 +11,11 @@ import numpy as np
 import porting_files
 import pytest
 
-from clouds_jax import checkpoint
-from porting import convert, streaming
+from clouds_jax.weights import load_weights
 from porting.__main__ import main
-from porting.rules import ConversionError, flatten
-from porting.sources import open_checkpoint
+from porting.conversion import convert, streaming
+from porting.files.open import open_checkpoint
+from porting.tables.rules import ConversionError, flatten
 
 FAMILY = porting_files.FAMILY
 STEM, GAMMA = "visual.trunk.stem.0.weight", "visual.trunk.stages.2.blocks.1.gamma"
@@ -113,7 +113,7 @@ def test_half_precision_files_convert_come_back_and_are_inverted(tmp_path, dtype
     path = porting_files.save(tmp_path / "a.safetensors", state)
     assert run("convert", FAMILY, path, "--output", tmp_path / "w") == 0
     assert f"{len(state)} tensors come back bit for bit" in capsys.readouterr().out
-    tree, _ = checkpoint.load_weights(tmp_path / "w")
+    tree, _ = load_weights(tmp_path / "w")
     assert {leaf.dtype for _, leaf in flatten(tree)} == {np.dtype(np.float32)}
     assert run("roundtrip", FAMILY, path, "--weights", tmp_path / "w") == 0
     assert run("invert", tmp_path / "w", "--output", tmp_path / "b.safetensors") == 0
@@ -125,7 +125,7 @@ def test_half_precision_files_convert_come_back_and_are_inverted(tmp_path, dtype
 def test_keep_writes_what_the_file_has(tmp_path):
     path = porting_files.save(tmp_path / "a.safetensors", porting_files.clip_state(np.float16))
     assert run("convert", path, "--output", tmp_path / "w", "--dtype", "keep") == 0
-    tree, provenance = checkpoint.load_weights(tmp_path / "w")
+    tree, provenance = load_weights(tmp_path / "w")
     assert {leaf.dtype for _, leaf in flatten(tree)} == {np.dtype(np.float16)}
     assert provenance["dtype"] == "keep"
 
@@ -134,14 +134,14 @@ def test_narrowed_weights_say_so_and_come_back_rounded(file, tmp_path, capsys):
     args = ("convert", file, "--output", tmp_path / "w", "--dtype", "bfloat16")
     assert run(*args) == 0
     assert "do not: bfloat16 holds less than the file" in capsys.readouterr().out
-    tree, _ = checkpoint.load_weights(tmp_path / "w")
+    tree, _ = load_weights(tmp_path / "w")
     assert {leaf.dtype for _, leaf in flatten(tree)} == {np.dtype(ml_dtypes.bfloat16)}
     assert run("invert", tmp_path / "w", "--output", tmp_path / "b.npz") == 0
     back, state = open_checkpoint(tmp_path / "b.npz")[0], porting_files.clip_state()
     rounded = state[STEM].astype(ml_dtypes.bfloat16).astype(np.float32)
     np.testing.assert_array_equal(back[STEM], rounded)
     with pytest.raises(ConversionError, match="does not come back bit for bit"):
-        from porting.invert import roundtrip
+        from porting.conversion.invert import roundtrip
 
         roundtrip(convert.prepare(FAMILY, file), tmp_path / "w")
 
@@ -171,13 +171,13 @@ def test_nested_entries_and_prefixes_are_found_and_come_back(tmp_path, entry, pr
 
 def test_provenance_names_file_tensors_table_licence_and_order(file, tmp_path):
     assert run("convert", file, "--output", tmp_path / "w") == 0
-    _, provenance = checkpoint.load_weights(tmp_path / "w")
+    _, provenance = load_weights(tmp_path / "w")
     state, source = open_checkpoint(file)
     assert provenance["source"]["sha256"] == source.sha256
     assert provenance["order"] == list(state)
     assert provenance["table"]["version"] >= 1 and provenance["licence"]
     hashes = {name: entry["sha256"] for name, entry in provenance["tensors"].items()}
-    from porting.sources import tensor_hash
+    from porting.files.open import tensor_hash
 
     assert hashes == {name: tensor_hash(tensor) for name, tensor in state.items()}
 
@@ -186,7 +186,7 @@ def test_weights_written_in_parts_equal_those_made_at_once(file, tmp_path, monke
     monkeypatch.setattr(streaming, "_BATCH", 1)  # every part on its own
     made = convert.prepare(FAMILY, file)
     convert.save(made, tmp_path / "w")
-    tree, _ = checkpoint.load_weights(tmp_path / "w")
+    tree, _ = load_weights(tmp_path / "w")
     written = {".".join(path): leaf for path, leaf in flatten(tree)}
     expected = {".".join(map(str, path)): leaf for path, leaf in flatten(made.tree())}
     assert set(written) == set(expected)
@@ -208,7 +208,7 @@ def test_an_unwritable_target_is_refused_before_the_work(file, tmp_path, capsys)
 def test_a_killed_conversion_leaves_nothing_under_the_name_and_the_next_cleans_up(file, tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from porting import streaming\n"
+        "from porting.conversion import streaming\n"
         "streaming._BATCH = 1\n"
         "fill, count = streaming.Parts._fill, [0]\n"
         "def dying(self, names):\n"
@@ -279,10 +279,11 @@ def test_memory_stays_far_below_twice_the_file(tmp_path):
     code = (
         "import resource, sys\n"
         "import numpy as np, ml_dtypes\n"
-        "from porting import layouts, streaming\n"
-        "from porting.rules import Rule, plan\n"
-        "from porting.sources import open_checkpoint\n"
-        "from clouds_jax import checkpoint\n"
+        "from porting.conversion import streaming\n"
+        "from porting.tables import layouts\n"
+        "from porting.tables.rules import Rule, plan\n"
+        "from porting.files.open import open_checkpoint\n"
+        "from clouds_jax import weights as checkpoint\n"
         "import jax\n"
         "state, _ = open_checkpoint(sys.argv[1])\n"
         "leaf = jax.ShapeDtypeStruct((1024, 1024), np.float32)\n"

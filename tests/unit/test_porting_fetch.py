@@ -9,9 +9,9 @@ import numpy as np
 import porting_files
 import pytest
 
-from porting import fetch, known
 from porting.__main__ import main
-from porting.sources import open_checkpoint
+from porting.files import locate, public_checkpoints
+from porting.files.open import open_checkpoint
 from porting.tables import TABLES
 
 
@@ -65,7 +65,7 @@ def test_a_file_with_another_hash_is_not_kept(server, tmp_path):
     folder, address = server
     (folder / "a.bin").write_bytes(b"other")
     with pytest.raises(OSError, match="not 0123: do not use it"):
-        fetch.download(f"{address}/a.bin", sha256="0123")
+        locate.download(f"{address}/a.bin", sha256="0123")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
@@ -99,17 +99,17 @@ def test_the_parts_of_a_sharded_repository_are_fetched_together(server):
 
 
 def test_known_checkpoints_are_of_known_families_and_encoders(capsys):
-    from clouds_jax.encoders import ENCODERS
-    from clouds_jax.sam import SAMS
+    from clouds_jax.nn.encoders.registry import ENCODERS
+    from clouds_jax.nn.sam.registry import SAMS
 
-    for one in known.KNOWN:
+    for one in public_checkpoints.KNOWN:
         assert one.family in TABLES, one
         assert one.encoder is None or one.encoder in ENCODERS or one.encoder in SAMS, one
         assert all(c in "0123456789abcdef" for c in one.sha256)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(f"\n{name}\n" in f"\n{out}" for name in TABLES)
-    assert all(one.name in out for one in known.KNOWN)
+    assert all(one.name in out for one in public_checkpoints.KNOWN)
     assert "size not known" in out
     assert main(["list", "clouds"]) == 0
     assert "open_clip_convnext\n" not in capsys.readouterr().out

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from porting import report
-from porting.compare import compare
-from porting.parity import Case
-from porting.tolerances import Tolerance, get_tolerance
+from porting.parity import report
+from porting.parity.run import Case
+from porting.parity.tap import compare
+from porting.parity.tolerances import Tolerance, get_tolerance
 
 TOLERANCE = Tolerance(op=1e-5, block=1e-5, model=1e-4, agreement=0.995)
 

@@ -5,9 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from porting import layouts
-from porting.rules import ConversionError, Rule, apply_rules, invert_rules, plan, prefixed
-from porting.tables import TABLES, get_table
+from porting.tables import TABLES, get_table, layouts
+from porting.tables.rules import ConversionError, Rule, apply_rules, invert_rules, plan, prefixed
 
 
 def leaf(*shape, dtype=np.float32):

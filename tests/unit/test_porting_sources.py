@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from porting.fetch import locate
-from porting.sources import open_checkpoint
-from porting.unpickle import UnsafePickleError
+from porting.files.locate import locate
+from porting.files.open import open_checkpoint
+from porting.files.unpickle import UnsafePickleError
 
 EXPECTED = {
     "a": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -149,7 +149,7 @@ def test_tensors_that_reach_outside_their_storage_are_refused(tmp_path, offset, 
     torch = pytest.importorskip("torch")
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(6.0).reshape(2, 3)}, path)
-    import porting.unpickle as unpickle
+    from porting.files import unpickle
 
     storage = unpickle.Storage(np.dtype(np.float32), 6, np.zeros(24, np.uint8))
     view = unpickle.TensorView(storage, offset, (2, 3), strides, storage.dtype)

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from porting.sources import open_checkpoint
-from porting.unpickle import UnsafePickleError
+from porting.files.open import open_checkpoint
+from porting.files.unpickle import UnsafePickleError
 
 torch = pytest.importorskip("torch")
 

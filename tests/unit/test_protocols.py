@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import protocols
+from clouds_jax.evaluation import protocols
 
 FLOAT = dict(rtol=1e-5, atol=1e-5)
 

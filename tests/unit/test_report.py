@@ -6,8 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from clouds_jax import evaluation, images, protocols, results, scores, visualise
+from clouds_jax import images
 from clouds_jax.data.classes import SPACES
+from clouds_jax.evaluation import protocols
+from clouds_jax.evaluation import report as results
+from clouds_jax.evaluation.metrics import score
+from clouds_jax.evaluation.run import Panel, Result
+from clouds_jax.visual import labels
 from experiments import report
 
 SPACE = SPACES["camvid11"]
@@ -29,13 +34,13 @@ def material(tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     label = np.zeros((20, 30), np.uint8)
     label[10:] = 3
-    image = visualise.colourise(label, SPACE)
+    image = labels.colourise(label, SPACE)
     matrix = np.zeros((11, 11), np.int64)
     matrix[0, 0], matrix[3, 3], matrix[3, 0] = 300, 150, 150
-    result = evaluation.Result(
+    result = Result(
         dataset="camvid/test", protocol=protocols.get_protocol("native"), absent="skipped",
-        space=SPACE, scores=scores.score(matrix, "camvid11", "camvid11"), confusion=matrix,
-        images={"camvid/x": 0.6}, panels=(evaluation.Panel("camvid/x", image, label, label, 1.0),),
+        space=SPACE, scores=score(matrix, "camvid11", "camvid11"), confusion=matrix,
+        images={"camvid/x": 0.6}, panels=(Panel("camvid/x", image, label, label, 1.0),),
         seconds=1.0, images_per_second=2.0,
     )  # fmt: skip
     results.write([result], tmp_path / "scores", {"run": str(run), "step": 20})

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import optim, sharding, train_state, train_step
-from clouds_jax import sam as sams
+from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.nn.clouds import HeadSize, build_model
-from clouds_jax.nn.sam_decoder import DecoderSize
+from clouds_jax.nn.sam import registry as sams
+from clouds_jax.nn.sam.decoder import DecoderSize
 from clouds_jax.selftrain.joint import SelfTraining, joint
-from clouds_jax.selftrain.refine import RefineRules
+from clouds_jax.selftrain.refine_rules import RefineRules
 from clouds_jax.selftrain.teacher import Average, follow
+from clouds_jax.training import optim
+from clouds_jax.training.state import TrainState, in_head, make_state
+from clouds_jax.training.step import make_step
 from clouds_jax.typing import Batch, Generated
 
 CLASSES, SIZE = 5, (32, 64)
@@ -42,14 +45,14 @@ def make(devices, settings=ONLINE):
     def build(rngs):
         return build_model("convnext_debug", HEAD, CLASSES, sam=SAM, rngs=rngs)
 
-    graphdef, state, shardings = train_state.make_state(
+    graphdef, state, shardings = make_state(
         build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), teacher=True
     )
 
     def loss(*args, reduce):
         return segmentation.set_loss(*args, num_points=32, reduce=reduce)
 
-    step = train_step.make_step(
+    step = make_step(
         graphdef, loss, tx, prepare=joint(settings, CLASSES), mesh=mesh, shardings=shardings,
         schedule=optim.make_schedule(lr=1e-3, steps=20),
     )  # fmt: skip
@@ -142,8 +145,8 @@ def test_embeddings_can_be_made_in_the_step_of_what_the_teacher_sees(jittered):
     spec = sams.get_sam("sam_debug")
     settings = dataclasses.replace(ONLINE, embed=functools.partial(sams.embed_on_device, spec))
     model = build_model("convnext_debug", HEAD, CLASSES, sam=spec.build, rngs=nnx.Rngs(0))
-    _, params, _ = nnx.split(model, train_state.in_head, ...)
-    state = train_state.TrainState(
+    _, params, _ = nnx.split(model, in_head, ...)
+    state = TrainState(
         step=jnp.zeros((), jnp.int32), key=jax.random.key(0), params=params, frozen=None,
         opt_state=None, teacher=params,
     )  # fmt: skip

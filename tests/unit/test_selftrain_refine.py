@@ -10,15 +10,15 @@ import pytest
 import scipy.ndimage
 from flax import nnx
 
-from clouds_jax.nn.sam_decoder import DecoderSize, PromptedMasks
-from clouds_jax.selftrain import host, online, refine
+from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
+from clouds_jax.selftrain import refine_device, refine_host, refine_rules
 
 CLASSES = 5
 SIZE = (48, 64)
 SAM = DecoderSize(dim=32, heads=4, depth=2, ffn=32, grid=8, image=128)
 SMALL = {
     name: dataclasses.replace(rules, min_area=30, num_points=3)
-    for name, rules in refine.PRESETS.items()
+    for name, rules in refine_rules.PRESETS.items()
 }
 
 
@@ -88,7 +88,7 @@ def decode(sam, embedding, points, kinds):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(graphdef, state, *args):
-    return online.best_masks(nnx.merge(graphdef, state), *args, SIZE)
+    return refine_device.best_masks(nnx.merge(graphdef, state), *args, SIZE)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -98,13 +98,13 @@ def test_it_equals_the_steps_by_hand_for_the_same_random_numbers(sam, name):
     labels[2] = label_map(2) * 0 + (np.indices(SIZE).sum(0) % 2)  # nothing large enough
     rng = np.random.default_rng(3)
     embeddings = rng.normal(size=(3, SAM.grid, SAM.grid, SAM.dim)).astype(np.float32)
-    bits = np.asarray(online.draws(jax.random.split(jax.random.key(0), 3), SIZE, rules))
+    bits = np.asarray(refine_device.draws(jax.random.split(jax.random.key(0), 3), SIZE, rules))
     graphdef, state = nnx.split(sam)
 
     @jax.jit
     def run(state, *arrays):
         model = nnx.merge(graphdef, state)
-        return online.refine_labels(model, *arrays, rules=rules, classes=CLASSES, chunk=4)
+        return refine_device.refine_labels(model, *arrays, rules=rules, classes=CLASSES, chunk=4)
 
     found = run(state, embeddings, labels, bits)
     counts = []
@@ -113,7 +113,7 @@ def test_it_equals_the_steps_by_hand_for_the_same_random_numbers(sam, name):
         np.testing.assert_array_equal(found.label[i], label)
         np.testing.assert_array_equal(found.present[i], present)
         masks = functools.partial(ask, sam, embeddings[i])
-        offline = host.refine_label(labels[i], bits[i], masks, rules=rules, classes=CLASSES)
+        offline = refine_host.refine_label(labels[i], bits[i], masks, rules=rules, classes=CLASSES)
         np.testing.assert_array_equal(offline.label, label)
         np.testing.assert_array_equal(offline.present, present)
         n = len(offline.points)
@@ -127,22 +127,22 @@ def test_it_equals_the_steps_by_hand_for_the_same_random_numbers(sam, name):
 
 
 def claims_of(masks, classes, xp):
-    claims = refine.no_claims(masks.shape[1:], xp)
-    return refine.claim(claims, xp.asarray(masks), xp.asarray(classes), xp)
+    claims = refine_rules.no_claims(masks.shape[1:], xp)
+    return refine_rules.claim(claims, xp.asarray(masks), xp.asarray(classes), xp)
 
 
-@pytest.mark.parametrize("name", refine.PRESETS)
+@pytest.mark.parametrize("name", refine_rules.PRESETS)
 def test_numpy_and_jax_give_the_same(name):
-    rules = refine.PRESETS[name]
+    rules = refine_rules.PRESETS[name]
     rng = np.random.default_rng(0)
     masks, classes = rng.random((7, 9, 11)) < 0.3, rng.integers(0, CLASSES, 7).astype(np.uint8)
     teacher = rng.integers(0, CLASSES, (9, 11)).astype(np.uint8)
     results = []
     for xp in (np, jnp):
-        label = refine.resolve(claims_of(masks, classes, xp), rules, xp)
+        label = refine_rules.resolve(claims_of(masks, classes, xp), rules, xp)
         valid = xp.asarray(np.arange(7) < 6)
         results.append(
-            refine.targets(
+            refine_rules.targets(
                 xp.asarray(teacher), label, xp.asarray(classes), valid, rules, CLASSES, xp
             )
         )
@@ -160,38 +160,38 @@ IDS = np.array([1, 1, 2], np.uint8)
     "overlap, expected", [("any", [1, 255, 1, 255, 2, 255]), ("classes", [1, 1, 1, 255, 2, 255])]
 )
 def test_overlaps_within_and_across_classes(overlap, expected):
-    rules = refine.RefineRules(overlap=overlap)
-    assert refine.resolve(claims_of(MASKS, IDS, np), rules)[0].tolist() == expected
+    rules = refine_rules.RefineRules(overlap=overlap)
+    assert refine_rules.resolve(claims_of(MASKS, IDS, np), rules)[0].tolist() == expected
 
 
 @pytest.mark.parametrize(
     "emptied, expected", [("keep", [False, True, True]), ("drop", [False, True, False])]
 )
 def test_a_class_whose_masks_were_all_dropped(emptied, expected):
-    rules = refine.RefineRules(emptied=emptied)
+    rules = refine_rules.RefineRules(emptied=emptied)
     masks = np.array([[[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 1, 1, 0]]], bool)
     ids, valid = np.array([1, 2, 2], np.uint8), np.ones(3, bool)
-    label = refine.resolve(claims_of(masks, ids, np), rules)
-    _, present = refine.targets(np.zeros((1, 4), np.uint8), label, ids, valid, rules, 3)
+    label = refine_rules.resolve(claims_of(masks, ids, np), rules)
+    _, present = refine_rules.targets(np.zeros((1, 4), np.uint8), label, ids, valid, rules, 3)
     assert present.tolist() == expected
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="overlap is 'none'; allowed are: any, classes"):
-        refine.RefineRules(overlap="none")
+        refine_rules.RefineRules(overlap="none")
 
 
 @pytest.mark.parametrize("area, kept", [(5000, False), (5001, True)])
 def test_a_component_of_exactly_the_smallest_area_is_dropped(area, kept):
     label = np.full((120, 120), 255, np.uint8)
     label.reshape(-1)[:area] = 3  # whole rows and a piece: connected
-    found = host.large_components(label, min_area=5000)
+    found = refine_host.large_components(label, min_area=5000)
     assert (found.label.tolist(), found.area.tolist()) == (([3], [area]) if kept else ([], []))
-    refined = host.refine_label(
+    refined = refine_host.refine_label(
         label,
-        host.draws(0, 0, label.shape, refine.PRESETS["release"]),
+        refine_host.draws(0, 0, label.shape, refine_rules.PRESETS["release"]),
         lambda points: np.ones((len(points), *label.shape), bool),
-        rules=refine.PRESETS["release"],
+        rules=refine_rules.PRESETS["release"],
         classes=5,
     )
     # with no component left the teacher's own label is taken
@@ -203,23 +203,25 @@ def test_a_component_of_exactly_the_smallest_area_is_dropped(area, kept):
 def test_diagonal_neighbours_are_two_components():
     label = np.full((20, 20), 255, np.uint8)
     label[:10, :10] = label[10:, 10:] = 2
-    assert host.large_components(label, min_area=50).area.tolist() == [100, 100]
+    assert refine_host.large_components(label, min_area=50).area.tolist() == [100, 100]
 
 
 def test_a_label_that_is_ignored_everywhere_has_no_component_and_stays():
     label = np.full((20, 30), 255, np.uint8)
     rules = SMALL["fixed"]
-    found = host.refine_label(
-        label, host.draws(0, 0, label.shape, rules), np.zeros_like, rules=rules, classes=4
+    found = refine_host.refine_label(
+        label, refine_host.draws(0, 0, label.shape, rules), np.zeros_like, rules=rules, classes=4
     )
     assert (found.label == 255).all() and not found.present.any() and not len(found.points)
 
 
 def test_points_on_the_host_are_distinct_and_inside_and_depend_on_the_image():
     label = label_map(0)
-    found = host.large_components(label, 30)
+    found = refine_host.large_components(label, 30)
     rules = SMALL["fixed"]
-    points = [host.random_points(found, host.draws(0, i, SIZE, rules)) for i in (0, 1)]
+    points = [
+        refine_host.random_points(found, refine_host.draws(0, i, SIZE, rules)) for i in (0, 1)
+    ]
     assert (points[0] != points[1]).any()
     for slot, own in enumerate(points[0]):
         assert len({tuple(p) for p in own}) == rules.num_points
@@ -231,15 +233,15 @@ def test_statistics_add_up():
     label = label_map(1)
     half = np.zeros(SIZE, bool)
     half[:, :32] = True
-    after = host.refine_label(
+    after = refine_host.refine_label(
         label,
-        host.draws(0, 0, SIZE, rules),
+        refine_host.draws(0, 0, SIZE, rules),
         lambda points: np.stack([half] + [~half] * (len(points) - 1)),
         rules=rules,
         classes=CLASSES,
     )
     names = tuple("abcde")
-    found = host.statistics(label, after, names)
+    found = refine_host.statistics(label, after, names)
     assert found["components"] == len(after.points) > 2
     assert found["confirmed"] + found["changed"] + found["dropped"] == label.size
     assert found["dropped"] == found["overlapped"] == label.size // 2
@@ -250,15 +252,15 @@ def test_statistics_add_up():
 
 
 def test_a_map_too_small_for_any_component_keeps_its_label(sam):
-    rules = refine.RefineRules(min_area=SIZE[0] * SIZE[1], num_points=3)
+    rules = refine_rules.RefineRules(min_area=SIZE[0] * SIZE[1], num_points=3)
     label, keys = label_map(0), jax.random.split(jax.random.key(0), 1)
-    bits = online.draws(keys, SIZE, rules)
+    bits = refine_device.draws(keys, SIZE, rules)
     embedding = jnp.zeros((1, SAM.grid, SAM.grid, SAM.dim))
     graphdef, state = nnx.split(sam)
 
     @jax.jit
     def run(state, label):
-        return online.refine_labels(
+        return refine_device.refine_labels(
             nnx.merge(graphdef, state), embedding, label, bits, rules=rules, classes=CLASSES
         )
 

@@ -10,13 +10,14 @@ pytest.importorskip("torch")
 
 from PIL import Image
 
-from clouds_jax.data import records, stage
+from clouds_jax.data import records
 from clouds_jax.data.records import Example
-from clouds_jax.visualise import font
+from clouds_jax.stages import shard_set
+from clouds_jax.visual.labels import font
 from porting.__main__ import main
-from porting.stages import attempts, contact_sheet
-from porting.stages.generate import Generate
-from porting.stages.photos import Photos
+from porting.stages.images import contact_sheet, retries
+from porting.stages.images.photos import Photos
+from porting.stages.images.stage import Generate
 
 # ml_collections loads config files in a way that Python 3.12 drops
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -41,24 +42,24 @@ def made(root, photos, count=0, shards=3):
 
 
 def test_the_request_of_an_image_depends_on_seed_image_and_attempt_alone():
-    seen = {attempts.request(i, a, PROMPTS, s).noise_seed for i in range(9) for a in (1, 2)
+    seen = {retries.request(i, a, PROMPTS, s).noise_seed for i in range(9) for a in (1, 2)
             for s in (0, 1)}  # fmt: skip
     assert len(seen) == 9 * 2 * 2
-    one = attempts.request(6, 1, PROMPTS, 3)
-    assert (one.prompt, one.prompt_index) == ("c", 2) and one == attempts.request(6, 1, PROMPTS, 3)
-    own = [attempts.request(6, a, PROMPTS, 3).prompt for a in range(1, 7)]
+    one = retries.request(6, 1, PROMPTS, 3)
+    assert (one.prompt, one.prompt_index) == ("c", 2) and one == retries.request(6, 1, PROMPTS, 3)
+    own = [retries.request(6, a, PROMPTS, 3).prompt for a in range(1, 7)]
     assert own == ["c", "c", "c", "d", "a", "b"]  # other prompts after three attempts
 
 
 def test_blank_images_are_recognised():
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 1, (8, 9, 3))
-    np.testing.assert_array_equal(attempts.judge(image), np.round(255 * image).astype(np.uint8))
-    assert attempts.judge(image, unsafe=True) == "unsafe"
-    assert attempts.judge(np.where(image < 0.01, np.nan, image)) == "nan"
-    assert attempts.judge(image * 0.01) == "black"
-    assert attempts.judge(np.full((8, 9, 3), 0.5)) == "even"
-    assert not isinstance(attempts.judge(0.08 + 0.04 * image), str)  # a dark night
+    np.testing.assert_array_equal(retries.judge(image), np.round(255 * image).astype(np.uint8))
+    assert retries.judge(image, unsafe=True) == "unsafe"
+    assert retries.judge(np.where(image < 0.01, np.nan, image)) == "nan"
+    assert retries.judge(image * 0.01) == "black"
+    assert retries.judge(np.full((8, 9, 3), 0.5)) == "even"
+    assert not isinstance(retries.judge(0.08 + 0.04 * image), str)  # a dark night
 
 
 def test_an_image_is_drawn_until_it_is_good_and_others_wait_for_nothing():
@@ -69,7 +70,7 @@ def test_an_image_is_drawn_until_it_is_good_and_others_wait_for_nothing():
         good = np.zeros((2, 2, 3), np.uint8)
         return ["black" if r.index % 2 and r.attempt < 1 + r.index else good for r in requests]
 
-    found = list(attempts.drawn(draw, range(5), PROMPTS, seed=0, batch=3))
+    found = list(retries.drawn(draw, range(5), PROMPTS, seed=0, batch=3))
     assert [request.index for request, *_ in found] == list(range(5))
     assert [request.attempt for request, *_ in found] == [1, 2, 1, 4, 1]
     assert [numbers["other_prompt"] for *_, numbers in found] == [0, 0, 0, 1, 0]
@@ -79,7 +80,7 @@ def test_an_image_is_drawn_until_it_is_good_and_others_wait_for_nothing():
 
 def test_photos_are_fitted_and_named_as_such(photos, tmp_path):
     one = made(tmp_path / "shards", photos)
-    assert stage.fill(one, progress=False) == 7
+    assert shard_set.fill(one, progress=False) == 7
     found = list(records.open_ref("photos/train", tmp_path / "shards"))
     assert [example.key for example in found] == [f"photos/{i:06d}" for i in range(7)]
     assert all(example.image.shape == (*SIZE, 3) for example in found)
@@ -90,9 +91,9 @@ def test_photos_are_fitted_and_named_as_such(photos, tmp_path):
 
 
 def test_parts_give_the_bytes_of_the_whole(photos, tmp_path):
-    stage.fill(made(tmp_path / "whole", photos), progress=False)
-    for part in (stage.Part(1, 2), stage.Part(0, 2)):
-        stage.fill(made(tmp_path / "parts", photos), part, progress=False)
+    shard_set.fill(made(tmp_path / "whole", photos), progress=False)
+    for part in (shard_set.Part(1, 2), shard_set.Part(0, 2)):
+        shard_set.fill(made(tmp_path / "parts", photos), part, progress=False)
     names = [path.name for path in (tmp_path / "whole/photos").glob("*.array_record")]
     assert len(names) == 3
     for name in names:
@@ -101,7 +102,7 @@ def test_parts_give_the_bytes_of_the_whole(photos, tmp_path):
 
 
 def test_other_photos_are_refused_and_too_few_are_told(photos, tmp_path):
-    stage.fill(made(tmp_path / "shards", photos), progress=False)
+    shard_set.fill(made(tmp_path / "shards", photos), progress=False)
     (photos / "0.png").write_bytes((photos / "2.png").read_bytes())
     with pytest.raises(ValueError, match="inputs.photos"):
         made(tmp_path / "shards", photos).folder.missing()
@@ -113,7 +114,7 @@ def test_other_photos_are_refused_and_too_few_are_told(photos, tmp_path):
 def test_files_that_are_no_photos_are_named_before_the_first_shard(photos, tmp_path):
     (photos / "bad.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="1 of 8 files.*\n.*bad.png"):
-        stage.fill(made(tmp_path / "shards", photos), progress=False)
+        shard_set.fill(made(tmp_path / "shards", photos), progress=False)
     with pytest.raises(OSError, match="is '', which is no folder"):
         Photos("", count=0)
 

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from clouds_jax.data.stage import Part, StageError
+from clouds_jax.stages.shard_set import Part, StageError
 from porting.__main__ import main
-from porting.stages import asking, prompts, sentences
-from porting.stages.prompt_file import read_prompts
-from porting.stages.prompt_settings import Settings
-from porting.stages.selection import Selection
-from porting.stages.sentences import CLASSES, Sentence, find_classes, parse
+from porting.stages.prompts import grammar, instructions
+from porting.stages.prompts import stage as prompts
+from porting.stages.prompts.grammar import CLASSES, Sentence, find_classes, parse
+from porting.stages.prompts.prompt_file import read_prompts
+from porting.stages.prompts.selection import Selection
+from porting.stages.prompts.settings import Settings
 
 IDENTITY = {"model": "fake", "gguf": "", "revision": "sha256:0"}
 DEFAULTS = {
@@ -132,7 +133,7 @@ def test_the_template_is_taken_apart(line, classes):
 )
 def test_every_rejection_has_a_reason(line, reason):
     assert parse(line) == reason
-    assert reason in sentences.REASONS
+    assert reason in grammar.REASONS
 
 
 def test_the_loose_form_takes_pictures_and_needs_no_light():
@@ -157,10 +158,10 @@ def test_classes_are_whole_words_and_the_longest_name_counts(text, classes):
 
 
 def test_our_own_examples_and_openings_are_what_we_ask_for():
-    for line in asking.EXAMPLES:
+    for line in instructions.EXAMPLES:
         assert isinstance(parse(line), Sentence), (line, parse(line))
-    assert set(CLASSES) == {name for line in asking.EXAMPLES for name in find_classes(line)}
-    for name, openings in asking.OPENINGS.items():
+    assert set(CLASSES) == {name for line in instructions.EXAMPLES for name in find_classes(line)}
+    for name, openings in instructions.OPENINGS.items():
         for opening in openings:
             assert name in find_classes(opening), opening
 

@@ -2,7 +2,7 @@
 
 import pickle
 
-from clouds_jax.data import streets
+from clouds_jax import streets
 from clouds_jax.data.datasets import DATASETS, get_dataset
 from clouds_jax.data.datasets import streets as dataset
 

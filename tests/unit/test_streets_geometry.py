@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from clouds_jax.data.streets.camera import NEAR, Camera, clip_near
-from clouds_jax.data.streets.canvas import Canvas
-from clouds_jax.data.streets.dice import Dice
+from clouds_jax.streets.camera import NEAR, Camera, clip_near
+from clouds_jax.streets.canvas import Canvas
+from clouds_jax.streets.rng import Dice
 
 TOLERANCE = 1e-9
 WALL_TOLERANCE = 1e-6  # pixels; a bend makes the wall's depth a difference of near numbers

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from clouds_jax.data import streets
-from clouds_jax.data.streets.layout import Thing
-from clouds_jax.data.streets.render import far_to_near
+from clouds_jax import streets
+from clouds_jax.streets.layout import Thing
+from clouds_jax.streets.render import far_to_near
 
 SMALL = (128, 256)
 SEEN = 12  # pictures over which every class must occur

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import checkpoint, prompts, text
 from clouds_jax.data.classes import SPACES
-from clouds_jax.nn import text as nn_text
-from clouds_jax.tokenizer import Tokenizer
+from clouds_jax.nn import clip_text as nn_text
+from clouds_jax.text import __main__ as program
+from clouds_jax.text import class_matrix, class_names
+from clouds_jax.text.tokenizer import Tokenizer
+from clouds_jax.weights import load_weights, save_weights
 
 SMALL = nn_text.TextSize(width=16, layers=2, embedding=6)
 ATOL = 1e-6
@@ -37,12 +39,12 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "clip"
     tower = nn_text.TextTower(SMALL, rngs=nnx.Rngs(0))
     tree = {"text": nnx.to_pure_dict(nnx.state(tower))}
-    checkpoint.save_weights(path, tree, {"target": {"text": {"quick_gelu": False}}})
+    save_weights(path, tree, {"target": {"text": {"quick_gelu": False}}})
     return path
 
 
 def test_cityscapes_has_sixty_names():
-    names = prompts.class_names("cityscapes19")
+    names = class_names.class_names("cityscapes19")
     assert [len(synonyms) for synonyms in names] == [
         2, 2, 6, 6, 2, 2, 2, 2, 5, 10, 2, 1, 1, 2, 2, 2, 5, 2, 4
     ]  # fmt: skip
@@ -50,18 +52,18 @@ def test_cityscapes_has_sixty_names():
     # a class is found under its own name, too
     pairs = zip(SPACES["cityscapes19"].names, names, strict=True)
     assert all(name in synonyms for name, synonyms in pairs)
-    rows = prompts.class_of_row(names)
+    rows = class_names.class_of_row(names)
     assert len(rows) == 60 and rows[:5] == (0, 0, 1, 1, 2) and rows[-1] == 18
 
 
 def test_other_spaces_have_their_classes_names():
-    assert prompts.class_names("camvid11")[0] == ("sky",)
+    assert class_names.class_names("camvid11")[0] == ("sky",)
     with pytest.raises(KeyError, match="SPACES has no 'ade'"):
-        prompts.class_names("ade")
+        class_names.class_names("ade")
 
 
 def test_there_are_fourteen_sentences():
-    sentences = [template.format("road") for template in prompts.TEMPLATES]
+    sentences = [template.format("road") for template in class_names.TEMPLATES]
     assert len(set(sentences)) == 14
     assert sentences[:5] == [
         "a photo of a road.",
@@ -77,7 +79,9 @@ def test_there_are_fourteen_sentences():
 
 def test_a_class_was_seen_if_it_shares_a_name():
     trained = (("road", "railroad"), ("sky",))
-    assert prompts.seen_classes((("railroad",), ("sea", "water"), ("sky", "clouds")), trained) == (
+    assert class_names.seen_classes(
+        (("railroad",), ("sea", "water"), ("sky", "clouds")), trained
+    ) == (
         True,
         False,
         True,
@@ -91,7 +95,7 @@ def test_a_row_is_the_normed_mean_of_normed_embeddings():
 
     names = (("a", "bcd"), ("ef",), tuple("x" * n for n in range(1, 20)))
     templates = ("{}", "the {}", "{} in the scene")
-    matrix, rows = text.class_embeddings(encode, Lengths(), names, templates=templates)
+    matrix, rows = class_matrix.class_embeddings(encode, Lengths(), names, templates=templates)
     assert rows.tolist() == [0, 0, 1, *[2] * 19]
     assert matrix.shape == (22, 3)
     for row, name in ((0, "a"), (2, "ef"), (21, "x" * 19)):
@@ -111,7 +115,7 @@ def test_the_tower_is_called_with_one_shape_no_longer_than_needed():
         return np.ones((len(ids), 2), np.float32)
 
     names = tuple((f"{i:02d}",) for i in range(19))
-    text.class_embeddings(encode, Lengths(), names, templates=("{}", "a {}"))
+    class_matrix.class_embeddings(encode, Lengths(), names, templates=("{}", "a {}"))
     assert shapes == [(16, 5)] * 3
 
 
@@ -147,64 +151,64 @@ def test_the_towers_have_the_number_of_weights_of_the_original(name, count):
 
 def test_the_class_matrix_is_made_once_and_found_again(folder, capsys):
     arguments = ["--weights", str(folder), "--space", "camvid11"]
-    text.main(arguments)
+    program.main(arguments)
     said = capsys.readouterr().out
     assert said.startswith("written: ")
-    text.main(arguments)
+    program.main(arguments)
     assert capsys.readouterr().out == said.replace("written", "already there")
-    found = text.load_class_matrix(folder, "camvid11")
+    found = class_matrix.load_class_matrix(folder, "camvid11")
     assert found.matrix.shape == (11, 6) and found.class_of_row.tolist() == list(range(11))
     np.testing.assert_allclose(np.linalg.norm(found.matrix, axis=-1), 1, atol=ATOL)
     assert found.logit_scale == pytest.approx(np.log(1 / 0.07))
     # the last sentence of the last name, by hand
     tower = nn_text.TextTower(SMALL, rngs=nnx.Rngs(0))
-    ids = Tokenizer()([template.format("bicyclist") for template in prompts.TEMPLATES])
+    ids = Tokenizer()([template.format("bicyclist") for template in class_names.TEMPLATES])
     rows = np.asarray(tower(jnp.asarray(ids)))
     mean = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).mean(0)
     np.testing.assert_allclose(found.matrix[-1], mean / np.linalg.norm(mean), **FLOAT)
 
 
 def test_a_class_matrix_of_other_names_is_not_taken(folder, monkeypatch):
-    text.main(["--weights", str(folder), "--space", "categories7"])
-    monkeypatch.setitem(prompts._SYNONYMS, "categories7", (("flat",),) * 7)
+    program.main(["--weights", str(folder), "--space", "categories7"])
+    monkeypatch.setitem(class_names._SYNONYMS, "categories7", (("flat",),) * 7)
     with pytest.raises(FileNotFoundError, match="is of other names or sentences.*clouds_jax.text"):
-        text.load_class_matrix(folder, "categories7")
+        class_matrix.load_class_matrix(folder, "categories7")
 
 
 def test_a_missing_class_matrix_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        text.load_class_matrix(tmp_path, "cityscapes19")
+        class_matrix.load_class_matrix(tmp_path, "cityscapes19")
     command = f"python -m clouds_jax.text --weights {tmp_path} --space cityscapes19"
     assert command in str(error.value)
 
 
 def test_class_matrices_of_two_towers_are_refused(folder, tmp_path):
     for quick_gelu in (False, True):
-        text.make_class_matrix(folder, "camvid11", output=tmp_path, quick_gelu=quick_gelu)
+        class_matrix.make_class_matrix(folder, "camvid11", output=tmp_path, quick_gelu=quick_gelu)
     with pytest.raises(ValueError, match="2 class matrices of camvid11.*delete all but one"):
-        text.load_class_matrix(tmp_path, "camvid11")
+        class_matrix.load_class_matrix(tmp_path, "camvid11")
 
 
 def test_a_folder_without_a_text_tower_says_how_to_get_one(tmp_path, capsys):
-    checkpoint.save_weights(tmp_path / "w", {"encoder": {"x": np.ones(2)}}, {})
+    save_weights(tmp_path / "w", {"encoder": {"x": np.ones(2)}}, {})
     with pytest.raises(SystemExit):
-        text.main(["--weights", str(tmp_path / "w"), "--space", "camvid11"])
+        program.main(["--weights", str(tmp_path / "w"), "--space", "camvid11"])
     assert "convert open_clip_text FILE" in capsys.readouterr().err
 
 
 def test_an_unknown_activation_is_asked_for(folder, tmp_path):
-    tree, _ = checkpoint.load_weights(folder)
-    checkpoint.save_weights(tmp_path / "w", tree, {})
+    tree, _ = load_weights(folder)
+    save_weights(tmp_path / "w", tree, {})
     with pytest.raises(ValueError, match="which activation.*--activation"):
-        text.load_tower(tmp_path / "w")
-    quick, size, _ = text.load_tower(tmp_path / "w", quick_gelu=True)
-    exact, _, _ = text.load_tower(folder)
+        class_matrix.load_tower(tmp_path / "w")
+    quick, size, _ = class_matrix.load_tower(tmp_path / "w", quick_gelu=True)
+    exact, _, _ = class_matrix.load_tower(folder)
     ids = np.array([[49406, 320, 49407]], np.int32)
     assert size.quick_gelu and np.abs(quick(ids) - exact(ids)).max() > ATOL
 
 
 def test_the_file_says_what_it_is_of(folder):
-    text.main(["--weights", str(folder), "--space", "camvid11"])
+    program.main(["--weights", str(folder), "--space", "camvid11"])
     (path,) = folder.glob("class_embeddings-camvid11-*.npz")
     with np.load(path) as file:
         said = json.loads(str(file["description"]))

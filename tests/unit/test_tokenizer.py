@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from clouds_jax import tokenizer
+from clouds_jax.text import tokenizer
 
 START, END = 49_406, 49_407
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import small_run
 
-from clouds_jax import checkpoint, sharding, train_state
+from clouds_jax import sharding
+from clouds_jax.training import checkpoint
+from clouds_jax.training.state import abstract_state, make_state
 
 REPLICATE = ((".*", "replicate"),)
 
@@ -24,8 +26,8 @@ def encoder_weights(**changes):
 
 def test_given_weights_replace_the_random_ones_and_nothing_else():
     args, options = arguments()
-    _, random, _ = train_state.make_state(*args, **options)
-    _, filled, shardings = train_state.make_state(*args, **options, weights=encoder_weights())
+    _, random, _ = make_state(*args, **options)
+    _, filled, shardings = make_state(*args, **options, weights=encoder_weights())
     conv = filled.frozen["encoder"]["conv"]
     np.testing.assert_array_equal(conv["bias"][...], np.arange(8.0))
     assert conv["kernel"][...].dtype == np.float32
@@ -40,7 +42,7 @@ def test_weights_of_another_model_are_refused_with_all_misfits():
     weights = encoder_weights(bias=np.zeros(9), scale=np.zeros(1))
     del weights["encoder"]["conv"]["kernel"]
     with pytest.raises(ValueError, match="3 misfits") as error:
-        train_state.make_state(*args, **options, weights=weights)
+        make_state(*args, **options, weights=weights)
     text = str(error.value)
     assert "encoder.conv.kernel: not in the weights" in text
     assert "encoder.conv.scale: not in the model" in text
@@ -49,8 +51,8 @@ def test_weights_of_another_model_are_refused_with_all_misfits():
 
 def test_the_abstract_state_is_that_of_the_made_one():
     args, options = arguments()
-    _, shape, shardings = train_state.abstract_state(*args, **options)
-    _, state, _ = train_state.make_state(*args, **options)
+    _, shape, shardings = abstract_state(*args, **options)
+    _, state, _ = make_state(*args, **options)
     assert jax.tree.structure(shape) == jax.tree.structure(state)
     same = jax.tree.map(
         lambda a, x, s: (a.shape, a.dtype, a.sharding) == (x.shape, x.dtype, s),
@@ -61,7 +63,7 @@ def test_the_abstract_state_is_that_of_the_made_one():
 
 def test_the_seed_decides_weights_and_key():
     args, options = arguments()
-    a, b = (train_state.make_state(*args, **options | {"seed": s})[1] for s in (0, 1))
+    a, b = (make_state(*args, **options | {"seed": s})[1] for s in (0, 1))
     assert not (jax.random.key_data(a.key) == jax.random.key_data(b.key)).all()
     kernel = [s.params["head"]["classify"]["kernel"][...] for s in (a, b)]
     assert not (kernel[0] == kernel[1]).all()
@@ -69,13 +71,13 @@ def test_the_seed_decides_weights_and_key():
 
 def test_a_checkpoint_of_a_run_gives_its_weights_by_the_models_paths(tmp_path):
     args, options = arguments()
-    _, state, _ = train_state.make_state(*args, **options)
+    _, state, _ = make_state(*args, **options)
     checkpoints = checkpoint.RunCheckpoints(tmp_path, keep=1, metadata={"config": {}})
     checkpoints.save(3, state, small_run.counter())
     checkpoints.close()
     tree, metadata = checkpoint.load_run(tmp_path)
     assert metadata["step"] == 3
-    _, again, _ = train_state.make_state(*args, **options | {"seed": 9}, weights=tree)
+    _, again, _ = make_state(*args, **options | {"seed": 9}, weights=tree)
     for part in ("params", "frozen"):
         for x, y in zip(
             jax.tree.leaves(getattr(state, part)),

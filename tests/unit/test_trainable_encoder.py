@@ -9,11 +9,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from clouds_jax import optim, sharding, train_state, train_step
+from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.nn.clouds import HeadSize, build_model
-from clouds_jax.nn.convnext import SIZES, ConvNeXt, StochasticDepth
+from clouds_jax.nn.encoders.convnext import SIZES, ConvNeXt, StochasticDepth
 from clouds_jax.ops import masks
+from clouds_jax.training import optim
+from clouds_jax.training.state import in_head_or_trunk, make_state
+from clouds_jax.training.step import labelled, make_step
 from clouds_jax.typing import Batch, Targets
 
 CLASSES, SIZE = 5, (32, 64)
@@ -26,9 +29,9 @@ set_loss = functools.partial(segmentation.set_loss, num_points=32)
 
 def make(devices, tx, teacher=False):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    graphdef, state, shardings = train_state.make_state(
+    graphdef, state, shardings = make_state(
         lambda rngs: build_model("convnext_debug", HEAD, CLASSES, rngs=rngs), tx, seed=0, mesh=mesh,
-        rules=((".*", "replicate"),), teacher=teacher, trained=train_state.in_head_or_trunk,
+        rules=((".*", "replicate"),), teacher=teacher, trained=in_head_or_trunk,
     )  # fmt: skip
     # a fresh layer scale of 1e-6 would hide the blocks
     state = state.replace(
@@ -37,8 +40,8 @@ def make(devices, tx, teacher=False):
             state.params,
         )
     )
-    step = train_step.make_step(
-        graphdef, set_loss, tx, prepare=train_step.labelled(CLASSES), mesh=mesh,
+    step = make_step(
+        graphdef, set_loss, tx, prepare=labelled(CLASSES), mesh=mesh,
         shardings=shardings, schedule=optim.make_schedule(lr=1e-3, steps=20), drop_path=0.0,
         donate=False,
     )  # fmt: skip

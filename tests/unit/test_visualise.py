@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clouds_jax import images, plots, visualise
-from clouds_jax.data.classes import IGNORE, SPACES
+from clouds_jax import images, visualise
+from clouds_jax.constants import IGNORE
+from clouds_jax.data.classes import SPACES
+from clouds_jax.visual import labels, plots
 
 SPACE = SPACES["cityscapes19"]
 CAMVID = SPACES["camvid11"]
@@ -27,19 +29,19 @@ def scene(h=45, w=61):
 
 def test_colours_are_those_of_the_space_and_ignored_is_black():
     label = np.asarray([[0, 18], [IGNORE, 30]], np.uint8)
-    out = visualise.colourise(label, SPACE)
+    out = labels.colourise(label, SPACE)
     assert out.tolist() == [[[128, 64, 128], [119, 11, 32]], [[0, 0, 0], [0, 0, 0]]]
 
 
 def test_boundaries_mark_one_side_of_an_edge():
     label = np.asarray([[0, 0, 1], [0, 0, 1], [2, 2, 2]], np.uint8)
     want = [[False, True, False], [True, True, True], [False, False, False]]
-    assert visualise.boundaries(label).tolist() == want
+    assert labels.boundaries(label).tolist() == want
 
 
 def test_overlay_mixes_colour_and_image_and_keeps_ignored_pixels():
     image, label = scene()
-    out = visualise.overlay(image, label, SPACE, alpha=0.5)
+    out = labels.overlay(image, label, SPACE, alpha=0.5)
     want = np.round(0.5 * image[2, 3] + 0.5 * np.asarray(SPACE.colours[10]))
     np.testing.assert_array_equal(out[2, 3], want)
     np.testing.assert_array_equal(out[-1], image[-1])
@@ -49,14 +51,14 @@ def test_error_map_is_red_where_the_prediction_is_wrong_and_nowhere_else():
     image, label = scene()
     predicted = np.where(label == 11, 10, label).astype(np.uint8)
     predicted[-1] = 3  # ignored pixels cannot be wrong
-    out = visualise.error_map(image, label, predicted).astype(int)
+    out = labels.error_map(image, label, predicted).astype(int)
     red = out[..., 0] - out[..., 1] > 60
     np.testing.assert_array_equal(red, label == 11)
 
 
 @pytest.mark.parametrize("width", [90, 300, 1800])
 def test_legend_has_the_asked_width_and_every_colour(width):
-    out = visualise.legend([0, 6, 7, 18, IGNORE], SPACE, width)
+    out = labels.legend([0, 6, 7, 18, IGNORE], SPACE, width)
     assert out.shape[1] == width
     found = {tuple(c) for c in out.reshape(-1, 3).tolist()}
     assert {SPACE.colours[c] for c in (0, 6, 7, 18)} <= found
@@ -64,7 +66,7 @@ def test_legend_has_the_asked_width_and_every_colour(width):
 
 def test_with_legend_names_only_the_classes_that_are_there():
     image, label = scene(h=200, w=640)
-    out = visualise.with_legend(image, label, SPACE)
+    out = labels.with_legend(image, label, SPACE)
     assert out.shape[1] == 640 and out.shape[0] > 200
     np.testing.assert_array_equal(out[:200], image)
     strip = {tuple(c) for c in out[200:].reshape(-1, 3).tolist()}
@@ -72,22 +74,19 @@ def test_with_legend_names_only_the_classes_that_are_there():
 
 
 def test_a_long_name_is_shortened_in_its_middle():
-    face = visualise.font(14)
-    short = visualise.shorten("frankfurt_000000_000294_leftImg8bit", 120, face)
+    face = labels.font(14)
+    short = labels.shorten("frankfurt_000000_000294_leftImg8bit", 120, face)
     assert face.getlength(short) <= 120
     assert short.startswith("fr") and short.endswith("it") and "…" in short
 
 
 def test_panels_hold_pictures_of_different_sizes():
     rows = [
-        [scene(h, w)[0], visualise.colourise(scene(h, w)[1], SPACE)]
-        for h, w in ((45, 61), (90, 40))
+        [scene(h, w)[0], labels.colourise(scene(h, w)[1], SPACE)] for h, w in ((45, 61), (90, 40))
     ]
-    foot = visualise.legend([0], SPACE, visualise.panels_width(2, 100))
-    out = visualise.panels(
-        rows, titles=["a", "b"], captions=["first", "second"], foot=foot, width=100
-    )
-    assert out.shape[1] == visualise.panels_width(2, 100)
+    foot = labels.legend([0], SPACE, labels.panels_width(2, 100))
+    out = labels.panels(rows, titles=["a", "b"], captions=["first", "second"], foot=foot, width=100)
+    assert out.shape[1] == labels.panels_width(2, 100)
     assert out.shape[0] > round(45 * 100 / 61) + round(90 * 100 / 40) + foot.shape[0]
 
 
@@ -173,7 +172,7 @@ def test_the_program_draws_an_overlay(tmp_path):
     out = tmp_path / "out.png"
     visualise.main([*overlay_files(tmp_path, image, label), "--output", str(out)])
     drawn = images.read_image(out)
-    want = visualise.with_legend(visualise.overlay(image, label, SPACE), label, SPACE)
+    want = labels.with_legend(labels.overlay(image, label, SPACE), label, SPACE)
     np.testing.assert_array_equal(drawn, want)
 
 
@@ -182,7 +181,7 @@ def test_the_program_draws_an_overlay(tmp_path):
     [
         (lambda label: label[1:], r"is 45x61 pixels \(h x w\), .*label.png 44x61"),
         (lambda label: np.where(label == 11, 26, label), r"has ids \[26\]; cityscapes19 has 0..18"),
-        (lambda label: visualise.colourise(label, SPACE), "has mode RGB; a label map has one"),
+        (lambda label: labels.colourise(label, SPACE), "has mode RGB; a label map has one"),
     ],
 )
 def test_a_wrong_label_is_one_clear_error(tmp_path, spoil, message):

@@ -13,7 +13,7 @@ from clouds_jax.data.datasets import (
     streets,
     synthia,
 )
-from clouds_jax.data.spec import DatasetSpec
+from clouds_jax.data.datasets.spec import DatasetSpec
 
 DATASETS: dict[str, DatasetSpec] = {
     module.SPEC.name: module.SPEC

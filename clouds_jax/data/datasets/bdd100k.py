@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.spec import TRAIN_IDS, DatasetSpec, Source, pair_files
+from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source, pair_files
 
 
 def examples(raw: Path, split: str) -> Sequence[Source]:

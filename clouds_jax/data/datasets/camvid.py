@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.spec import DatasetSpec, Source, id_table, pair_files
+from clouds_jax.data.datasets.spec import DatasetSpec, Source, id_table, pair_files
 
 
 def examples(raw: Path, split: str) -> Sequence[Source]:

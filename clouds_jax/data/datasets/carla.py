@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.spec import DatasetSpec, Source, id_table, pair_files
+from clouds_jax.data.datasets.spec import DatasetSpec, Source, id_table, pair_files
 
 # Tags 1..19 are Cityscapes' classes in order; 24 is the paint on the road. Source: CARLA's
 # documentation of sensor.camera.semantic_segmentation.

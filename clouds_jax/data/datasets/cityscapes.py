@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
+from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
 
 # Label id of each train id, in order. GTA5 has the same. Source: cityscapesScripts, labels.py.
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clouds_jax.data.classes import IGNORE, SPACES
-from clouds_jax.data.spec import DatasetSpec, Rendered, Source
+from clouds_jax.constants import IGNORE
+from clouds_jax.data.classes import SPACES
+from clouds_jax.data.datasets.spec import DatasetSpec, Rendered, Source
 
 _SIZE = (96, 128)
 _RECTANGLES = 12

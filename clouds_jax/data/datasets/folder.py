@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.spec import DatasetSpec, Source
+from clouds_jax.data.datasets.spec import DatasetSpec, Source
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 

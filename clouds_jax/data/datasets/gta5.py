@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clouds_jax.data.datasets.cityscapes import TO_TRAIN_ID
-from clouds_jax.data.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
+from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
 
 # 62 of the 24,966 images have labels of a wrong size.
 BAD = frozenset(f"{number:05d}" for number in (15188, 17705, *range(20801, 20861)))

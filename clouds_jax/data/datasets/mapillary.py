@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
+from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
 
 # Vistas' id -> train id. Only the front of traffic signs (50) counts; crosswalks are ignored.
 TO_TRAIN_ID = {

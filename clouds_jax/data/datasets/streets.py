@@ -3,8 +3,8 @@
 import functools
 from collections.abc import Sequence
 
-from clouds_jax.data.spec import DatasetSpec, Source
-from clouds_jax.data.streets import DOMAINS, render
+from clouds_jax.data.datasets.spec import DatasetSpec, Source
+from clouds_jax.streets import DOMAINS, render
 
 SIZE = (512, 1024)
 _COUNTS = {"train": 400, "val": 50}

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Shaped
 
-from clouds_jax.data.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
+from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source, id_table, pair_files
 
 # SYNTHIA's id -> train id. Ids 16, 18 and 20 (terrain, truck, train) do not occur in the images.
 TO_TRAIN_ID = {

@@ -1,0 +1,25 @@
+"""What all programs do alike on a terminal."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+EXPECTED = (ValueError, KeyError, OSError)
+
+
+def message(error: BaseException) -> str:
+    """The text of an error; str() of a KeyError would put it in quotes."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
+@contextlib.contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Ends the program with status 1 and one line for errors that the user can mend.
+
+    Bad input, missing files and full disks are ValueError, KeyError and OSError here; what else is
+    raised is a fault of the program and keeps its traceback.
+    """
+    try:
+        yield
+    except EXPECTED as error:
+        sys.exit(f"{program}: {message(error)}")

@@ -1,0 +1,86 @@
+"""In which keys two configs differ, and whether that forbids going on from a checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clouds_jax.differences import differences, flat
+
+# Keys of the config that may differ between a checkpoint and the run that goes on from it: they
+# change what is measured, kept or printed, not what is learned. `steps` counts only where the
+# schedule depends on it (see `changed_keys`).
+_FREE_KEYS = (
+    "checkpoint_every",
+    "compile_cache",
+    "data.shards",
+    "data.threads",
+    "data.buffer",
+    "debug",
+    "eval",
+    "evals",
+    "init_from",
+    "keep",
+    "log_every",
+    "profile",
+    "sharding",
+    "steps",
+    "tensorboard",
+    "wandb",
+)
+
+
+# Keys that older runs lack, with what these runs did.
+_ADDED = {
+    "encoder.trainable": False,
+    "encoder.lr_factor": 0.1,
+    "encoder.drop_path": 0.1,
+    "head.classifier": "linear",
+    "head.ensemble.enabled": False,
+    "head.ensemble.alpha": 0.4,
+    "head.ensemble.beta": 0.8,
+    "head.ensemble.valid_masks": False,
+    "head.ensemble.trained_space": "",
+    "selftrain.enabled": False,
+    "data.generated.limit": 0,
+    "selftrain.sam.stored": True,
+}
+
+
+# Settings of the joint phase: they change nothing of a run without it.
+_JOINT = ("selftrain", "data.generated")
+
+
+def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where: str) -> None:
+    """Refuses to go on from a checkpoint whose config learns something else.
+
+    Args:
+        saved: the config of the checkpoint.
+        current: the config of this run.
+        where: the run's folder, for the message.
+    """
+    changed = changed_keys(saved, current)
+    if changed:
+        raise ValueError(
+            f"{where} has checkpoints of another config ({'; '.join(changed)});"
+            " choose a new --workdir or restore the value."
+        )
+
+
+def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """`key 3, now 4` for every key that differs and matters to a run that goes on.
+
+    Args:
+        saved: the config of the checkpoint, as JSON.
+        current: the config of this run, as JSON.
+    """
+    old, new = flat(saved), flat(current)
+    old |= {key: value for key, value in _ADDED.items() if key in new and key not in old}
+    free = set(_FREE_KEYS)
+    if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):
+        free.discard("steps")  # the learning rate of every step depends on it
+    if not (old.get("selftrain.enabled") or new.get("selftrain.enabled")):
+        free |= {*_JOINT}
+    return [
+        text
+        for key, text in differences(old, new).items()
+        if not any(key == f or key.startswith(f + ".") for f in free)
+    ]

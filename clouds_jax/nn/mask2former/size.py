@@ -1,0 +1,48 @@
+"""The numbers of the Mask2Former head."""
+
+import dataclasses
+
+CLASSIFIERS = ("linear", "text", "pooled")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSize:
+    """Numbers of the Mask2Former head; the defaults are those of CLOUDS.
+
+    Attributes:
+        num_queries: learned queries, hence masks.
+        dim: width of both decoders.
+        num_heads: attention heads of both decoders.
+        pixel_layers: deformable layers of the pixel decoder.
+        pixel_ffn: width of their FFN.
+        decoder_layers: layers of the transformer decoder; a multiple of the 3 feature levels.
+        decoder_ffn: width of their FFN.
+        num_points: sampled points per head and level.
+        classifier: of the queries: "linear", "text" or "pooled"; see `class_heads`.
+    """
+
+    num_queries: int = 100
+    dim: int = 256
+    num_heads: int = 8
+    pixel_layers: int = 6
+    pixel_ffn: int = 1024
+    decoder_layers: int = 9
+    decoder_ffn: int = 2048
+    num_points: int = 4
+    classifier: str = "linear"
+
+    def __post_init__(self):
+        if self.decoder_layers % 3:
+            raise ValueError(
+                f"HeadSize.decoder_layers is {self.decoder_layers}; the layers read 3 feature "
+                "levels in turn, so it must be a multiple of 3."
+            )
+        if self.dim % self.num_heads:
+            raise ValueError(
+                f"HeadSize.dim is {self.dim}, not a multiple of num_heads = {self.num_heads}."
+            )
+        if self.classifier not in CLASSIFIERS:
+            raise ValueError(
+                f"HeadSize.classifier is {self.classifier!r}; it must be one of:"
+                f" {', '.join(CLASSIFIERS)}."
+            )

@@ -1,0 +1,175 @@
+"""The transformer decoder: queries that read the image where their own mask is.
+
+Source: MultiScaleMaskedTransformerDecoder of Mask2Former (MIT); the class heads are apart.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from clouds_jax.nn import layers
+from clouds_jax.nn.mask2former import class_heads
+from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.ops import position, resize
+from clouds_jax.typing import Prediction
+
+_LEVELS = 3
+
+
+class DecoderLayer(nnx.Module):
+    """Masked cross-attention, self-attention, FFN; each followed by its LayerNorm."""
+
+    def __init__(self, size: HeadSize, *, rngs: nnx.Rngs):
+        dim, ffn = size.dim, size.decoder_ffn
+        self.cross_attention = layers.Attention(dim, size.num_heads, rngs=rngs)
+        self.cross_norm = layers.LayerNorm(dim, rngs=rngs)
+        self.self_attention = layers.Attention(dim, size.num_heads, rngs=rngs)
+        self.self_norm = layers.LayerNorm(dim, rngs=rngs)
+        # biases keep torch's default where the kernels are re-drawn
+        self.fc1 = layers.Linear(dim, ffn, bias_init=layers.uniform(dim**-0.5), rngs=rngs)
+        self.fc2 = layers.Linear(ffn, dim, bias_init=layers.uniform(ffn**-0.5), rngs=rngs)
+        self.ffn_norm = layers.LayerNorm(dim, rngs=rngs)
+
+    def __call__(
+        self,
+        queries: Float[Array, "b q d"],
+        query_position: Float[Array, "q d"],
+        memory: Float[Array, "b s d"],
+        memory_position: Float[Array, "s d"],
+        mask: Bool[Array, "b q s"],
+    ) -> Float[Array, "b q d"]:
+        x = queries
+        moved = x + query_position[None]
+        x = self.cross_norm(x + self.cross_attention(moved, memory, memory_position, mask))
+        moved = x + query_position[None]
+        x = self.self_norm(x + self.self_attention(moved, x, query_position))
+        return self.ffn_norm(x + self.fc2(jax.nn.relu(self.fc1(x))))
+
+
+class TransformerDecoder(nnx.Module):
+    """Learned queries, layers that read the levels in turn, and the shared prediction heads.
+
+    The layers that read level j are stacked in `layers[j]`; layer 3 g + j of the original is
+    member g of that stack, and one scan step applies one member of each.
+
+    Args:
+        classes: k, without no-object.
+        rows: of the class matrix, where `size.classifier` is "text".
+    """
+
+    def __init__(
+        self,
+        size: HeadSize,
+        classes: int,
+        *,
+        rows: class_heads.TextRows | None = None,
+        rngs: nnx.Rngs,
+    ):
+        dim = size.dim
+        groups = size.decoder_layers // _LEVELS
+        self.layers = nnx.List(
+            [
+                layers.stack_blocks(lambda rngs: DecoderLayer(size, rngs=rngs), groups, rngs)
+                for _ in range(_LEVELS)
+            ]
+        )
+        self.norm = layers.LayerNorm(dim, rngs=rngs)
+        self.query_feat = nnx.Param(layers.NORMAL(rngs.params(), (size.num_queries, dim)))
+        self.query_embed = nnx.Param(layers.NORMAL(rngs.params(), (size.num_queries, dim)))
+        self.level_embed = nnx.Param(layers.NORMAL(rngs.params(), (_LEVELS, dim)))
+        self.class_embed = class_heads.make_class_head(size, classes, rows, rngs=rngs)
+        self.mask_embed = layers.mlp((dim, dim, dim, dim), rngs=rngs)
+
+    def __call__(
+        self,
+        levels: tuple[Float[Array, "b _ _ d"], ...],
+        mask_features: Float[Array, "b h4 w4 d"],
+        *,
+        all_outputs: bool,
+    ) -> Prediction:
+        """Predicts from the queries after every layer, or after the last one.
+
+        Args:
+            levels: at strides 32, 16 and 8.
+            mask_features: at stride 4.
+            all_outputs: also predict from the learned queries and after every earlier layer.
+
+        Returns:
+            `decoder_layers + 1` outputs, or one.
+        """
+        memories, positions = zip(*map(self.memory, range(_LEVELS), levels), strict=True)
+        shrunk = [self.shrink(mask_features, level.shape[1:3]) for level in levels]
+        graphdef, state = nnx.split(self.layers)
+
+        def group(x, state):
+            outputs = []
+            for j, layer in enumerate(nnx.merge(graphdef, state)):
+                mask = self.attention_mask(x, shrunk[j])
+                x = layer(x, self.query_embed[...], memories[j], positions[j], mask)
+                outputs.append(x)
+            return x, jnp.stack(outputs)
+
+        b = mask_features.shape[0]
+        first = jnp.broadcast_to(self.query_feat[...][None], (b, *self.query_feat.shape))
+        last, outputs = jax.lax.scan(group, first, state)
+        if all_outputs:
+            queries = jnp.concatenate([first[None], outputs.reshape(-1, *first.shape)])
+        else:
+            queries = last[None]
+        return self.predict(queries, mask_features)
+
+    def layer(
+        self,
+        j: int,
+        group: int,
+        queries: Float[Array, "b q d"],
+        level: Float[Array, "b h w d"],
+        mask: Bool[Array, "b q s"],
+    ) -> Float[Array, "b q d"]:
+        """Layer 3 `group` + `j` alone, on a given mask (True: may attend)."""
+        graphdef, state = nnx.split(self.layers[j])
+        block = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[group], state))
+        memory, code = self.memory(j, level)
+        return block(queries, self.query_embed[...], memory, code, mask)
+
+    def memory(
+        self, j: int, level: Float[Array, "b h w d"]
+    ) -> tuple[Float[Array, "b s d"], Float[Array, "s d"]]:
+        """Level j as tokens, with its embedding, and the position codes of its keys."""
+        b, h, w, d = level.shape
+        tokens = level.reshape(b, h * w, d) + self.level_embed[...][j][None, None]
+        return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
+
+    def shrink(
+        self, mask_features: Float[Array, "b h4 w4 d"], size: tuple[int, int]
+    ) -> Float[Array, "b s d"]:
+        """Mask features resized to a level, as tokens; no gradient.
+
+        The original resizes the mask logits. Both are linear, so resizing the features once per
+        level gives the same logits, and only the outputs asked for are ever made at stride 4.
+        """
+        small = resize.resize_bilinear(jax.lax.stop_gradient(mask_features), size)
+        return small.reshape(small.shape[0], -1, small.shape[-1])
+
+    def attention_mask(
+        self, queries: Float[Array, "b q d"], shrunk: Float[Array, "b s d"]
+    ) -> Bool[Array, "b q s"]:
+        """Where each query's mask is: sigmoid(logit) >= 0.5, that is logit >= 0; no gradient."""
+        embedding = layers.apply_mlp(self.mask_embed, self.norm(queries))
+        logits = jnp.einsum("bqd,bsd->bqs", jax.lax.stop_gradient(embedding), shrunk)
+        return logits >= 0
+
+    def predict(
+        self, queries: Float[Array, "o b q d"], mask_features: Float[Array, "b h4 w4 d"]
+    ) -> Prediction:
+        """Class and mask logits of queries, query-last."""
+        normed = self.norm(queries)
+        embedding = layers.apply_mlp(self.mask_embed, normed)
+        mask_logits = jax.lax.map(
+            lambda e: jnp.einsum("bqd,bhwd->bhwq", e, mask_features), embedding
+        )
+        return Prediction(
+            class_logits=class_heads.classify(self.class_embed, normed, mask_features, mask_logits),
+            mask_logits=mask_logits,
+        )

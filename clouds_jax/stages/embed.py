@@ -1,0 +1,102 @@
+r"""Embeds generated images and their mirror images with SAM: the program.
+
+    python -m clouds_jax.embed --shards shards --ref generated/train --size 768 768 \
+        --sam sam_vit_h --weights weights/sam_vit_h
+
+Writes the shards that `clouds_jax.data.embeddings` describes, beside the image shards, in float16.
+A shard that is already there is not made again; an interrupted program goes on at the first missing
+one, with the same bytes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from clouds_jax.data import embeddings, records
+from clouds_jax.data.embeddings import Embedding
+from clouds_jax.data.generated import fit
+from clouds_jax.nn.sam import registry
+from clouds_jax.nn.sam.decoder import PromptedMasks
+from clouds_jax.stages import shard_set
+from clouds_jax.stages.memory import device_memory
+from clouds_jax.weights import fill_module, load_weights, weights_digest
+
+
+def load_sam(name: str, weights: str) -> PromptedMasks:
+    """A SAM with converted weights."""
+    spec = registry.get_sam(name)
+    tree, _ = load_weights(weights, ("sam",))
+    model = fill_module(
+        lambda: spec.build(nnx.Rngs(0)),
+        tree.get("sam", {}),
+        where=weights,
+        hint=f"Are these the weights of {name}?",
+    )
+    return nnx.merge(*model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embed:
+    """The stage.
+
+    Attributes:
+        shards: root of all shards.
+        ref: "name/split" of the generated images.
+        sam: name of the SAM.
+        size: (h, w) that the images are fitted to.
+        weights: folder of converted weights; "": random ones, for debugging.
+        count: number of embedding shards; 0: as many as there are image shards.
+    """
+
+    shards: Path
+    ref: str
+    registry: str
+    size: tuple[int, int]
+    weights: str = ""
+    count: int = 0
+
+    @functools.cached_property
+    def folder(self) -> shard_set.Folder:
+        """Where the shards go."""
+        registry.get_sam(self.sam)
+        summary = records.read_summary(self.ref, self.shards)
+        path = embeddings.stem(self.shards, self.ref, self.sam, self.size)
+        return shard_set.Folder(
+            self.shards,
+            f"{path.parent.name}/{path.name}",
+            stage="embed",
+            parameters={"sam": self.sam, "size": list(self.size), "dtype": "float16"},
+            inputs={
+                self.ref: shard_set.digest(self.ref, self.shards),
+                "weights": weights_digest(self.weights) if self.weights else "random",
+            },
+            examples=summary["examples"],
+            shards=self.count or len(summary["shards"]),
+        )
+
+    def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
+        """Loads the model."""
+        spec = registry.get_sam(self.sam)
+        model = load_sam(self.sam, self.weights) if self.weights else spec.build(nnx.Rngs(0))
+        examples = records.open_ref(self.ref, self.shards)
+
+        def make(shard: int) -> Iterator[shard_set.Record]:
+            for index in self.folder.indices(shard):
+                example = examples[index]
+                if example.image is None:
+                    raise ValueError(f"{example.key} has no image to embed.")
+                image = fit(example.image, self.size)
+                both = np.stack([image, image[:, ::-1]])
+                values = np.asarray(registry.embed(model, both, spec), np.float16)
+                found = Embedding(example.key, embeddings.image_hash(image), values)
+                yield embeddings.encode(found), {}
+
+        return make
+
+    def memory(self) -> Mapping[str, float]:
+        """Peak memory in GiB."""
+        return device_memory()

@@ -1,0 +1,219 @@
+"""The training loop: steps, lines, checkpoints, evaluations, and how it ends."""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from clouds_jax import runtime
+from clouds_jax.training import checkpoint, logs
+from clouds_jax.training.state import TrainState
+from clouds_jax.training.step import Step
+from clouds_jax.typing import Batch, Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When what happens, in updates done.
+
+    Attributes:
+        steps: length of the run.
+        images: per step, over all devices.
+        log_every: a line every so many steps.
+        checkpoint_every: a checkpoint every so many steps, and at the end.
+        evals: dataset ref -> an evaluation every so many steps, and at the end.
+    """
+
+    steps: int
+    images: int
+    log_every: int
+    checkpoint_every: int
+    evals: Mapping[str, int]
+
+    def saves(self, step: int) -> bool:
+        return step % self.checkpoint_every == 0 or step == self.steps
+
+    def due(self, step: int) -> list[str]:
+        """What is evaluated after `step`."""
+        if step == 0:
+            return []
+        return [ref for ref, n in self.evals.items() if step % n == 0 or step == self.steps]
+
+
+class StopRequest:
+    """Whether the run was asked to end early, by SIGTERM or Ctrl-C, on any host."""
+
+    def __init__(self):
+        self._asked = False
+
+    def ask(self, *_: Any) -> None:
+        self._asked = True
+        # A second Ctrl-C ends the program at once.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def after(self, step: int) -> bool:
+        if jax.process_count() > 1:  # all hosts must end after the same step
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turns SIGTERM and Ctrl-C into a request that the loop reads between two steps."""
+    request = StopRequest()
+    if jax.process_count() > 1:  # JAX's own handler watches for SIGTERM on every host
+        yield request
+        return
+    before = {s: signal.signal(s, request.ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Reader:
+    """Reads the metrics of finished steps, adds them up and writes a line when one is due.
+
+    Steps run ahead of the host: nothing here is read before the next step is under way, except
+    where the run has to stand still anyway.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        writer: logs.MetricsWriter,
+        progress: logs.Progress,
+        window: logs.Window,
+        *,
+        done: int,
+    ):
+        self._plan, self._writer, self._progress = plan, writer, progress
+        self.window = window
+        self._pending: list[tuple[int, Metrics]] = []
+        self._seen = done  # last step read
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Notes a step that was started; reads the ones before it when a line is due."""
+        if any(s % self._plan.log_every == 0 for s, _ in self._pending):
+            self.read()
+        self._pending.append((step, metrics))
+
+    def read(self) -> None:
+        """Waits for all steps so far and reads them.
+
+        Raises:
+            FloatingPointError: a loss or gradient was not finite.
+        """
+        steps = [step for step, _ in self._pending]
+        values = jax.device_get([metrics for _, metrics in self._pending])
+        self._pending = []
+        for step, metrics in zip(steps, values, strict=True):
+            if not metrics.pop("finite"):
+                raise FloatingPointError(self._not_finite(step, metrics))
+            self.window.add(metrics)
+            if step % self._plan.log_every == 0 or step == self._plan.steps:
+                self._line(step)
+            self._seen = step
+
+    def _line(self, step: int) -> None:
+        mean, timing = self.window.mean(), self._progress.read(step)
+        self.window = logs.Window()
+        self._writer.write(step, mean | {f"time/{name}": v for name, v in timing.items()})
+        logs.log(self._progress.line(step, mean, timing))
+
+    def _not_finite(self, step: int, metrics: Mapping[str, Any]) -> str:
+        names = [name for name in metrics if not math.isfinite(metrics[name])]
+        first = "loss" if "loss" in names else next(iter(names), "the update")
+        value = float(metrics.get(first, math.nan))
+        return (
+            f"{first} became {value} between step {self._seen:,} and {step:,}"
+            f" (not finite: {', '.join(names)}); the last checkpoint is from before. Run again with"
+            " --config.debug.nans=True to find the operation."
+        )
+
+
+def run(
+    step: Step,
+    state: TrainState,
+    batches: Iterator[Batch],
+    *,
+    plan: Plan,
+    writer: logs.MetricsWriter,
+    window: logs.Window,
+    checkpoints: checkpoint.RunCheckpoints,
+    evaluate: Callable[[str, int, TrainState], None],
+    profile: runtime.ProfileWindow,
+    stop: StopRequest,
+) -> TrainState:
+    """Trains from `state` to the end of the plan, or until asked to stop.
+
+    Args:
+        step: as of `train_step.make_step`; the state given to it is gone.
+        state: where to start.
+        batches: the data iterator; its position is saved with the state.
+        plan: when what happens.
+        writer: where lines go.
+        window: metrics since the last line.
+        checkpoints: of this run.
+        evaluate: `evaluate(ref, step, state)` scores and writes.
+        profile: steps to record.
+        stop: read after every step.
+
+    Returns:
+        The last state.
+    """
+    progress = logs.Progress(steps=plan.steps, images=plan.images)
+    done = int(jax.device_get(state.step))
+    reader = Reader(plan, writer, progress, window, done=done)
+    first = done + 1
+    progress.start(done)
+    _evaluate_due(evaluate, plan, done, state, progress)
+    metrics = None
+    while done < plan.steps:
+        asked = time.perf_counter()
+        batch = next(batches)
+        if metrics is not None and metrics["loss"].is_ready():
+            # The devices had finished before the batch came: they may have waited all the while.
+            progress.wait(time.perf_counter() - asked)
+        done += 1
+        profile.before(done)
+        with (
+            jax.transfer_guard("disallow"),
+            jax.profiler.StepTraceAnnotation("step", step_num=done),
+        ):
+            state, metrics = step(state, batch)
+        profile.after(done, metrics)
+        reader.add(done, metrics)
+        if done == first:
+            jax.block_until_ready(metrics)
+            logs.log(f"first step, with compilation: {time.perf_counter() - asked:.1f} s")
+            progress.start(done)
+        stopping = stop.after(done)
+        if plan.saves(done) or plan.due(done) or stopping:
+            reader.read()  # also refuses to save or score what is not finite
+            pause = time.perf_counter()
+            if plan.saves(done) or stopping:
+                checkpoints.save(done, state, batches, window=reader.window.state())
+            progress.pause(time.perf_counter() - pause)
+            if stopping and done < plan.steps:
+                logs.log(f"asked to stop: saved step {done:,}; the same command goes on from it")
+                break
+            _evaluate_due(evaluate, plan, done, state, progress)
+    reader.read()
+    profile.close()
+    checkpoints.wait()
+    return state
+
+
+def _evaluate_due(evaluate, plan: Plan, step: int, state: TrainState, progress) -> None:
+    began = time.perf_counter()
+    for ref in plan.due(step):
+        evaluate(ref, step, state)
+    progress.pause(time.perf_counter() - began)

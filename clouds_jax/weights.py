@@ -1,0 +1,187 @@
+"""Weights on disk and in modules.
+
+A weights folder holds a plain nested dict of arrays and `provenance.json`: what
+`python -m porting convert` writes and `config.encoder.weights` points to. It appears under its name
+only when complete.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from orbax.checkpoint import v1 as ocp
+
+from clouds_jax import sharding
+
+_ARRAYS = "arrays"
+_PROVENANCE = "provenance.json"
+
+
+def save_weights(
+    path: str | os.PathLike,
+    tree: Mapping[str, Any] | Iterator[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes weights and where they came from to the new folder `path`.
+
+    Args:
+        path: the folder to make.
+        tree: nested mappings with arrays as leaves; keys are written as text. Or an iterator of
+            such trees without a common leaf: only one at a time is in memory.
+        provenance: anything JSON can hold (source file, hash, licence, versions).
+        overwrite: replace a weights folder that is already there.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another folder or ask to overwrite it.")
+    if path.exists() and not (path / _PROVENANCE).exists():
+        raise FileExistsError(
+            f"{path} is no weights folder (no {_PROVENANCE}); not overwriting it."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        if isinstance(tree, Mapping):
+            ocp.save(temporary / _ARRAYS, _plain(tree))
+        else:
+            for part in tree:
+                held = jax.tree.map(lambda x: x.view(_Held), _plain(part))
+                ocp.partial.save(temporary / _ARRAYS, held)
+                del part, held  # before the next one is made
+            ocp.partial.finalize(temporary / _ARRAYS)
+        (temporary / _PROVENANCE).write_text(
+            json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+        )
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_weights(
+    path: str | os.PathLike, parts: Sequence[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads (nested dict of numpy arrays with text keys, provenance) of `save_weights`.
+
+    Args:
+        path: the folder.
+        parts: what to read of the tree's first level, where it is there; None reads all.
+    """
+    path = pathlib.Path(path).absolute()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no weights at {path}; make them with"
+            f" `python -m porting convert <family> <file> --output {path}`"
+            " (`python -m porting convert --help` lists the families)."
+        )
+    if not (path / _PROVENANCE).exists() or not (path / _ARRAYS).exists():
+        raise FileNotFoundError(
+            f"{path} is no weights folder ({_ARRAYS}/ and {_PROVENANCE} expected)."
+        )
+    if parts is None:
+        tree = ocp.load(path / _ARRAYS)
+    else:
+        described = ocp.metadata(path / _ARRAYS).metadata
+        wanted = {part: described[part] for part in parts if part in described}
+        with partial_load():
+            tree = ocp.load(path / _ARRAYS, wanted) if wanted else {}
+    return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
+
+
+def weights_digest(directory: str | os.PathLike) -> str:
+    """A hash of the provenance of a weights folder, which holds the hash of its source."""
+    path = pathlib.Path(directory) / _PROVENANCE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{directory} is no weights folder (no {_PROVENANCE}); make one: python -m porting"
+            " convert <file> --output <folder>."
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def describe_weights(path: str | os.PathLike) -> dict[str, Any]:
+    """The nested dict of `load_weights` with a shape and dtype in place of each array."""
+    described = ocp.metadata(pathlib.Path(path).absolute() / _ARRAYS).metadata
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), described)
+
+
+class _Held(np.ndarray):
+    """An array that nobody changes while it is written.
+
+    Orbax copies arrays before it writes, as their owner might go on with them.
+    """
+
+    def __deepcopy__(self, memo: dict) -> "_Held":
+        return self
+
+
+def _plain(tree: Any) -> Any:
+    """The tree as nested dicts with text keys and numpy leaves."""
+    if isinstance(tree, Mapping):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return np.asarray(tree)
+
+
+def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Both nested dicts in one; where both have a leaf, that of `other`."""
+    out = dict(tree)
+    for key, value in other.items():
+        inner = out.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        out[key] = merged(inner, value) if both else value
+    return out
+
+
+def fill_module(
+    build: Callable[[], nnx.Module], tree: Mapping[str, Any], *, where: str, hint: str = ""
+) -> tuple[nnx.GraphDef, Any]:
+    """The module that `build` describes with the weights of `tree`, which must fill it exactly.
+
+    Args:
+        build: makes the module; it is not run, so no random numbers are drawn.
+        tree: nested mappings with arrays as leaves.
+        where: whose weights these are, for the error.
+        hint: last line of the error.
+
+    Returns:
+        What `nnx.merge` takes.
+    """
+    graphdef, shape = nnx.split(nnx.eval_shape(build))
+    slots, treedef = jax.tree_util.tree_flatten_with_path(shape)
+    leaves = jax.tree_util.tree_flatten_with_path(dict(tree))[0]
+    given = {sharding.path_name(path): leaf for path, leaf in leaves}
+    wanted = {sharding.path_name(path): slot for path, slot in slots}
+    misfits = [f"{name}: not in the weights" for name in wanted if name not in given]
+    misfits += [f"{name}: not in the model" for name in given if name not in wanted]
+    misfits += [
+        f"{name}: {given[name].shape} in the weights, {slot.shape} in the model"
+        for name, slot in wanted.items()
+        if name in given and given[name].shape != slot.shape
+    ]
+    if misfits:
+        raise ValueError(
+            f"{where} has weights of another model, {len(misfits)} misfits:\n  "
+            + "\n  ".join(misfits[:20])
+            + (f"\n{hint}" if hint else "")
+        )
+    values = [jnp.asarray(given[name], slot.dtype) for name, slot in wanted.items()]
+    return graphdef, jax.tree.unflatten(treedef, values)
+
+
+def partial_load() -> ocp.Context:
+    """Lets a load ask for some of the saved leaves."""
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    return context

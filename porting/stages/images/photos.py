@@ -1,0 +1,116 @@
+"""Photos of a folder in the place of generated images: the provider `folder`."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from clouds_jax import images, provenance
+from porting.stages.images.provider import Made
+
+_SHOWN = 50  # unreadable files that an error names
+
+
+class BadPhotos(ValueError):
+    """Files of the folder are no images; the text names them."""
+
+
+class Photos:
+    """The photos below a folder, sorted by path; upright by their EXIF when read.
+
+    Args:
+        path: the folder.
+        count: the first so many of them; 0, or more than there are: all. None is taken twice,
+            since copies would only weigh more in training.
+    """
+
+    def __init__(self, path: str, *, count: int):
+        self._root = Path(os.path.expandvars(path)).expanduser()
+        if not path or not self._root.is_dir():
+            raise FileNotFoundError(
+                f"config.generate.folder.path is {path!r}, which is no folder; the provider"
+                " 'folder' takes all photos below the folder that it names. Set it, or the"
+                " environment variable in it."
+            )
+        found = images.find_images(self._root)
+        self._files = [p.relative_to(self._root).as_posix() for p in found[: count or None]]
+        self.notes = []
+        if count > len(found):
+            self.notes.append(
+                f"{self._root} holds {len(found):,} photos, config.generate.count is {count:,};"
+                " all are taken, none twice"
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of photos."""
+        return len(self._files)
+
+    def describe(self) -> dict[str, Any]:
+        """What the pixels depend on besides the files."""
+        return {
+            "provider": "folder",
+            "versions": provenance.versions(["pillow", "opencv-python-headless"]),
+        }
+
+    def inputs(self) -> dict[str, str]:
+        """A hash of all names, sizes and contents, so that another photo is noticed."""
+        digest = hashlib.sha256()
+        for name, (size, content) in zip(self._files, self._each(_facts), strict=True):
+            digest.update(f"{name}\0{size}\0{content}\n".encode(errors="surrogateescape"))
+        return {"photos": digest.hexdigest()}
+
+    def check(self) -> None:
+        """Decodes all photos once.
+
+        Raises:
+            BadPhotos: some cannot be read; all of them are named.
+        """
+        told = [text for text in self._each(_fault) if text]
+        if not told:
+            return
+        more = f"\n  and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
+        raise BadPhotos(
+            f"{len(told):,} of {self.count:,} files below {self._root} are no photos that can be"
+            " read; repair or remove them:"
+            + "".join(f"\n  {text}" for text in told[:_SHOWN])
+            + more
+        )
+
+    def load(self) -> Callable[[Sequence[int]], Iterator[Made]]:
+        """Returns what reads photos by their numbers."""
+        return self._read
+
+    def memory(self) -> dict[str, float]:
+        """Nothing but the host's."""
+        return {}
+
+    def _read(self, indices: Sequence[int]) -> Iterator[Made]:
+        versions = self.describe()["versions"]
+        for index in indices:
+            name = self._files[index]
+            yield Made(
+                images.read_image(self._root / name),
+                {"provider": "folder", "photo": True, "file": name, "versions": versions},
+            )
+
+    def _each(self, function: Callable[[Path], Any]) -> list[Any]:
+        # reading, hashing and decoding leave Python's lock, so threads do
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            return list(pool.map(function, (self._root / name for name in self._files)))
+
+
+def _facts(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), content
+
+
+def _fault(path: Path) -> str:
+    try:
+        images.read_image(path)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""

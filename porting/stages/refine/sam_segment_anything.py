@@ -1,0 +1,171 @@
+"""SAM by segment_anything's classes, from its makers' files: ViT-B, L, H and TinyViT."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Int, UInt8
+from torch import nn
+
+from clouds_jax.nn.sam.decoder import prompt_scale
+from clouds_jax.nn.sam.registry import SAMS, get_sam, preprocess
+from porting.files.locate import HUB
+from porting.files.open import Provenance, open_checkpoint
+from porting.reference import sam as reference
+from porting.stages.refine import sam_masks
+from porting.stages.refine.sam import Embedded, Masks, SamSettings
+from porting.tables import OURS, TABLES
+from porting.tables.rules import match_counts
+
+_SHOWN = 4  # misfits in a message
+# of TinyViT for ImageNet, which files of MobileSAM carry along
+_CLASSIFIER = ("image_encoder.head.", "image_encoder.norm_head.")
+_HUGGING_FACE = ("vision_encoder.", "shared_image_embedding.")  # how names begin there
+
+
+class SegmentAnything:
+    """A `porting.stages.refine.sam.Sam`."""
+
+    def __init__(self, model: Any, settings: SamSettings):
+        self._model = model.to(sam_masks.device())
+        self._spec = get_sam(settings.sam)
+        self._settings = settings
+
+    def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedded:
+        """See `Sam`."""
+        x = torch.from_numpy(preprocess(image[None], self._spec)).permute(0, 3, 1, 2).contiguous()
+        with sam_masks.encoding(self._settings.dtype):
+            features = self._model.image_encoder(x.to(self._model.device)).float()
+        return Embedded((features,), (image.shape[0], image.shape[1]))
+
+    def stored(self, values: Float16[np.ndarray, "g g d"], size: tuple[int, int]) -> Embedded:
+        """See `Sam`."""
+        if self._settings.train_mode:
+            raise ValueError(
+                "stored embeddings are made with the batch norm's own statistics, train_mode is"
+                " with the image's: run the image encoder instead (embeddings=False)."
+            )
+        decoder = self._spec.decoder
+        return sam_masks.from_stored(values, size, decoder.grid, decoder.dim)
+
+    def masks(self, embedded: Embedded, points: Int[np.ndarray, "n p 2"]) -> Masks:
+        """See `Sam`."""
+        prompts, decoder = self._model.prompt_encoder, self._model.mask_decoder
+
+        def ask(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            inside = torch.ones(points.shape[:2], dtype=torch.int, device=points.device)
+            sparse, dense = prompts(points=(points, inside), boxes=None, masks=None)
+            return decoder(
+                image_embeddings=embedded.features[0],
+                image_pe=prompts.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+
+        return sam_masks.best(
+            ask,
+            points,
+            embedded.size,
+            scale=prompt_scale(embedded.size, self._spec.image),
+            resize=sam_masks.uncropped(self._spec.image, embedded.size),
+            chunk=self._settings.chunk,
+        )
+
+
+def load(settings: SamSettings) -> SegmentAnything:
+    """See `porting.stages.refine.sam.load`."""
+    get_sam(settings.sam)  # raises for a name that there is not
+    model = reference.sam(settings.sam)
+    if settings.train_mode and not isinstance(model.image_encoder, reference.TinyViT):
+        raise ValueError(
+            f"train_mode is about batch norm, which {settings.sam} has not; set it to False."
+        )
+    state, provenance = open_checkpoint(_source(settings))
+    try:
+        reference.filled(model, state)
+    except RuntimeError:  # with every name of both sides
+        wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        raise ValueError(_misfit(settings.sam, wanted, state, provenance)) from None
+    if settings.train_mode:
+        _use_own_statistics(model.image_encoder)
+    return SegmentAnything(model, settings)
+
+
+def identify(settings: SamSettings) -> dict[str, Any]:
+    """Of the weights: their name and hash."""
+    _, provenance = open_checkpoint(_source(settings))
+    weights = settings.weights if provenance.url or provenance.package else provenance.file
+    return {"weights": weights, "sha256": provenance.sha256}
+
+
+def _source(settings: SamSettings) -> str:
+    """The weights as `porting.files.locate.locate` takes them."""
+    if not settings.revision:
+        return settings.weights
+    if not settings.weights.startswith(HUB):
+        raise ValueError(
+            f"revision is {settings.revision!r}, and {settings.weights} not on the hub; leave it."
+        )
+    return f"{settings.weights}@{settings.revision}"
+
+
+def _misfit(
+    sam: str,
+    wanted: Mapping[str, tuple[int, ...]],
+    state: dict[str, np.ndarray],
+    provenance: Provenance,
+) -> str:
+    """Why a file does not fill a SAM: what it is, what was wanted, what to do."""
+    what, advice = _told(sam, state, provenance)
+    both = [name for name in state if name in wanted]
+    misfits = [
+        *(
+            f"{name} has shape {state[name].shape}, not {wanted[name]}"
+            for name in both
+            if state[name].shape != wanted[name]
+        ),
+        *(f"{name} is missing" for name in wanted if name not in state),
+        *(f"{name} is not of the model" for name in state if name not in wanted),
+    ]
+    return (
+        f"{provenance.file} is {what}; wanted is a whole {sam}: {advice}."
+        f" {len(misfits)} misfits, such as: {'; '.join(misfits[:_SHOWN])}."
+    )
+
+
+def _told(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tuple[str, str]:
+    """What a file is, and what to do about it."""
+    other = f"give the file of its makers ({get_sam(sam).source})"
+    if provenance.format.startswith(OURS.name):
+        return "a folder of this project's weights, for JAX", other
+    if any(name.startswith(_HUGGING_FACE) for name in state):
+        return "a SAM of transformers", f"set backend to 'transformers', or {other}"
+    shapes = {n: array.shape for n, array in state.items() if not n.startswith(_CLASSIFIER)}
+    for one in SAMS:
+        if shapes == _shapes(one):
+            return f"a {one}", f"set sam to {one!r}, or {other}"
+    counts = {name: match_counts(list(state), table.rules) for name, table in TABLES.items()}
+    families = [name for name, (used, unmatched) in counts.items() if used and not unmatched]
+    if not families:
+        return "of no kind that is known here", other
+    # tables of whole files take their parts too, but have more rules
+    family = min(families, key=lambda name: len(TABLES[name].rules))
+    if family == "sam_decoder":
+        return "SAM's prompt encoder and mask decoder, without an image encoder", other
+    return f"of family {family}", other
+
+
+def _shapes(sam: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of a SAM, none of which is made."""
+    with torch.device("meta"):
+        return {name: tuple(t.shape) for name, t in reference.sam(sam).state_dict().items()}
+
+
+def _use_own_statistics(encoder: nn.Module) -> None:
+    """Lets every batch norm use the statistics of what it is given, and keep none."""
+    for layer in encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.track_running_stats = False
+            layer.running_mean = layer.running_var = None
