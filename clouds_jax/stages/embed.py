@@ -54,7 +54,7 @@ class Embed:
 
     shards: Path
     ref: str
-    registry: str
+    sam: str
     size: tuple[int, int]
     weights: str = ""
     count: int = 0

@@ -8,7 +8,6 @@ hidden folder beside and take their place when all are complete, so an interrupt
 nothing that could be read by mistake, and the same command goes on where it stopped.
 """
 
-import argparse
 import concurrent.futures
 import math
 import multiprocessing
@@ -22,14 +21,14 @@ from typing import Any
 import tqdm
 
 from clouds_jax.data.build import workspace
-from clouds_jax.files import write_json
-from clouds_jax.data.codecs import CODECS, get_codec
 from clouds_jax.data.build.shards import ShardJob, write_shard
-from clouds_jax.data.datasets import DATASETS, get_dataset
-from clouds_jax.data.records import SCHEMA_VERSION, shard_name
-from clouds_jax.data.datasets.spec import DatasetSpec, Source
+from clouds_jax.data.build.summary import summarise
 from clouds_jax.data.build.workspace import BuildError
-from clouds_jax.data.build.summary import describe, summarise
+from clouds_jax.data.codecs import get_codec
+from clouds_jax.data.datasets import get_dataset
+from clouds_jax.data.datasets.spec import DatasetSpec, Source
+from clouds_jax.data.records import SCHEMA_VERSION, shard_name
+from clouds_jax.files import write_json
 
 # Small enough that many workers share the work, few enough that a folder can be listed.
 _EXAMPLES_PER_SHARD = 64

@@ -16,11 +16,9 @@ from jaxtyping import Shaped, UInt8
 from clouds_jax.constants import IGNORE
 from clouds_jax.data.classes import get_space
 from clouds_jax.data.datasets import get_dataset
-from clouds_jax.images import BadImage, read_image
-from clouds_jax.data.records import Example, encode, shard_writer
 from clouds_jax.data.datasets.spec import DatasetSpec, Source
-
-
+from clouds_jax.data.records import Example, encode, shard_writer
+from clouds_jax.images import BadImage, read_image
 
 
 class BadSource(ValueError):
@@ -29,8 +27,6 @@ class BadSource(ValueError):
 
 class _Abandoned(Exception):
     """Leaves a shard's writer without keeping the file."""
-
-
 
 
 def read_label(path: Path, spec: DatasetSpec) -> UInt8[np.ndarray, "h w"]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from clouds_jax.constants import IGNORE
 from clouds_jax.data.classes import get_space
-from clouds_jax.data.records import SCHEMA_VERSION
 from clouds_jax.data.datasets.spec import DatasetSpec
+from clouds_jax.data.records import SCHEMA_VERSION
 
 
 def summarise(

@@ -8,11 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clouds_jax.data.datasets.spec import Source
+from clouds_jax.differences import differences
+from clouds_jax.files import write_json
 
 
 class BuildError(ValueError):
@@ -58,11 +60,10 @@ def finished(
 
 
 def _compare(path: Path, old: dict[str, Any], parameters: dict[str, Any], digest: str) -> None:
-    new = {**parameters, "sources": digest}
-    if told := differences(old, {**parameters, "sources": digest}):
+    if changes := differences(old, {**parameters, "sources": digest}):
         raise BuildError(
-            f"{path} belongs to another build ({'; '.join(told.values())}); two sets of parameters "
-            "do not mix in one folder. Choose another --output, or remove that build."
+            f"{path} belongs to another build ({'; '.join(changes.values())}); two sets of "
+            "parameters do not mix in one folder. Choose another --output, or remove that build."
         )
 
 
@@ -74,12 +75,6 @@ def claim(staging: Path, parameters: dict[str, Any]) -> None:
         return
     staging.mkdir(parents=True, exist_ok=True)
     write_json(plan, parameters)
-
-
-
-
-
-
 
 
 def report_path(shard: Path) -> Path:
