@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
 def show(made, *, brief: bool = False) -> int:
     """Prints what a `Conversion` would do; 0 if everything fits."""
     from porting.conversion.convert import summary
-    from porting.tables.rules import flatten
+    from porting.files.trees import by_dotted_path
 
-    wanted = {".".join(map(str, path)): leaf for path, leaf in flatten(made.target.want)}
+    wanted = by_dotted_path(made.target.want)
     if not brief:
         for name, (rule, addresses) in made.plan.used.items():
             tensor = made.state[name]

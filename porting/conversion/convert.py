@@ -16,8 +16,9 @@ from porting.conversion import family as guess
 from porting.conversion import streaming
 from porting.conversion.targets import Target, choose
 from porting.files.open import Provenance, open_checkpoint
+from porting.files.trees import Tree
 from porting.tables import Table
-from porting.tables.rules import ConversionError, Plan, Tree, apply_rules, plan
+from porting.tables.rules import ConversionError, Plan, apply_rules, plan
 
 _PACKAGES = ("clouds-jax", "jax", "flax", "orbax-checkpoint", "numpy")
 

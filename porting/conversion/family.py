@@ -8,8 +8,9 @@ import numpy as np
 
 from porting.conversion.targets import Target, choose
 from porting.files.open import Provenance, without_prefix
+from porting.files.trees import Tree, nest
 from porting.tables import OURS, TABLES, Table, get_table
-from porting.tables.rules import WIDENED, ConversionError, Plan, Tree, match_counts, nest, plan
+from porting.tables.rules import WIDENED, ConversionError, Plan, match_counts, plan
 
 AUTO = "auto"
 # What programs put before every name; taken off where the names then fit better.

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from porting.files.formats import release
 from porting.files.open import tensor_hash
-from porting.tables.rules import Address, ConversionError, Plan, Tree, flatten, nest
+from porting.files.trees import Tree, flatten, nest
+from porting.tables.rules import Address, ConversionError, Plan
 
 # What --dtype takes: what the floating-point arrays are written as.
 DTYPES = {

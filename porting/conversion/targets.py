@@ -16,8 +16,9 @@ from clouds_jax.nn.mask2former.head import Mask2FormerHead
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.nn.sam.decoder import PromptedMasks
 from clouds_jax.nn.sam.registry import get_sam
+from porting.files.trees import Tree
 from porting.tables import Table
-from porting.tables.rules import ConversionError, Tree, plan, shapes_of
+from porting.tables.rules import ConversionError, plan, shapes_of
 
 _PIXEL = "head.pixel_decoder."
 _TRANSFORMER = "head.transformer_decoder."
@@ -45,7 +46,7 @@ class Target:
 
     want: Tree
     encoder: str | None = None
-    clip_text: TextSize | None = None
+    text: TextSize | None = None
     head: HeadSize | None = None
     widths: tuple[int, int, int, int] | None = None
     classes: int | None = None

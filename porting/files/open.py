@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from clouds_jax.weights import describe_weights, load_weights
 from porting.files import formats, locate
-from porting.tables.rules import flatten
+from porting.files.trees import by_dotted_path
 
 # Programs save their weights beside other things under one of these keys.
 _ENTRIES = ("model", "state_dict", "model_state", "model_state_dict")
@@ -142,21 +141,24 @@ def headers(file: str | Path) -> tuple[dict[str, Any], Provenance]:
     path = Path(str(file))
     if not (path / PROVENANCE).exists():
         return open_checkpoint(file)
+    from clouds_jax.weights import describe_weights  # loads JAX, which files of others do not need
 
     return _ours(path, describe_weights(path), "clouds_jax weights")
 
 
 def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
     """A folder of our weights, or a run with checkpoints; names are paths in the model."""
-    from clouds_jax.training import checkpoint
-
     if (folder / PROVENANCE).exists():
+        from clouds_jax.weights import load_weights
+
         return _ours(folder, load_weights(folder)[0], "clouds_jax weights")
-    return _ours(folder, checkpoint.load_run(folder)[0], "clouds_jax run")
+    from clouds_jax.training.checkpoint import load_run
+
+    return _ours(folder, load_run(folder)[0], "clouds_jax run")
 
 
 def _ours(folder: Path, tree: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], Provenance]:
-    state = {".".join(map(str, path)): leaf for path, leaf in flatten(tree)}
+    state = by_dotted_path(tree)
     size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
     # Orbax splits the arrays over files as it likes; what identifies weights is their provenance.
     hashes = {one.name: sha256(one) for one in folder.glob(PROVENANCE)}

@@ -14,8 +14,9 @@ from clouds_jax.nn.mask2former.class_heads import TextRows
 from clouds_jax.nn.mask2former.head import Mask2FormerHead
 from clouds_jax.weights import fill_module
 from porting.conversion.targets import Target
+from porting.files.trees import Tree
 from porting.tables import Table
-from porting.tables.rules import Plan, Tree
+from porting.tables.rules import Plan
 
 
 @dataclasses.dataclass(frozen=True)

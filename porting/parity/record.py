@@ -11,18 +11,9 @@ import torch.nn.functional as F
 from porting.parity.recordings import EncoderRecord, HeadOutputs, HeadRecord
 from porting.reference.encoders import Reference
 from porting.reference.mask2former import Head
+from porting.reference.nchw import to_numpy, to_torch
 
 _NAMES = ("res2", "res3", "res4", "res5")
-
-
-def to_torch(x: np.ndarray) -> torch.Tensor:
-    """NHWC to NCHW."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-
-
-def to_ours(x: torch.Tensor) -> np.ndarray:
-    """NCHW to NHWC."""
-    return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
 @torch.no_grad()
@@ -39,10 +30,10 @@ def record_encoder(reference: Reference, images: np.ndarray) -> EncoderRecord:
     x = to_torch(images)
     for name, step in reference.steps:
         x = step(x)
-        outputs[name] = to_ours(x)
+        outputs[name] = to_numpy(x)
         if name in feature_of:
             norm = reference.norms.get(feature_of[name])
-            features[feature_of[name]] = outputs[name] if norm is None else to_ours(norm(x))
+            features[feature_of[name]] = outputs[name] if norm is None else to_numpy(norm(x))
     embedding = None if reference.embed is None else reference.embed(to_torch(images)).numpy()
     return EncoderRecord(images, outputs, dict(reference.taps), features, embedding)
 
@@ -139,8 +130,8 @@ def _run(
             hook.remove()
     ours = np.moveaxis(mask_logits.numpy(), 2, -1)
     return HeadOutputs(
-        levels=tuple(map(to_ours, kept.pixel.multi_scale_features)),
-        mask_features=to_ours(kept.pixel.mask_features),
+        levels=tuple(map(to_numpy, kept.pixel.multi_scale_features)),
+        mask_features=to_numpy(kept.pixel.mask_features),
         class_logits=class_logits.numpy(),
         mask_logits=ours,
         class_scores=reference_scores(class_logits.numpy()[-1], ours[-1], size),

@@ -30,7 +30,7 @@ from porting.reference.families import FAMILIES
 from porting.tables import TABLES, get_table
 
 _BOUNDS = get_tolerance("float32", "cpu")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Families without a row, and why.
 _WITHOUT = {"open_clip_text": "the text tower has tests of its own against open_clip"}
 _ROOMS = ("porting", "clouds_jax")

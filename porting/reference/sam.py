@@ -18,7 +18,7 @@ from clouds_jax.nn.sam import tiny_vit, vit
 from clouds_jax.nn.sam.decoder import DecoderSize
 from clouds_jax.nn.sam.registry import get_sam
 from porting import _torchvision
-from porting.parity.record import to_ours, to_torch
+from porting.reference.nchw import to_numpy, to_torch
 from porting.reference.randomise import randomise
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -163,10 +163,10 @@ def record(
         x = to_torch(images)
         for name, module, step in steps(model.image_encoder):
             module.double()
-            exact[name] = to_ours(step(x.double()))
+            exact[name] = to_numpy(step(x.double()))
             module.float()  # bit for bit what it was
             x = step(x)
-            outputs[name] = to_ours(x)
+            outputs[name] = to_numpy(x)
     elif embedding is not None:
         x = to_torch(embedding)
     else:
@@ -184,11 +184,11 @@ def record(
         )
 
     def ours(found: tuple[torch.Tensor, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        return to_ours(found[0]), found[1].numpy()
+        return to_numpy(found[0]), found[1].numpy()
 
     first = decode(None)
     again = ours(decode(first[0][:, :1]))
-    return SamRecord(images, outputs, exact, to_ours(x), points, labels, *ours(first), again)
+    return SamRecord(images, outputs, exact, to_numpy(x), points, labels, *ours(first), again)
 
 
 def steps(encoder: Any) -> tuple[Step, ...]:

@@ -8,15 +8,14 @@ checkpoint, bit for bit.
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from porting.files.trees import Tree, by_dotted_path, flatten, nest
 from porting.tables.layouts import Layout, identity
-
-Tree = dict[Any, Any]  # nested; the keys are those of nnx.to_pure_dict: str, or int in a list
 
 # Casting these up to float32 loses nothing, and casting the result down again is exact.
 WIDENED = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -103,15 +102,6 @@ def prefixed(rules: Iterable[Rule], source: str, target: str) -> tuple[Rule, ...
     return tuple(moved(rule) for rule in rules)
 
 
-def flatten(tree: Mapping, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """Pairs (path as tuple, leaf) of a nested dict."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, (*path, key))
-        else:
-            yield (*path, key), value
-
-
 def plan(source: Mapping[str, Any], rules: Sequence[Rule], want: Tree) -> Plan:
     """Says what each source tensor becomes, and what does not fit.
 
@@ -120,7 +110,7 @@ def plan(source: Mapping[str, Any], rules: Sequence[Rule], want: Tree) -> Plan:
         rules: the table.
         want: nested dict of the model's leaves, anything with `shape` and `dtype`.
     """
-    wanted = {".".join(map(str, path)): leaf for path, leaf in flatten(want)}
+    wanted = by_dotted_path(want)
     used: dict[str, tuple[Rule, tuple[Address, ...]]] = {}
     dropped: dict[str, Rule] = {}
     misfits: list[str] = []
@@ -178,12 +168,12 @@ def apply_rules(source: Mapping[str, np.ndarray], rules: Sequence[Rule], want: T
     if misfits:
         raise ConversionError(misfits)
 
-    leaves = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in flatten(want)}
-    by_name = {".".join(map(str, path)): leaf for path, leaf in leaves.items()}
+    tree = nest({path: np.empty(leaf.shape, leaf.dtype) for path, leaf in flatten(want)})
+    leaves = by_dotted_path(tree)
     for name, (rule, addresses) in planned.used.items():
         for address, part in zip(addresses, rule.layout.forward(source[name]), strict=True):
-            by_name[address.path][... if address.index is None else address.index] = part
-    return nest(leaves)
+            leaves[address.path][... if address.index is None else address.index] = part
+    return tree
 
 
 def invert_rules(tree: Tree, rules: Sequence[Rule], names: Mapping[str, Any]) -> dict:
@@ -202,7 +192,7 @@ def invert_rules(tree: Tree, rules: Sequence[Rule], names: Mapping[str, Any]) ->
         ConversionError: lists names without a rule, missing weights, shapes that do not come out,
             and numbers that a narrower source dtype cannot hold.
     """
-    leaves = {".".join(map(str, path)): leaf for path, leaf in flatten(tree)}
+    leaves = by_dotted_path(tree)
     state, misfits = {}, []
     rules = _that_hold(rules, names)
     for name, tensor in names.items():
@@ -255,17 +245,6 @@ def match_counts(names: Collection[str], rules: Sequence[Rule]) -> tuple[int, in
     found = [_rules_of(name, rules) for name in names]
     used = sum(len(one) == 1 and one[0][0].target is not None for one in found)
     return used, sum(len(one) != 1 for one in found)
-
-
-def nest(leaves: Mapping[tuple, Any]) -> Tree:
-    """Nested dict of a dict whose keys are paths (tuples)."""
-    tree: Tree = {}
-    for path, leaf in leaves.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return tree
 
 
 def _that_hold(rules: Sequence[Rule], names: Collection[str]) -> tuple[Rule, ...]:

@@ -1,12 +1,13 @@
 """Whole files of SAM: an image encoder, the prompt encoder and the mask decoder.
 
-The depth of a ViT decides which of its blocks are global, so every size has a table.
+The depth of a ViT decides which of its blocks have global attention, so every size has a table. The
+numbers stand here and not in an import, since `clouds_jax.nn.sam.vit` would load JAX; a test keeps
+both equal.
 """
 
 import re
 from collections.abc import Callable
 
-from clouds_jax.nn.sam.vit import GROUPS, SIZES
 from porting.tables.layers import batch_norm, dense, norm
 from porting.tables.layouts import (
     Layout,
@@ -22,6 +23,9 @@ from porting.tables.layouts import (
 from porting.tables.rules import Rule, prefixed
 from porting.tables.sam_decoder import DECODER
 from porting.tables.table import Table
+
+GROUPS = 4  # of blocks in a ViT; the last block of each has global attention
+DEPTHS = {"b": 12, "l": 24, "h": 32}  # of ViT-B, ViT-L and ViT-H
 
 _CLASSIFIER = "TinyViT's ImageNet classifier takes no part in SAM"
 _NORMS = {"weight": "scale", "bias": "bias"}
@@ -114,7 +118,7 @@ def _table(
 def _vit_table(size: str, *more: str) -> Table:
     return _table(
         f"sam_vit_{size}",
-        _vit(SIZES[size].depth),
+        _vit(DEPTHS[size]),
         (f"sam_vit_{size}", *more),
         "segment_anything's sam_vit_*.pth",
         "Apache-2.0",

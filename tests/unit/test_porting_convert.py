@@ -15,7 +15,8 @@ from clouds_jax.weights import load_weights
 from porting.__main__ import main
 from porting.conversion import convert, streaming
 from porting.files.open import open_checkpoint
-from porting.tables.rules import ConversionError, flatten
+from porting.files.trees import flatten
+from porting.tables.rules import ConversionError
 
 FAMILY = porting_files.FAMILY
 STEM, GAMMA = "visual.trunk.stem.0.weight", "visual.trunk.stages.2.blocks.1.gamma"

@@ -85,7 +85,7 @@ def test_our_weights_are_compared_under_the_names_of_their_file(made):
 
 def test_our_weights_are_written_again_in_another_dtype(made, tmp_path, capsys):
     pass
-    from porting.tables.rules import flatten
+    from porting.files.trees import flatten
 
     file, weights = made
     half = str(tmp_path / "half")

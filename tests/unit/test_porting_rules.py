@@ -1,11 +1,15 @@
 """Rule tables: strict one way, bit-equal the other."""
 
+import subprocess
+import sys
+
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
-from porting.tables import TABLES, get_table, layouts
+from clouds_jax.nn.sam import vit
+from porting.tables import TABLES, get_table, layouts, sam
 from porting.tables.rules import ConversionError, Rule, apply_rules, invert_rules, plan, prefixed
 
 
@@ -195,3 +199,16 @@ def test_an_unknown_family_is_answered_with_the_known_ones():
     with pytest.raises(KeyError, match="TABLES has no 'resnet'; it has: open_clip_convnext"):
         get_table("resnet")
     assert all(table.name == name for name, table in TABLES.items())
+
+
+def test_importing_the_tables_loads_neither_flax_nor_jax():
+    code = "import porting.tables, sys; print(sorted({'jax', 'flax', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_tables_of_sam_have_the_depths_of_our_encoders():
+    assert sam.GROUPS == vit.GROUPS
+    for size, depth in sam.DEPTHS.items():
+        assert vit.SIZES[size].depth == depth
+    assert [vit.SIZES[size].depth for size in ("debug", "debug_l", "debug_h")] == [12, 24, 32]
