@@ -1,5 +1,8 @@
 """Image files of all kinds people have, and files that are none."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,3 +79,10 @@ def test_an_empty_folder_is_an_error_that_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(FileNotFoundError, match="has no images; looked for png, jpg"):
         images.find_images(tmp_path)
+
+
+def test_reading_images_loads_neither_datasets_nor_the_street_renderer(root):
+    code = "import clouds_jax.images, sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("clouds_jax.")}
+    assert loaded == {"clouds_jax.files", "clouds_jax.images"}, done.stderr

@@ -1,6 +1,8 @@
 """The street domains as datasets: one each, and no scene in two splits."""
 
 import pickle
+import subprocess
+import sys
 
 from clouds_jax import streets
 from clouds_jax.data.datasets import DATASETS, get_dataset
@@ -40,3 +42,16 @@ def test_sources_travel_to_other_processes():
     render = pickle.loads(pickle.dumps(source)).render
     assert render.func is streets.render
     assert render.args == source.render.args == ("suburb-snow", 1, 0, (512, 1024))
+
+
+def test_the_renderer_is_loaded_when_the_first_street_is_drawn(root):
+    code = (
+        "import sys, clouds_jax.data.datasets as d\n"
+        "name = 'clouds_jax.streets.renderer'\n"
+        "(source,) = d.get_dataset('streets_oldtown_day').examples(None, 'val', count=1)\n"
+        "print(name in sys.modules)\n"
+        "source.render()\n"
+        "print(name in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr

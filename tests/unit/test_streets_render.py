@@ -11,7 +11,7 @@ import pytest
 
 from clouds_jax import streets
 from clouds_jax.streets.layout import Thing
-from clouds_jax.streets.render import far_to_near
+from clouds_jax.streets.renderer import far_to_near
 
 SMALL = (128, 256)
 SEEN = 12  # pictures over which every class must occur

@@ -11,7 +11,7 @@ from clouds_jax.streets.arrange import sample_layout
 from clouds_jax.streets.buildings import Building, draw_building
 from clouds_jax.streets.camera import Camera
 from clouds_jax.streets.canvas import Canvas
-from clouds_jax.streets.domains import Domain, get_domain
+from clouds_jax.streets.domains import Domain
 from clouds_jax.streets.layout import Layout, Thing
 from clouds_jax.streets.rng import Dice
 from clouds_jax.streets.scene import Light, Scene
@@ -24,32 +24,23 @@ from clouds_jax.streets.types import Number
 _LONG = 2.2
 
 
-def render(
-    domain: str, seed: int, index: int, size: tuple[int, int] = (512, 1024)
+def render_scene(
+    domain: Domain, seed: int, index: int, size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    """Draws one street scene; the arguments alone decide every byte of it.
-
-    Args:
-        domain: a key of DOMAINS.
-        seed: of the split, 0 or more.
-        index: of the picture in it, 0 or more.
-        size: (h, w) in pixels. Another size shows the same street.
-
-    Returns:
-        RGB image and train ids of the 19 Cityscapes classes.
-    """
-    place = get_domain(domain)
+    """Draws one scene of a domain; see `clouds_jax.streets.render`."""
     if min(size) < 16:
         raise ValueError(f"size is {size}; both sides need at least 16 pixels.")
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # the worker processes of a build are the parallelism
     try:
-        return _render(place, seed, index, size)
+        return _render(domain, seed, index, size)
     finally:
         cv2.setNumThreads(threads)
 
 
-def _render(domain: Domain, seed: int, index: int, size: tuple[int, int]):
+def _render(
+    domain: Domain, seed: int, index: int, size: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     layout = sample_layout(domain, Dice(domain.name, seed, index, "layout"))
     dice = Dice(domain.name, seed, index, "drawing")
     scene = _sample_scene(domain, layout, dice, size)
