@@ -13,6 +13,7 @@ from jaxtyping import Bool, UInt8
 from clouds_jax.data import records
 from clouds_jax.data.augment import jitter_colour
 from clouds_jax.data.embeddings import Embedding, Embeddings, image_hash
+from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.data.records import Example
 from clouds_jax.data.streams import Arrays, endless, mixed
 
@@ -118,12 +119,11 @@ class _Join:
 
 def generated_batches(
     refs: Mapping[str, int],
+    view: View,
     *,
     shards_root: Path,
-    view: View,
     seed: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    part: Part = WHOLE,
     threads: int = 8,
     prefetch: int = 4,
 ) -> grain.IterDataset[Arrays]:
@@ -131,8 +131,8 @@ def generated_batches(
 
     Args:
         refs: dataset/split -> images per batch over all processes.
-        view: see there.
-        shards_root, seed, process_index, process_count, threads, prefetch: as of
+        view: what is read of an image and done to it.
+        shards_root, seed, part, threads, prefetch: as in
             `clouds_jax.data.loader.train_batches`.
 
     Returns:
@@ -142,10 +142,7 @@ def generated_batches(
     for ref, count in refs.items():
         stream = endless(_Join(ref, shards_root, view), ref, seed)
         streams[ref] = stream.random_map(functools.partial(_see, view=view)), count
-    return mixed(
-        streams, process_index=process_index, process_count=process_count, threads=threads,
-        prefetch=prefetch,
-    )  # fmt: skip
+    return mixed(streams, part=part, threads=threads, prefetch=prefetch)
 
 
 def _see(joined: _Joined, rng: np.random.Generator, *, view: View) -> Arrays:

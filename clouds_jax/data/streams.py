@@ -8,14 +8,15 @@ import cv2
 import grain
 import numpy as np
 
+from clouds_jax.data.part import Part
+
 Arrays = dict[str, np.ndarray]  # image: UInt8["b h w 3"], label: UInt8["b h w"]
 
 
 def mixed(
     streams: Mapping[str, tuple[grain.MapDataset[Arrays], int]],
     *,
-    process_index: int,
-    process_count: int,
+    part: Part,
     threads: int,
     prefetch: int,
 ) -> grain.IterDataset[Arrays]:
@@ -24,22 +25,26 @@ def mixed(
     Args:
         streams: name -> endless examples by index, and how many of them a batch takes over all
             processes.
-        process_index, process_count, threads, prefetch: see `train_batches`.
+        part: this process's part of every batch.
+        threads: threads that read, decode and augment; 0: the caller's own.
+        prefetch: batches made ahead.
     """
     cv2.setNumThreads(1)  # the loader's own threads are the parallelism
-    parts = []
+    batches = []
     for name, (stream, count) in streams.items():
-        if count < 1 or count % process_count:
+        if count < 1 or count % part.count:
             raise ValueError(
                 f"a batch takes {count} images of {name}; it must be a positive multiple of the "
-                f"{process_count} processes."
+                f"{part.count} processes."
             )
         # Sliced behind the augmentation: example i of the stream is the same on 1 process and 8.
-        stream = stream[process_index::process_count]
-        own = count // process_count
+        stream = stream[part.index :: part.count]
+        own = count // part.count
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch * own)
-        parts.append(stream.to_iter_dataset(options).batch(own, drop_remainder=True))
-    return parts[0] if len(parts) == 1 else grain.experimental.ZipIterDataset(parts).map(_join)
+        batches.append(stream.to_iter_dataset(options).batch(own, drop_remainder=True))
+    if len(batches) == 1:
+        return batches[0]
+    return grain.experimental.ZipIterDataset(batches).map(_join)
 
 
 def endless(source: Any, ref: str, seed: int) -> grain.MapDataset:
@@ -48,5 +53,5 @@ def endless(source: Any, ref: str, seed: int) -> grain.MapDataset:
     return grain.MapDataset.source(source).seed(int(own_seed)).shuffle().repeat()
 
 
-def _join(parts: Sequence[Arrays]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _join(batches: Sequence[Arrays]) -> Arrays:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -13,7 +13,8 @@ from typing import Any
 
 import tqdm
 
-from clouds_jax.stages.shard_set import Part, Stage, StageError, fill, parse_part
+from clouds_jax.data.part import Part
+from clouds_jax.stages.shard_set import Stage, StageError, fill, parse_part
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,6 @@ A stage that was killed goes on at the first shard without a report. Everything 
 on parameters and inputs alone, so it ends with the same bytes, in one process or many.
 """
 
-import dataclasses
 import hashlib
 import json
 import socket
@@ -26,6 +25,7 @@ import tqdm
 
 from clouds_jax import provenance
 from clouds_jax.data import records
+from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.differences import differences
 from clouds_jax.files import write_json
 
@@ -34,28 +34,6 @@ Record = tuple[bytes, Mapping[str, float]]  # and numbers of it that the report 
 
 class StageError(ValueError):
     """The folder belongs to another run of the stage, or what is in it is damaged."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Which shards a process makes: those whose number is `index` modulo `count`."""
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self):
-        if not 0 <= self.index < self.count:
-            raise ValueError(
-                f"part {self.index + 1} of {self.count} is none; parts are 1/n to n/n."
-            )
-
-    def split(self, index: int, count: int) -> "Part":
-        """The `index`-th of `count` parts of this part."""
-        return Part(self.index + self.count * index, self.count * count)
-
-    def of(self, shards: int) -> range:
-        """The numbers of its shards."""
-        return range(self.index, shards, self.count)
 
 
 def parse_part(text: str) -> Part:
@@ -164,7 +142,7 @@ class Folder:
             )
         return report if found is not None else None
 
-    def missing(self, part: Part = Part()) -> list[int]:
+    def missing(self, part: Part = WHOLE) -> list[int]:
         """The shards of a part that are not finished."""
         return [shard for shard in part.of(self.shards) if self.report(shard) is None]
 
@@ -259,7 +237,7 @@ class Stage(Protocol):
         ...
 
 
-def fill(stage: Stage, part: Part = Part(), *, progress: bool = True) -> int:
+def fill(stage: Stage, part: Part = WHOLE, *, progress: bool = True) -> int:
     """Makes the missing shards of a part; returns how many records that were.
 
     A model is loaded only if something is missing. The last process to finish writes the summary.

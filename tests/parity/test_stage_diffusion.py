@@ -13,8 +13,8 @@ import tiny_diffusion
 import torch
 
 from clouds_jax.data import records
+from clouds_jax.data.part import Part
 from clouds_jax.stages import shard_set
-from clouds_jax.stages.shard_set import Part
 from porting.stages.images import pipelines, retries
 from porting.stages.images.diffusion import Diffusion
 from porting.stages.images.stage import Generate

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 import torch
 
-from clouds_jax.stages.shard_set import Part
+from clouds_jax.data.part import Part
 from porting import _torchvision
 from porting.stages.prompts import instructions, language_model
 from porting.stages.prompts import stage as prompts

@@ -30,7 +30,7 @@ def embedded(shards):
 
 def batches(shards, n, **settings):
     view = View(SIZE, **settings)
-    found = generated_batches({REF: 2}, shards_root=shards, view=view, seed=3, threads=0)
+    found = generated_batches({REF: 2}, view, shards_root=shards, seed=3, threads=0)
     return list(itertools.islice(iter(found), n))
 
 

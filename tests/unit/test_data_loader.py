@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -5,10 +6,12 @@ import pytest
 import raw_layouts
 
 from clouds_jax.data import loader
+from clouds_jax.data.augment import Augmentation
 from clouds_jax.data.build import run
 from clouds_jax.data.classes import SPACES, reduction
 from clouds_jax.data.loader import __main__ as program
 from clouds_jax.data.loader import train_batches
+from clouds_jax.data.part import Part
 
 CROP = (24, 40)
 
@@ -25,9 +28,14 @@ def shards(tmp_path_factory):
     return root
 
 
-def batches(shards, refs, count=3, **options):
-    options = dict(crop=CROP, shards_root=shards, threads=0) | options
-    return list(itertools.islice(train_batches(refs, **options), count))
+SETTINGS = {field.name for field in dataclasses.fields(Augmentation)}
+
+
+def batches(shards, refs, count=3, *, threads=0, **options):
+    settings = {name: options.pop(name) for name in SETTINGS & set(options)}
+    augmentation = Augmentation(**dict(crop=CROP) | settings)
+    dataset = train_batches(refs, augmentation, shards_root=shards, threads=threads, **options)
+    return list(itertools.islice(dataset, count))
 
 
 def assert_equal(a, b):
@@ -56,9 +64,7 @@ def test_another_seed_yields_other_batches(shards):
 
 
 def test_an_element_of_the_stream_is_a_function_of_its_index(shards):
-    stream = loader._examples(
-        "fake", 2, shards, loader.Augmentation(CROP), "cityscapes19", "train", 0
-    )
+    stream = loader._examples("fake/train", 2, Augmentation(CROP), shards, "cityscapes19", 0)
     late = stream[17]
     stream[3]
     np.testing.assert_array_equal(stream[17]["image"], late["image"])
@@ -78,13 +84,14 @@ def test_every_example_occurs_once_per_epoch(shards):
 @pytest.mark.parametrize("refs", [{"fake": 3}, {"fake": 2, "fake/val": 2}])
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_restored_iterator_continues_with_the_very_next_batch(shards, refs, threads):
-    dataset = train_batches(refs, shards_root=shards, crop=CROP, threads=threads, prefetch=2)
+    options = dict(shards_root=shards, threads=threads, prefetch=2)
+    dataset = train_batches(refs, Augmentation(CROP), **options)
     straight = list(itertools.islice(dataset, 7))
     iterator = iter(dataset)
     for _ in range(4):
         next(iterator)
     state = iterator.get_state()
-    resumed = iter(train_batches(refs, shards_root=shards, crop=CROP, threads=threads, prefetch=2))
+    resumed = iter(train_batches(refs, Augmentation(CROP), **options))
     resumed.set_state(state)
     assert_equal([next(resumed) for _ in range(3)], straight[4:])
 
@@ -92,7 +99,7 @@ def test_a_restored_iterator_continues_with_the_very_next_batch(shards, refs, th
 def test_processes_share_out_every_batch(shards):
     refs = {"fake": 4, "fake/val": 2}
     whole = batches(shards, refs, 5)
-    parts = [batches(shards, refs, 5, process_index=i, process_count=2) for i in range(2)]
+    parts = [batches(shards, refs, 5, part=Part(i, 2)) for i in range(2)]
     for batch, a, b in zip(whole, *parts, strict=True):
         assert len(a["image"]) == len(b["image"]) == 3
         images = [x.tobytes() for x in batch["image"]]
@@ -138,7 +145,7 @@ def test_the_jitter_size_is_the_image_s_own_where_none_is_given(shards):
     [
         ({}, {}, "refs is empty"),
         ({"fake": 0}, {}, "takes 0 images of fake"),
-        ({"fake": 3}, {"process_count": 2}, "positive multiple of the 2 processes"),
+        ({"fake": 3}, {"part": Part(0, 2)}, "positive multiple of the 2 processes"),
         ({"fake": 11}, {}, "fake/train has 10 examples, a batch takes 11"),
         ({"folder/mine": 2}, {}, "folder/mine has no labels"),
     ],

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from clouds_jax.data import records
+from clouds_jax.data.part import Part
 from clouds_jax.stages import runner, shard_set
 from clouds_jax.stages.memory import host_memory
-from clouds_jax.stages.shard_set import Folder, Part, StageError
+from clouds_jax.stages.shard_set import Folder, StageError
 
 
 def folder(root, ref="made/train", examples=10, shards=4, **changes):

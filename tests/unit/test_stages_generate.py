@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 from PIL import Image
 
 from clouds_jax.data import records
+from clouds_jax.data.part import Part
 from clouds_jax.data.records import Example
 from clouds_jax.stages import shard_set
 from clouds_jax.visual.labels import font
@@ -92,7 +93,7 @@ def test_photos_are_fitted_and_named_as_such(photos, tmp_path):
 
 def test_parts_give_the_bytes_of_the_whole(photos, tmp_path):
     shard_set.fill(made(tmp_path / "whole", photos), progress=False)
-    for part in (shard_set.Part(1, 2), shard_set.Part(0, 2)):
+    for part in (Part(1, 2), Part(0, 2)):
         shard_set.fill(made(tmp_path / "parts", photos), part, progress=False)
     names = [path.name for path in (tmp_path / "whole/photos").glob("*.array_record")]
     assert len(names) == 3

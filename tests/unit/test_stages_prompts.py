@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from clouds_jax.stages.shard_set import Part, StageError
+from clouds_jax.data.part import Part
+from clouds_jax.stages.shard_set import StageError
 from porting.__main__ import main
 from porting.stages.prompts import grammar, instructions
 from porting.stages.prompts import stage as prompts

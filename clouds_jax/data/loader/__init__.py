@@ -18,25 +18,20 @@ import numpy as np
 
 from clouds_jax.data.augment import Augmentation, augment
 from clouds_jax.data.classes import reduction
+from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.data.records import Example, open_ref, parse_ref, read_summary
 from clouds_jax.data.streams import Arrays, endless, mixed
 
 
 def train_batches(
     refs: Mapping[str, int],
+    augmentation: Augmentation,
     *,
     shards_root: Path,
-    crop: tuple[int, int],
-    scale: tuple[float, float] = (0.5, 2.0),
-    flip: float = 0.5,
-    colour: bool = True,
-    crop_offsets: str = "diagonal",
-    jitter_size: tuple[int, int] | None = None,
     label_space: str = "cityscapes19",
     split: str = "train",
     seed: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    part: Part = WHOLE,
     threads: int = 8,
     prefetch: int = 4,
 ) -> grain.IterDataset[Arrays]:
@@ -45,64 +40,52 @@ def train_batches(
     Args:
         refs: dataset, or dataset/split -> images per batch over all processes; rows come in this
             order.
+        augmentation: crop, scale, colour and flip. Without a jitter size, each dataset takes that
+            of its spec.
         shards_root: folder that the build wrote to.
-        crop: (h, w) of the images.
-        scale: (lo, hi) of the random factor on the jitter size.
-        flip: probability of mirroring.
-        colour: whether to jitter colours.
-        crop_offsets: "diagonal" or "independent", see `Augmentation`.
-        jitter_size: (h, w) that factor 1 stands for; None: that of each dataset's spec.
-        label_space: of the labels; a dataset's own labels are reduced to it.
-        split: of refs that name none.
-        seed: of shuffling and augmentation.
-        process_index: of this process.
-        process_count: each process yields its share of every batch.
-        threads: that read, decode and augment; 0: in the caller's.
+        label_space: name of the space of the batches' labels, to which those of the datasets are
+            reduced.
+        split: split of refs that name none.
+        seed: seed of shuffling and augmentation.
+        part: this process's part of every batch.
+        threads: threads that read, decode and augment; 0: the caller's own.
         prefetch: batches made ahead.
 
     Returns:
         Batches {"image": uint8 [b h w 3], "label": uint8 [b h w]}.
 
     Raises:
-        ValueError: the counts do not fit the processes or the data, a dataset has no labels.
+        ValueError: the counts do not fit the processes or the data, or a dataset has no labels.
+        KeyError: the labels of a dataset do not reduce to `label_space`.
+        FileNotFoundError: a dataset was not built.
     """
     if not refs:
         raise ValueError("no dataset to train on: refs is empty; give at least {name: count}.")
-    settings = Augmentation(crop, scale, jitter_size, flip, colour, crop_offsets)
-    streams = {
-        ref: (_examples(ref, count, shards_root, settings, label_space, split, seed), count)
-        for ref, count in refs.items()
-    }
-    return mixed(
-        streams, process_index=process_index, process_count=process_count, threads=threads,
-        prefetch=prefetch,
-    )  # fmt: skip
+    streams = {}
+    for ref, count in refs.items():
+        name = "/".join(parse_ref(ref, split))
+        stream = _examples(name, count, augmentation, shards_root, label_space, seed)
+        streams[ref] = stream, count
+    return mixed(streams, part=part, threads=threads, prefetch=prefetch)
 
 
 def _examples(
-    ref: str,
-    count: int,
-    shards_root: Path,
-    settings: Augmentation,
-    label_space: str,
-    split: str,
-    seed: int,
+    ref: str, count: int, augmentation: Augmentation, root: Path, label_space: str, seed: int
 ) -> grain.MapDataset[Arrays]:
-    """The endless stream of augmented examples of one dataset, by index."""
-    name, split = parse_ref(ref, split)
-    ref = f"{name}/{split}"
-    summary = read_summary(ref, shards_root)
+    """The endless stream of augmented examples of "name/split", by index."""
+    summary = read_summary(ref, root)
     if summary["label_space"] is None:
         raise ValueError(f"{ref} has no labels; it cannot be trained on, only predicted.")
-    shards = open_ref(ref, shards_root)
+    shards = open_ref(ref, root)
     if len(shards) < count:
         raise ValueError(
             f"{ref} has {len(shards)} examples, a batch takes {count}; take fewer, or build more."
         )
-    if settings.jitter_size is None and summary["jitter_size"]:
-        settings = dataclasses.replace(settings, jitter_size=tuple(summary["jitter_size"]))
+    if augmentation.jitter_size is None and summary["jitter_size"]:
+        size = tuple(summary["jitter_size"])
+        augmentation = dataclasses.replace(augmentation, jitter_size=size)
     table = reduction(summary["label_space"], label_space)
-    augmented = functools.partial(_augment, settings=settings, table=table)
+    augmented = functools.partial(_augment, settings=augmentation, table=table)
     return endless(shards, ref, seed).random_map(augmented)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clouds_jax import command_line
+from clouds_jax.data.augment import Augmentation
 from clouds_jax.data.classes import get_space
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.loader import train_batches
@@ -22,12 +23,14 @@ def _config_options(flag: str) -> dict[str, Any]:
     return dict(
         refs=data.batch.to_dict(),
         shards_root=Path(data.shards),
-        crop=tuple(data.crop),
-        scale=tuple(data.scale),
-        flip=data.flip,
-        colour=data.colour,
-        crop_offsets=data.crop_offsets,
-        jitter_size=data.initial_size and tuple(data.initial_size),
+        augmentation=Augmentation(
+            crop=tuple(data.crop),
+            scale=tuple(data.scale),
+            flip=data.flip,
+            colour=data.colour,
+            crop_offsets=data.crop_offsets,
+            jitter_size=data.initial_size and tuple(data.initial_size),
+        ),
         label_space=config.label_space,
         split=data.split,
         seed=config.seed,
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             options = dict(
                 refs={args.ref: args.batch},
                 shards_root=args.shards,
-                crop=tuple(args.crop),
+                augmentation=Augmentation(tuple(args.crop)),
                 label_space=get_dataset(parse_ref(args.ref)[0]).label_space,
                 seed=args.seed,
             )

@@ -23,17 +23,16 @@ from typing import Any
 import tqdm
 
 from clouds_jax import provenance
+from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.differences import differences
 from clouds_jax.files import write_json
 from clouds_jax.stages.memory import host_memory
-from clouds_jax.stages.shard_set import Part, StageError
+from clouds_jax.stages.shard_set import StageError
 from porting.stages.prompts import grammar, instructions
 from porting.stages.prompts.grammar import Sentence
 from porting.stages.prompts.instructions import Model
 from porting.stages.prompts.selection import Selection
 from porting.stages.prompts.settings import Settings
-
-WHOLE = Part()
 
 
 @dataclasses.dataclass
