@@ -219,7 +219,7 @@ def gallery(folder: pathlib.Path) -> str:
 def run_facts(run: pathlib.Path) -> str:
     """What was run, on what, for how long; the whole config to unfold."""
     facts: list[tuple[str, str]] = []
-    log = plots.read_metrics(run)
+    log = plots.read_series(run)
     config: dict[str, Any] = {}
     if (run / "config.json").exists():
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))

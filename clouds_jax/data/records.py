@@ -18,7 +18,6 @@ import dataclasses
 import glob
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +28,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from jaxtyping import UInt8
 
 from clouds_jax.data.codecs import Image, compress, decompress, get_codec
+from clouds_jax.files import written_whole
 
 SCHEMA_VERSION = 1
 MAPS = ("label", "pseudo", "refined")
@@ -132,23 +132,20 @@ def shard_name(stem: str, index: int, count: int) -> str:
 
 @contextlib.contextmanager
 def shard_writer(path: Path) -> Iterator[ArrayRecordWriter]:
-    """A writer whose file takes its name only when all of it was written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # One record per group: random access. No compression: the images are compressed already.
-    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+    """A writer of records; the file takes its name when all of them are written."""
     try:
-        try:
-            yield writer
-        finally:
-            writer.close()
-        os.replace(temporary, path)
-    except RuntimeError as error:  # the library's word for every failed write
+        with written_whole(path) as temporary:
+            # One record per group: random access. No compression: the images are compressed.
+            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+            try:
+                yield writer
+            finally:
+                writer.close()
+    except RuntimeError as error:  # what the library raises for every failed write
         raise OSError(
             f"{path} cannot be written: {error}. No part of it was kept; free some space or "
             "choose another folder, then run again."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_shards(
@@ -168,7 +165,6 @@ def write_shards(
     Returns:
         The files.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(shard_name(stem.name, i, shards)) for i in range(shards)]
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(shard_writer(path)) for path in paths]

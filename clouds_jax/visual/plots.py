@@ -3,7 +3,6 @@
 They are drawn with matplotlib's objects, not its global state, so drawing has no side effects.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from clouds_jax.files import written_whole
+from clouds_jax.files import read_json_lines, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,28 +63,27 @@ def confusion_matrix(
     return figure
 
 
-def read_metrics(run: pathlib.Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of each number in a run's `metrics.jsonl`, in order of steps.
+def read_series(run: pathlib.Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of each scalar in a run's `metrics.jsonl`, in order of steps.
 
     A resumed run repeats steps; the later line holds.
+
+    Args:
+        run: run directory, or the file itself.
     """
     path = run / "metrics.jsonl" if run.is_dir() else run
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; name run directories, as given to train's --workdir."
         )
-    found: dict[str, dict[int, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a run that was killed while writing
-        for name, value in entry.items():
-            if name != "step" and isinstance(value, (int, float)) and "step" in entry:
-                found.setdefault(name, {})[int(entry["step"])] = float(value)
+    by_step: dict[str, dict[int, float]] = {}
+    for line in read_json_lines(path):
+        for name, value in line.items():
+            if name != "step" and isinstance(value, (int, float)) and "step" in line:
+                by_step.setdefault(name, {})[int(line["step"])] = float(value)
     return {
         name: (sorted(values), [values[step] for step in sorted(values)])
-        for name, values in found.items()
+        for name, values in by_step.items()
     }
 
 
@@ -105,7 +103,7 @@ def curves(runs: Sequence[pathlib.Path]) -> "Figure":
         runs: run directories; each is one colour. Scores have a panel if any run has some.
     """
     runs = list(dict.fromkeys(run.resolve() for run in runs))
-    logs = {name: read_metrics(run) for name, run in zip(run_names(runs), runs, strict=True)}
+    logs = {name: read_series(run) for name, run in zip(run_names(runs), runs, strict=True)}
     scores = sorted({key for log in logs.values() for key in log if is_score(key)})
     from matplotlib.figure import Figure
 

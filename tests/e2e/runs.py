@@ -4,14 +4,14 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from clouds_jax.training import logs
+from clouds_jax.files import read_json_lines
 
 
 def metrics(workdir):
     """The lines without what a clock measured."""
     return [
         {k: v for k, v in line.items() if not k.startswith("time/")}
-        for line in logs.read_metrics(workdir / "metrics.jsonl")
+        for line in read_json_lines(workdir / "metrics.jsonl")
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from runs import check_same, metrics
 
-from clouds_jax.training import logs
+from clouds_jax.files import read_json_lines
 
 pytestmark = pytest.mark.e2e
 
@@ -81,7 +81,7 @@ def test_a_run_asked_to_stop_saves_and_ends_well(root, tmp_path):
     ]  # fmt: skip
     run = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
     try:
-        while not logs.read_metrics(tmp_path / "metrics.jsonl"):
+        while not read_json_lines(tmp_path / "metrics.jsonl"):
             assert run.poll() is None, run.stderr.read()
             time.sleep(0.2)
         run.send_signal(signal.SIGTERM)

@@ -86,3 +86,8 @@ def test_reading_images_loads_neither_datasets_nor_the_street_renderer(root):
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     loaded = {name for name in done.stdout.split() if name.startswith("clouds_jax.")}
     assert loaded == {"clouds_jax.files", "clouds_jax.images"}, done.stderr
+
+
+def test_an_error_of_the_body_keeps_its_own_words(tmp_path):
+    with pytest.raises(FileNotFoundError, match="^no shards$"), written_whole(tmp_path / "a"):
+        raise FileNotFoundError("no shards")

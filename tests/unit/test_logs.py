@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_run
 
+from clouds_jax.files import read_json_lines
 from clouds_jax.training import logs
 
 
@@ -25,7 +26,7 @@ def test_a_resumed_run_keeps_whole_lines_up_to_its_step(tmp_path):
     second = writer(tmp_path, step=2)
     second.write(3, {"loss": 9.0})
     second.close()
-    lines = logs.read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_json_lines(tmp_path / "metrics.jsonl")
     assert lines == [
         {"step": 1, "loss": 0.5}, {"step": 2, "loss": 1.0}, {"step": 3, "loss": 9.0},
     ]  # fmt: skip

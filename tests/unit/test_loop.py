@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from clouds_jax import runtime
+from clouds_jax.files import read_json_lines
 from clouds_jax.training import logs, loop
 
 PLAN = loop.Plan(
@@ -45,9 +46,9 @@ def test_a_line_is_the_mean_of_its_steps_and_waits_for_the_next_step(tmp_path):
     read, writer = reader(tmp_path)
     for step in (1, 2, 3):
         read.add(step, metrics(float(step)))
-    assert not logs.read_metrics(tmp_path / "metrics.jsonl")
+    assert not read_json_lines(tmp_path / "metrics.jsonl")
     read.add(4, metrics(9.0))
-    (line,) = logs.read_metrics(tmp_path / "metrics.jsonl")
+    (line,) = read_json_lines(tmp_path / "metrics.jsonl")
     assert (line["step"], line["loss"]) == (3, 2.0)
     read.read()
     assert read.window.state() == {

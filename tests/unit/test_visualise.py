@@ -107,7 +107,7 @@ def test_a_resumed_run_is_read_once_and_a_torn_line_not_at_all(tmp_path):
     run = write_run(tmp_path / "a", [{"step": s, "loss": float(s)} for s in (1, 2, 3, 2, 3)])
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
-    assert plots.read_metrics(run) == {"loss": ([1, 2, 3], [1.0, 2.0, 3.0])}
+    assert plots.read_series(run) == {"loss": ([1, 2, 3], [1.0, 2.0, 3.0])}
 
 
 def test_the_program_draws_the_curves_of_two_runs(tmp_path, capsys):
