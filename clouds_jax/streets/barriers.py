@@ -6,7 +6,7 @@ import numpy as np
 
 from clouds_jax.streets import classes
 from clouds_jax.streets.camera import clip_near
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.textures import TILE, Texture, bricks, cloud_noise, pack
 from clouds_jax.streets.types import Number
@@ -31,7 +31,7 @@ def fence(kind: str) -> Texture:
         fill(80, 86, 0, columns, (50, 56, 56))
         fill(0, rows, 0, 8, (40, 44, 44))
     elif kind == "planks":
-        tones = Dice("planks").bytes(10)
+        tones = Rng("planks").bytes(10)
         for i, c in enumerate(range(0, columns, 16)):
             k = 0.75 + int(tones[i]) / 512
             fill(4 + int(tones[i]) % 3, rows, c, c + 14, (142 * k, 108 * k, 76 * k))

@@ -9,15 +9,15 @@ from clouds_jax.streets import classes
 from clouds_jax.streets.domains import City
 from clouds_jax.streets.facade_canvas import Look
 from clouds_jax.streets.facades import draw_facade
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.types import Number
 from clouds_jax.streets.walls import across, along
 
-# Metres from where on fronts (seen at a slant) and end walls are drawn without detail.
+# Depths in metres from which fronts (seen at a slant) and end walls are drawn without detail.
 _PLAIN_FRONT = 55.0
 _PLAIN_END = 90.0
-_TEXELS = 500_000  # of one picture at most
+_TEXELS = 500_000  # at most, of one facade
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,29 +35,29 @@ class Building:
 
     @property
     def height(self) -> float:
-        """Of the roof, metres."""
+        """Height of the ridge, metres."""
         return self.look.height + self.look.roof_height
 
 
-def sample_look(city: City, dice: Dice) -> Look:
-    """Draws the look of one building of the city."""
-    style = dice.weighted(city.styles)
-    wall = dice.pick(city.walls)
+def sample_look(city: City, rng: Rng) -> Look:
+    """Samples the look of one building of the city."""
+    style = rng.weighted(city.styles)
+    wall = rng.pick(city.walls)
     if style == "timber":
         wall = (226, 214, 190)
     elif style == "brick":
-        wall = dice.pick(((164, 82, 62), (148, 74, 58), (176, 106, 74), (136, 92, 78)))
-    tone = dice.between(0.88, 1.08)
+        wall = rng.pick(((164, 82, 62), (148, 74, 58), (176, 106, 74), (136, 92, 78)))
+    tone = rng.between(0.88, 1.08)
     pitched = style in ("plaster", "brick", "timber", "house")
     return Look(
         style=style,
         wall=tuple(min(c * tone, 250) for c in wall),
-        trim=dice.pick(((232, 228, 218), (214, 206, 190), (196, 196, 194), (238, 236, 232))),
-        roof=dice.pick(city.roofs),
-        floors=dice.integer(*city.floors),
-        floor=dice.between(2.9, 3.5),
-        shop=dice.chance(0.55) and style != "house",
-        roof_height=dice.between(1.6, 3.2) if pitched else dice.between(0.3, 0.6),
+        trim=rng.pick(((232, 228, 218), (214, 206, 190), (196, 196, 194), (238, 236, 232))),
+        roof=rng.pick(city.roofs),
+        floors=rng.integer(*city.floors),
+        floor=rng.between(2.9, 3.5),
+        shop=rng.chance(0.55) and style != "house",
+        roof_height=rng.between(1.6, 3.2) if pitched else rng.between(0.3, 0.6),
     )
 
 
@@ -72,11 +72,11 @@ def draw_building(scene: Scene, building: Building) -> None:
         _party_wall(scene, building)
     elif building.z0 > 2:
         gain = scene.light.on((0.0, 0.0, -1.0))
-        dice = Dice(building.seed, "end")
+        rng = Rng(building.seed, "end")
         scale = _scale(camera.scale(z_near), building.deep, seen)
         end_look = dataclasses.replace(look, shop=False)
         texture, height = draw_facade(
-            end_look, building.deep, seen, scale, gain, lamps, snow, building.z0 > _PLAIN_END, dice
+            end_look, building.deep, seen, scale, gain, lamps, snow, building.z0 > _PLAIN_END, rng
         )
         x0, x1 = sorted((building.x, building.x + building.side * building.deep))
         if look.style == "house" and look.roof_height > 1:
@@ -91,7 +91,7 @@ def draw_building(scene: Scene, building: Building) -> None:
     scale = _scale(camera.scale(z_near) * 0.8, width, seen)
     far = building.z0 > _PLAIN_FRONT
     texture, height = draw_facade(
-        look, width, seen, scale, gain, lamps, snow, far, Dice(building.seed, "front")
+        look, width, seen, scale, gain, lamps, snow, far, Rng(building.seed, "front")
     )
     along(scene, texture, building.x, building.z0, building.z1, 0.0, height)
 

@@ -8,12 +8,13 @@ import math
 import cv2
 import numpy as np
 
+from clouds_jax.streets.classes import NOTHING
 from clouds_jax.streets.types import Colour, Flat, Number
 
 _SHIFT = 4
 _LIMIT = 1 << 14  # pixels; cv2 counts in 1/16 pixel with 32 bits
 _ARC = [(1.0, 0.0), (0.809, 0.588), (0.309, 0.951), (-0.309, 0.951), (-0.809, 0.588), (-1.0, 0.0)]
-# Rounded, so that no machine's cosine shows.
+# Rounded, as the last bits of a cosine differ between machines.
 CIRCLE = np.array(
     [(round(math.cos(a), 6), round(math.sin(a), 6)) for a in (math.pi * k / 10 for k in range(20))]
 )
@@ -29,9 +30,9 @@ class Canvas:
     """A colour image [h, w, 3] and a label map [h, w], both uint8."""
 
     def __init__(self, height: int, width: int):
-        """Makes a black image with nothing labelled."""
+        """Starts with a black image in which nothing is labelled."""
         self.image = np.zeros((height, width, 3), np.uint8)
-        self.label = np.full((height, width), 255, np.uint8)
+        self.label = np.full((height, width), NOTHING, np.uint8)
 
     def polygon(
         self, points: np.ndarray, colour: Colour, label: int | None, convex: bool = True

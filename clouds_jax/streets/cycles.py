@@ -2,7 +2,7 @@
 
 from clouds_jax.streets import classes
 from clouds_jax.streets.people import HAIR, LEGS, SKIN, TOPS
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.stroke_figures import Pen, pen_at
 from clouds_jax.streets.types import Number
@@ -32,12 +32,12 @@ def _ring(pen: Pen, centre, radius: Number, colour) -> None:
 
 def draw_bicycle(scene: Scene, x: Number, z: Number, turn: Number, seed: int) -> None:
     """Draws a bicycle; `turn` is -1 or 1 for its side towards the camera, 0 for its end."""
-    dice = Dice(seed, "bicycle")
-    _bicycle(pen_at(scene, x, z), turn, dice)
+    rng = Rng(seed, "bicycle")
+    _bicycle(pen_at(scene, x, z), turn, rng)
 
 
-def _bicycle(pen: Pen, turn: Number, dice: Dice) -> None:
-    paint = dice.pick(((30, 30, 34), (170, 40, 40), (40, 90, 150), (220, 220, 216), (60, 120, 80)))
+def _bicycle(pen: Pen, turn: Number, rng: Rng) -> None:
+    paint = rng.pick(((30, 30, 34), (170, 40, 40), (40, 90, 150), (220, 220, 216), (60, 120, 80)))
     label, tyre = classes.BICYCLE, (28, 28, 30)
     if turn:
         rear, front, r = (-0.52 * turn, 0.34), (0.54 * turn, 0.34), 0.33
@@ -51,7 +51,7 @@ def _bicycle(pen: Pen, turn: Number, dice: Dice) -> None:
         pen.stroke((0.26 * turn, 1.02), (0.46 * turn, 1.0), 0.022, 0.022, (30, 30, 32), label, True)
         pen.stroke((-0.34 * turn, 0.92), (-0.12 * turn, 0.92), 0.045, 0.03, (34, 28, 26), label)
         pen.stroke((-0.16 * turn, 0.2), (0.0, 0.4), 0.02, 0.02, (90, 90, 92), label, True)
-        if dice.chance(0.4):
+        if rng.chance(0.4):
             pen.stroke(
                 (-0.7 * turn, 0.74), (-0.3 * turn, 0.74), 0.02, 0.02, (70, 70, 72), label, True
             )
@@ -66,30 +66,30 @@ def _bicycle(pen: Pen, turn: Number, dice: Dice) -> None:
 
 def draw_cyclist(scene: Scene, x: Number, z: Number, turn: Number, seed: int) -> None:
     """Draws somebody riding a bicycle; `turn` as for `draw_bicycle`."""
-    dice = Dice(seed, "cyclist")
+    rng = Rng(seed, "cyclist")
     pen = pen_at(scene, x, z)
-    _bicycle(pen, turn, dice)
-    _rider(pen, turn, dice, 0.92, 1.02, dice.chance(0.6))
+    _bicycle(pen, turn, rng)
+    _rider(pen, turn, rng, 0.92, 1.02, rng.chance(0.6))
 
 
 def draw_motorcyclist(scene: Scene, x: Number, z: Number, comes: bool, seed: int) -> None:
     """Draws somebody riding a motorcycle along the street."""
-    dice = Dice(seed, "motorcyclist")
+    rng = Rng(seed, "motorcyclist")
     pen = pen_at(scene, x, z)
-    _motorcycle(pen, 0.0, comes, dice)
-    _rider(pen, 0.0, dice, 0.84, 1.02, True)
+    _motorcycle(pen, 0.0, comes, rng)
+    _rider(pen, 0.0, rng, 0.84, 1.02, True)
 
 
 def draw_motorcycle(scene: Scene, x: Number, z: Number, turn: Number, seed: int) -> None:
     """Draws a motorcycle; `turn` as for `draw_bicycle`."""
-    dice = Dice(seed, "motorcycle")
-    _motorcycle(pen_at(scene, x, z), turn, False, dice)
+    rng = Rng(seed, "motorcycle")
+    _motorcycle(pen_at(scene, x, z), turn, False, rng)
 
 
-def _motorcycle(pen: Pen, turn: Number, comes: bool, dice: Dice) -> None:
-    paint = dice.pick(((170, 30, 32), (30, 60, 120), (44, 46, 50), (216, 214, 208), (60, 110, 90)))
+def _motorcycle(pen: Pen, turn: Number, comes: bool, rng: Rng) -> None:
+    paint = rng.pick(((170, 30, 32), (30, 60, 120), (44, 46, 50), (216, 214, 208), (60, 110, 90)))
     label, black, steel = classes.MOTORCYCLE, (30, 30, 32), (150, 150, 154)
-    scooter = dice.chance(0.4)
+    scooter = rng.chance(0.4)
     night = pen.scene.condition.lamps > 0.4
     head = (250, 246, 226) if night else (214, 220, 224)
     tail = (236, 40, 36) if night else (170, 26, 28)
@@ -135,10 +135,10 @@ def _motorcycle(pen: Pen, turn: Number, comes: bool, dice: Dice) -> None:
     pen.stroke((-0.84 * t, 0.76), (-0.84 * t, 0.78), 0.04, 0.04, tail, label, True, night)
 
 
-def _rider(pen: Pen, turn: Number, dice: Dice, seat: Number, bar: Number, helmet: bool) -> None:
+def _rider(pen: Pen, turn: Number, rng: Rng, seat: Number, bar: Number, helmet: bool) -> None:
     """Draws the rider: hips at height `seat`, hands at height `bar`."""
-    skin, hair, top, legs = (dice.pick(c) for c in (SKIN, HAIR, TOPS, LEGS))
-    cap = dice.pick(((222, 222, 220), (30, 30, 34), (190, 40, 40), (40, 80, 150)))
+    skin, hair, top, legs = (rng.pick(c) for c in (SKIN, HAIR, TOPS, LEGS))
+    cap = rng.pick(((222, 222, 220), (30, 30, 34), (190, 40, 40), (40, 80, 150)))
     label = classes.RIDER
     if turn:
         hip, neck, hand = (-0.2 * turn, seat + 0.03), (0.12 * turn, 1.46), (0.36 * turn, bar)

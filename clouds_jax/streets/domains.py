@@ -10,7 +10,7 @@ from clouds_jax.streets.types import Colour, Number, Range
 
 @dataclasses.dataclass(frozen=True)
 class City:
-    """What is built where.
+    """Palette and geometry of a city.
 
     Attributes:
         lanes: driving lanes per direction, least and most.

@@ -28,7 +28,7 @@ def outline(x0: Number, x1: Number, z0: Number, z1: Number) -> np.ndarray:
 
 
 class Ground:
-    """Paints the ground of a scene, far from finished until `finish` is called."""
+    """Paints the ground of a scene: colours and labels first, light and haze in `finish`."""
 
     def __init__(self, scene: Scene):
         """Starts with bare soil everywhere below the horizon."""

@@ -1,11 +1,11 @@
-"""What stands where: the road, its two sides, and everything on them."""
+"""The layout of a street: the road, its two sides, and everything that stands on them."""
 
 import dataclasses
 
 from clouds_jax.streets.buildings import Building
 from clouds_jax.streets.types import Number, Point
 
-# How long and wide things are, for keeping them apart and for their shadows.
+# Length, width and height in metres, for keeping things apart and for their shadows.
 SIZES = {
     "car": (4.6, 1.85, 1.5),
     "van": (5.0, 1.95, 2.0),
@@ -22,12 +22,14 @@ class Thing:
     """Something that stands upright.
 
     Attributes:
-        kind: which function draws it.
-        x, z: of its middle.
-        size: metres: length, width and height; a tree's height is the last.
-        turn: depends on the kind: -1 comes towards the camera, 1 goes with it, 0 stands across.
-        tier: things of a lower tier are drawn before all of a higher one.
-        seed: of what else is to be decided.
+        kind: name of what it is; decides which function draws it.
+        x, z: position of its middle, metres.
+        size: length, width and height, metres.
+        turn: heading, whose meaning depends on the kind; of vehicles, 1 drives as the camera does,
+            -1 towards it, 2 and -2 across; of people and parked bicycles, 1 and -1 show a side, 0
+            an end.
+        tier: things of a lower tier are drawn before all things of a higher one.
+        seed: seed of the details that are sampled when it is drawn.
     """
 
     kind: str
@@ -62,7 +64,17 @@ class Crossing:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """The cross section on one side, in metres from the middle line: kerb, walk, front."""
+    """The cross section on one side of the road; distances in metres from the middle line.
+
+    Attributes:
+        sign: -1 left, 1 right.
+        parking: whether there is a parking lane.
+        lane_end: end of the driving lanes.
+        kerb: edge of the road.
+        walk: outer edge of the sidewalk.
+        front: facades.
+        verge: width of the strip of grass at the kerb, 0 for none.
+    """
 
     sign: int
     parking: bool
@@ -75,7 +87,20 @@ class Side:
 
 @dataclasses.dataclass
 class Layout:
-    """A street before it is drawn."""
+    """A street before it is drawn.
+
+    Attributes:
+        lanes: driving lanes per direction.
+        lane: width of a lane, metres.
+        median: width of the strip between the directions, 0 for none.
+        cobbled: whether the road is cobbled.
+        rails: whether trams run here.
+        sides: left and right.
+        crossing: street that crosses, or None.
+        camera_x: x of the camera.
+        buildings, barriers, things: what stands on it.
+        gaps: (side, z0, z1) of the gaps between buildings.
+    """
 
     lanes: int
     lane: Number

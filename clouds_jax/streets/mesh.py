@@ -119,12 +119,12 @@ def draw_mesh(
     """Draws a mesh.
 
     Args:
-        scene: where.
-        mesh: what.
-        place: of the object's origin in the world.
+        scene: picture to draw on.
+        mesh: faces of the object.
+        place: position of the object's origin in the world.
         heading: (cos, sin) of its turn; (1, 0) goes as the camera does, (-1, 0) comes.
-        colours: of the materials by slot.
-        label: train id.
+        colours: colours of the materials, by slot.
+        label: train id of the object.
         shining: slots that need no light.
     """
     camera, light = scene.camera, scene.light

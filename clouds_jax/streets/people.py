@@ -3,7 +3,7 @@
 import dataclasses
 
 from clouds_jax.streets import classes
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.stroke_figures import pen_at
 from clouds_jax.streets.types import Number
@@ -20,18 +20,18 @@ LEGS = ((44, 54, 84), (34, 36, 40), (96, 88, 76), (70, 86, 118), (150, 138, 112)
 
 def draw_person(scene: Scene, x: Number, z: Number, walk: Number, seed: int) -> None:
     """Draws somebody on foot; `walk` is -1 or 1 for walking left or right, 0 along the street."""
-    dice = Dice(seed, "person")
+    rng = Rng(seed, "person")
     pen = pen_at(scene, x, z)
-    tall = dice.between(1.55, 1.88) if dice.chance(0.9) else dice.between(1.05, 1.35)
+    tall = rng.between(1.55, 1.88) if rng.chance(0.9) else rng.between(1.05, 1.35)
     pen = dataclasses.replace(pen, scale=pen.scale * tall / 1.75)
-    skin, hair, top, legs = (dice.pick(c) for c in (SKIN, HAIR, TOPS, LEGS))
-    shoe = dice.pick(((30, 28, 28), (90, 60, 40), (214, 212, 208)))
+    skin, hair, top, legs = (rng.pick(c) for c in (SKIN, HAIR, TOPS, LEGS))
+    shoe = rng.pick(((30, 28, 28), (90, 60, 40), (214, 212, 208)))
     label = classes.PERSON
-    phase = dice.between(-1.0, 1.0)
-    coat = dice.chance(0.3)
-    skirt = not coat and dice.chance(0.2)
-    wide = dice.between(0.9, 1.15)
-    facing = dice.chance(0.5)
+    phase = rng.between(-1.0, 1.0)
+    coat = rng.chance(0.3)
+    skirt = not coat and rng.chance(0.2)
+    wide = rng.between(0.9, 1.15)
+    facing = rng.chance(0.5)
     swing = 0.30 * phase
     if walk:
         hips = [(0.0, 0.9), (0.0, 0.9)]
@@ -51,7 +51,7 @@ def draw_person(scene: Scene, x: Number, z: Number, walk: Number, seed: int) -> 
     def arm(hand, sx):
         elbow = ((sx + hand[0]) / 2 - walk * 0.04 + (0.04 if sx > 0 else -0.04) * (not walk), 1.13)
         pen.stroke((sx, 1.40), elbow, 0.062, 0.052, top, label)
-        pen.stroke(elbow, hand, 0.05, 0.04, top if coat or dice.chance(0.6) else skin, label)
+        pen.stroke(elbow, hand, 0.05, 0.04, top if coat or rng.chance(0.6) else skin, label)
         pen.stroke(hand, (hand[0], hand[1] - 0.05), 0.042, 0.036, skin, label)
 
     arm(back_arm, shoulder)
@@ -68,7 +68,7 @@ def draw_person(scene: Scene, x: Number, z: Number, walk: Number, seed: int) -> 
         pen.stroke((sx * 1.2, 1.36), (sx, low), depth, depth * (1.1 if coat else 0.9), top, label)
     if half:
         pen.stroke((0, 1.36), (0, low), 0.13, 0.13, top, label, plain=True)
-        if facing and dice.chance(0.5):
+        if facing and rng.chance(0.5):
             pen.stroke((0, 1.38), (0, 1.0), 0.03, 0.03, tuple(c * 0.6 for c in top), None, True)
     arm(front_arm, -shoulder)
     pen.stroke((0, 1.45), (0, 1.52), 0.055, 0.05, skin, label)
@@ -82,8 +82,8 @@ def draw_person(scene: Scene, x: Number, z: Number, walk: Number, seed: int) -> 
         pen.stroke((-0.04, 1.705), (0.04, 1.705), 0.058, 0.058, hair, label)
     else:
         pen.stroke((0, 1.61), (0, 1.67), 0.092, 0.1, hair, label)
-    if dice.chance(0.35):  # a bag or a rucksack
-        bag = dice.pick(((60, 40, 30), (30, 34, 60), (150, 40, 40), (40, 70, 50)))
+    if rng.chance(0.35):  # a bag or a rucksack
+        bag = rng.pick(((60, 40, 30), (30, 34, 60), (150, 40, 40), (40, 70, 50)))
         if walk or not facing:
             place = -walk * 0.17
             pen.stroke((place, 1.33), (place, 1.08), 0.10, 0.12, bag, label)

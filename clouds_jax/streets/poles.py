@@ -6,7 +6,7 @@ import numpy as np
 
 from clouds_jax.streets import classes
 from clouds_jax.streets.canvas import CIRCLE
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.types import Colour, Flat, Number
 
@@ -63,12 +63,12 @@ def plate(x: Number, y: Number, w: Number, h: Number) -> list[Flat]:
 
 def draw_lamp(scene: Scene, x: Number, z: Number, seed: int) -> None:
     """Draws a street lamp whose arm reaches over the road."""
-    dice = Dice(seed, "lamp")
+    rng = Rng(seed, "lamp")
     post = Post(scene, x, z)
     reach = -1.0 if x > 0 else 1.0
     lit = scene.condition.lamps > 0.4
     bulb = (255, 232, 176) if lit else (206, 208, 206)
-    if dice.chance(0.3):  # a lantern on a short post
+    if rng.chance(0.3):  # a lantern on a short post
         top = 4.2
         post.bar((0, 0), (0, top), 0.075, 0.05, (60, 64, 62), classes.POLE)
         post.bar((0, 0), (0, 0.9), 0.12, 0.1, (60, 64, 62), classes.POLE)
@@ -78,7 +78,7 @@ def draw_lamp(scene: Scene, x: Number, z: Number, seed: int) -> None:
         post.shape(hat, (50, 52, 52), classes.POLE)
         light = (x, top + 0.25, z)
     else:
-        top = dice.between(7.0, 9.0)
+        top = rng.between(7.0, 9.0)
         post.bar((0, 0), (0, top), 0.08, 0.05, _GREY, classes.POLE)
         post.bar((0, 0), (0, 1.2), 0.11, 0.10, _GREY, classes.POLE)
         post.bar((0, top - 0.1), (reach * 1.9, top + 0.3), 0.05, 0.04, _GREY, classes.POLE)
@@ -121,14 +121,14 @@ def _housing(post: Post, x: Number, y: Number, state: int, back: bool) -> None:
 
 def draw_traffic_light(scene: Scene, x: Number, z: Number, seed: int) -> None:
     """Draws traffic lights on a post, often with an arm over the road."""
-    dice = Dice(seed, "light")
+    rng = Rng(seed, "light")
     post = Post(scene, x, z)
-    state = dice.pick((0, 0, 1, 2, 2))
-    back = dice.chance(0.15)
+    state = rng.pick((0, 0, 1, 2, 2))
+    back = rng.chance(0.15)
     reach = -1.0 if x > 0 else 1.0
     places = [(0.0, 2.4)]
-    if dice.chance(0.55):
-        long = dice.between(2.8, 5.0)
+    if rng.chance(0.55):
+        long = rng.between(2.8, 5.0)
         post.bar((0, 0), (0, 5.9), 0.09, 0.08, _GREY, classes.POLE)
         post.bar((0, 5.7), (reach * long, 6.0), 0.07, 0.05, _GREY, classes.POLE)
         places.append((reach * (long - 0.3), 5.2))

@@ -1,4 +1,4 @@
-"""From (domain, seed, index) to a picture and its labels."""
+"""The renderer: from (domain, seed, index) to an image and its label map."""
 
 import math
 
@@ -13,14 +13,14 @@ from clouds_jax.streets.camera import Camera
 from clouds_jax.streets.canvas import Canvas
 from clouds_jax.streets.domains import Domain
 from clouds_jax.streets.layout import Layout, Thing
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Light, Scene
 from clouds_jax.streets.shadows import cast_shadows
 from clouds_jax.streets.sky import draw_backdrop, draw_sky
 from clouds_jax.streets.street import draw_street
 from clouds_jax.streets.types import Number
 
-# Metres: half the length from where on the order by depth alone goes wrong.
+# Half the length, in metres, from which ordering things by depth alone goes wrong.
 _LONG = 2.2
 
 
@@ -41,39 +41,39 @@ def render_scene(
 def _render(
     domain: Domain, seed: int, index: int, size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    layout = sample_layout(domain, Dice(domain.name, seed, index, "layout"))
-    dice = Dice(domain.name, seed, index, "drawing")
-    scene = _sample_scene(domain, layout, dice, size)
-    draw_sky(scene, Dice(dice.seed(), "sky"))
-    draw_backdrop(scene, Dice(dice.seed(), "backdrop"), domain.city.floors[1] > 8)
-    ground = draw_street(scene, layout, Dice(dice.seed(), "street"))
+    layout = sample_layout(domain, Rng(domain.name, seed, index, "layout"))
+    rng = Rng(domain.name, seed, index, "drawing")
+    scene = _sample_scene(domain, layout, rng, size)
+    draw_sky(scene, Rng(rng.seed(), "sky"))
+    draw_backdrop(scene, Rng(rng.seed(), "backdrop"), domain.city.floors[1] > 8)
+    ground = draw_street(scene, layout, Rng(rng.seed(), "street"))
     ground.finish(cast_shadows(scene, layout, ground))
     _draw_upright(scene, layout)
     weather.reflect(scene)
     weather.shine(scene)
-    weather.precipitate(scene, Dice(dice.seed(), "weather"))
-    image = weather.expose(scene, Dice(dice.seed(), "sensor"))
+    weather.precipitate(scene, Rng(rng.seed(), "weather"))
+    image = weather.expose(scene, Rng(rng.seed(), "sensor"))
     return image, scene.canvas.label
 
 
-def _sample_scene(domain: Domain, layout: Layout, dice: Dice, size: tuple[int, int]) -> Scene:
+def _sample_scene(domain: Domain, layout: Layout, rng: Rng, size: tuple[int, int]) -> Scene:
     height, width = size
-    focal = dice.between(0.72, 1.0) * max(width, height)
+    focal = rng.between(0.72, 1.0) * max(width, height)
     camera = Camera(
         width=width,
         height=height,
         focal=focal,
-        cx=width * dice.between(0.45, 0.55),
-        cy=height * dice.between(0.40, 0.50),
+        cx=width * rng.between(0.45, 0.55),
+        cy=height * rng.between(0.40, 0.50),
         x=layout.camera_x,
-        y=dice.between(1.25, 1.9),
-        curve=dice.between(-4e-4, 4e-4) if dice.chance(0.6) else 0.0,
-        slope=dice.between(0.0, 2.5e-4) if dice.chance(0.4) else 0.0,
+        y=rng.between(1.25, 1.9),
+        curve=rng.between(-4e-4, 4e-4) if rng.chance(0.6) else 0.0,
+        slope=rng.between(0.0, 2.5e-4) if rng.chance(0.4) else 0.0,
     )
     condition = domain.condition
-    up = dice.between(*condition.elevation)
+    up = rng.between(*condition.elevation)
     # The sun stands anywhere around, more often behind the camera or at its side.
-    x, z = dice.between(-1, 1), dice.between(-1, 0.55)
+    x, z = rng.between(-1, 1), rng.between(-1, 0.55)
     flat = math.sqrt((1 - up * up) / max(x * x + z * z, 1e-3))
     light = Light((x * flat, up, z * flat), condition.sun, condition.ambient)
     return Scene(

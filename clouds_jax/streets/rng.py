@@ -1,6 +1,7 @@
-"""Random numbers that are the same everywhere: raw 64-bit draws of PCG64, nothing derived.
+"""Random numbers that are the same on every machine and under every version of NumPy.
 
-NumPy promises the raw stream of a bit generator for ever, but not what `Generator` makes of it.
+They are made here from raw 64-bit draws of PCG64: NumPy keeps the raw stream of a bit generator
+stable, but not the methods of `Generator`.
 """
 
 import zlib
@@ -15,11 +16,11 @@ Item = TypeVar("Item")
 _BLOCK = 256
 
 
-class Dice:
-    """A stream of draws that depends on its key alone."""
+class Rng:
+    """A random number generator whose draws depend on its key alone."""
 
     def __init__(self, *key: int | str):
-        """Opens the stream of `key`: non-negative integers and names."""
+        """Starts the stream of `key`: non-negative integers and names."""
         words = [zlib.crc32(k.encode()) if isinstance(k, str) else int(k) for k in key]
         self._bits = np.random.PCG64(np.random.SeedSequence(words))
         self._next: list[float] = []
@@ -66,5 +67,5 @@ class Dice:
         return name
 
     def seed(self) -> int:
-        """Returns the key of a stream for something that is drawn later."""
+        """Returns a seed for the generator of something that is drawn later."""
         return int(self.unit() * 2**31)

@@ -1,4 +1,4 @@
-"""What all drawing functions share: the picture, the camera and the light."""
+"""State that all drawing functions share: the picture, the camera and the light."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Light:
     """The light of one picture.
 
     Attributes:
-        sun: direction towards the sun, unit length (x, y, z); below the road's frame.
+        sun: unit vector (x, y, z) towards the sun.
         direct, ambient: strength per channel.
     """
 
@@ -42,14 +42,18 @@ class Glow:
 
 @dataclasses.dataclass
 class Scene:
-    """One picture in the making.
+    """A picture while it is drawn.
 
     Attributes:
+        canvas: image and label.
+        camera: view of the street.
+        light: sun and sky.
+        city, condition: of the domain.
         shade: [h, w] uint8, 255 where the sun reaches the ground.
         shelter: the same for the shadows of buildings alone.
         pools: [h, w] uint8, lamp light on the ground.
-        lane_end: distance from the middle line beyond which vehicles are parked.
-        glows: lights to be added over the finished picture.
+        lane_end: distance from the middle line beyond which vehicles are parked, metres.
+        glows: lights that are added over the finished picture.
     """
 
     canvas: Canvas

@@ -11,7 +11,11 @@ from clouds_jax.streets.scene import Scene
 
 
 def cast_shadows(scene: Scene, layout: Layout, ground: Ground) -> np.ndarray:
-    """Fills the scene's shade and lamp light; returns what things keep from the sky, [h, w]."""
+    """Fills the scene's shade and lamp light, and draws contact shadows.
+
+    Returns:
+        Contact shadows [h, w] uint8: 255 where nothing keeps the sky's light away.
+    """
     camera, light = scene.camera, scene.light
     contact = np.full(scene.shade.shape, 255, np.uint8)
     if max(light.direct) > 0:

@@ -3,7 +3,7 @@
 from clouds_jax.streets import classes
 from clouds_jax.streets.canvas import CIRCLE
 from clouds_jax.streets.poles import Post, plate
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.types import Colour, Flat, Number
 
@@ -40,7 +40,7 @@ def _triangle(face: _Face, up: int) -> None:
     face.fill([(-0.32, -0.29 * up), (0.32, -0.29 * up), (0, 0.25 * up)], _WHITE)
 
 
-def _draw_face(face: _Face, kind: str, dice: Dice) -> None:
+def _draw_face(face: _Face, kind: str, rng: Rng) -> None:
     if kind == "warning":
         _triangle(face, 1)
         face.fill([(-0.05, 0.1), (0.05, 0.1), (0.03, -0.12), (-0.03, -0.12)], _BLACK)
@@ -77,19 +77,19 @@ def _draw_face(face: _Face, kind: str, dice: Dice) -> None:
         face.disc(0.16, _WHITE, 0.02, 0.13)
         face.disc(0.07, _BLUE, 0.02, 0.13)
     else:
-        _board(face, dice)
+        _board(face, rng)
 
 
-def _board(face: _Face, dice: Dice) -> None:
+def _board(face: _Face, rng: Rng) -> None:
     """Two lines of a place name and an arrow."""
-    colour = dice.pick((_BLUE, _YELLOW, _GREEN, _WHITE))
+    colour = rng.pick((_BLUE, _YELLOW, _GREEN, _WHITE))
     ink = _WHITE if sum(colour) < 400 else _BLACK
-    w, h = dice.between(0.8, 1.5), dice.between(0.4, 0.9)
+    w, h = rng.between(0.8, 1.5), rng.between(0.4, 0.9)
     face.fill(plate(0, 0, w, h), ink)
     w, h = w - 0.05, h - 0.05
     face.fill(plate(0, 0, w, h), colour)
     for row in range(2):
-        end = dice.between(0.2, 0.6) * w
+        end = rng.between(0.2, 0.6) * w
         face.fill(
             plate((end - 0.8 * w) / 2, h * (0.4 - 0.85 * row), (end + 0.8 * w) / 2, 0.07), ink
         )
@@ -98,13 +98,13 @@ def _board(face: _Face, dice: Dice) -> None:
 
 def draw_sign(scene: Scene, x: Number, z: Number, seed: int) -> None:
     """Draws one or two traffic signs on a post."""
-    dice = Dice(seed, "sign")
+    rng = Rng(seed, "sign")
     post = Post(scene, x, z)
-    kind = dice.weighted(_KINDS)
-    top = dice.between(2.5, 3.0)
+    kind = rng.weighted(_KINDS)
+    top = rng.between(2.5, 3.0)
     post.bar((0, 0), (0, top + 0.3), 0.04, 0.04, (140, 142, 144), classes.POLE)
-    _draw_face(_Face(post, top), kind, dice)
-    if kind != "board" and dice.chance(0.35):
+    _draw_face(_Face(post, top), kind, rng)
+    if kind != "board" and rng.chance(0.35):
         face = _Face(post, top - 0.75)
         face.fill(plate(0, 0, 0.36, 0.17), _WHITE)
         face.fill(plate(0, 0, 0.26, 0.05), _BLACK)

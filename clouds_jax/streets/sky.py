@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 
 from clouds_jax.streets import classes
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.textures import TILE, Texture, cloud_noise, pack
 from clouds_jax.streets.walls import across
 
 
-def draw_sky(scene: Scene, dice: Dice) -> None:
+def draw_sky(scene: Scene, rng: Rng) -> None:
     """Fills the picture with sky; the ground is painted over it."""
     camera, condition, image = scene.camera, scene.condition, scene.canvas.image
     rows = min(max(int(camera.cy) + 2, 2), camera.height)
@@ -24,8 +24,8 @@ def draw_sky(scene: Scene, dice: Dice) -> None:
     gradient = np.array(condition.horizon) * (1 - rise) + np.array(condition.zenith) * rise
     elevation = np.maximum(camera.cy - v, 0.5) / camera.focal
     depth = 1.0 / (elevation + 0.10)
-    cover = dice.between(*condition.cover)
-    off_x, off_y = dice.integer(0, TILE - 1), dice.integer(0, TILE - 1)
+    cover = rng.between(*condition.cover)
+    off_x, off_y = rng.integer(0, TILE - 1), rng.integer(0, TILE - 1)
     x = ((u - camera.cx) / camera.focal)[None, :] * (depth * 52)[:, None] + off_x
     y = np.floor(depth * 78 + off_y).astype(np.int32) % TILE * TILE
     index = y[:, None] + (np.floor(x).astype(np.int32) & (TILE - 1))
@@ -51,23 +51,23 @@ def draw_sky(scene: Scene, dice: Dice) -> None:
     scene.canvas.label[:] = classes.SKY
 
 
-def draw_backdrop(scene: Scene, dice: Dice, urban: bool) -> None:
+def draw_backdrop(scene: Scene, rng: Rng, urban: bool) -> None:
     """Draws the far skyline: houses, then trees, pale with distance."""
     camera = scene.camera
     z = 210.0
     gain = scene.light.on((0.0, 0.0, -1.0))
     x = -190.0
     while x < 190.0:
-        width = dice.between(10, 26)
-        height = dice.between(7, 44 if urban else 15)
-        texture = _far_facade(dice.integer(0, 5), scene.condition.lamps > 0.5)
+        width = rng.between(10, 26)
+        height = rng.between(7, 44 if urban else 15)
+        texture = _far_facade(rng.integer(0, 5), scene.condition.lamps > 0.5)
         across(scene, texture, z, x, x + width, 0.0, height, gain)
-        x += width * dice.between(0.75, 1.25)
+        x += width * rng.between(0.75, 1.25)
     x = -190.0
     while x < 190.0:
-        radius = dice.between(4, 10)
-        if dice.chance(0.75):
-            leaf = dice.pick(scene.city.leaves)
+        radius = rng.between(4, 10)
+        if rng.chance(0.75):
+            leaf = rng.pick(scene.city.leaves)
             if scene.condition.snow:
                 leaf = (150, 152, 156)
             u, v = camera.project(np.array([x, radius * 0.6, z - 12]))
@@ -85,12 +85,12 @@ def draw_backdrop(scene: Scene, dice: Dice, urban: bool) -> None:
 @functools.cache
 def _far_facade(variant: int, lit: bool) -> Texture:
     """Returns a small picture of windows in rows."""
-    dice = Dice("far", variant)
-    wall = dice.pick(((176, 170, 164), (150, 156, 166), (190, 176, 156), (160, 128, 112)))
+    rng = Rng("far", variant)
+    wall = rng.pick(((176, 170, 164), (150, 156, 166), (190, 176, 156), (160, 128, 112)))
     colour = np.empty((56, 32, 3), np.uint8)
     colour[:] = wall
     for row in range(3, 54, 5):
         for column in range(2, 30, 4):
-            glow = lit and dice.chance(0.3)
+            glow = lit and rng.chance(0.3)
             colour[row : row + 3, column : column + 2] = (250, 214, 140) if glow else (84, 92, 104)
     return pack(colour, np.full((56, 32), classes.BUILDING, np.uint8), 3)

@@ -6,7 +6,7 @@ from clouds_jax.streets import classes
 from clouds_jax.streets.camera import FAR
 from clouds_jax.streets.ground import DISC, Ground
 from clouds_jax.streets.layout import Layout, Side
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.types import Flat, Number
 
@@ -15,7 +15,7 @@ _GRASS = (112, 128, 62)
 _SNOW = (228, 232, 238)
 
 
-def draw_street(scene: Scene, layout: Layout, dice: Dice) -> Ground:
+def draw_street(scene: Scene, layout: Layout, rng: Rng) -> Ground:
     """Paints all flat areas with their labels; light and surface come later."""
     city, snow = scene.city, scene.condition.snow
     ground = Ground(scene)
@@ -40,7 +40,7 @@ def draw_street(scene: Scene, layout: Layout, dice: Dice) -> Ground:
             ground.strip(x0, x1, crossing.z1, crossing.z1 + 3, pavement, classes.SIDEWALK, paving)
         ground.strip(-120, 120, crossing.z0, crossing.z1, asphalt, classes.ROAD, surface)
     _kerbs(ground, layout, snow)
-    _wear(ground, layout, asphalt, dice, snow)
+    _wear(ground, layout, asphalt, rng, snow)
     if layout.median:
         half = layout.median / 2 - 0.25
         for z0, z1 in _open(layout, 4.0):
@@ -52,8 +52,8 @@ def draw_street(scene: Scene, layout: Layout, dice: Dice) -> Ground:
                 x += layout.lane_x(lane)
                 ground.strip(x - 0.08, x + 0.08, 0, 120, (70, 70, 72))
                 ground.strip(x - 0.03, x + 0.03, 0, 120, (164, 166, 170))
-    if not snow and not layout.cobbled or dice.chance(0.2):
-        _markings(ground, layout, dice)
+    if not snow and not layout.cobbled or rng.chance(0.2):
+        _markings(ground, layout, rng)
     return ground
 
 
@@ -97,7 +97,7 @@ def _kerbs(ground: Ground, layout: Layout, snow: Number) -> None:
                 )
 
 
-def _wear(ground: Ground, layout: Layout, asphalt, dice: Dice, snow: Number) -> None:
+def _wear(ground: Ground, layout: Layout, asphalt, rng: Rng, snow: Number) -> None:
     """Wheel tracks, repairs, cracks and covers."""
     for lane in range(-layout.lanes, layout.lanes):
         for x in (-0.8, 0.8):
@@ -106,27 +106,27 @@ def _wear(ground: Ground, layout: Layout, asphalt, dice: Dice, snow: Number) -> 
             ground.strip(x - 0.28, x + 0.28, 0, FAR, tuple(c * tone for c in asphalt))
     if snow or layout.cobbled:
         return
-    for _ in range(dice.integer(0, 5)):
-        x, z = dice.between(-layout.sides[0].kerb, layout.sides[1].kerb - 2.3), dice.between(4, 30)
-        tone = dice.pick((0.72, 0.8, 1.12))
-        ground.strip(x, x + dice.between(0.5, 2.2), z, z + dice.between(1, 7),
+    for _ in range(rng.integer(0, 5)):
+        x, z = rng.between(-layout.sides[0].kerb, layout.sides[1].kerb - 2.3), rng.between(4, 30)
+        tone = rng.pick((0.72, 0.8, 1.12))
+        ground.strip(x, x + rng.between(0.5, 2.2), z, z + rng.between(1, 7),
                      tuple(c * tone for c in asphalt))  # fmt: skip
-    for _ in range(dice.integer(0, 4)):
-        x, z = dice.between(-layout.sides[0].kerb, layout.sides[1].kerb), dice.between(4, 34)
+    for _ in range(rng.integer(0, 4)):
+        x, z = rng.between(-layout.sides[0].kerb, layout.sides[1].kerb), rng.between(4, 34)
         circle = np.array([(x + 0.33 * c, z + 0.33 * s) for c, s in DISC])
         ground.area(circle, tuple(c * 0.55 for c in asphalt), None, None)
         circle = np.array([(x + 0.26 * c, z + 0.26 * s) for c, s in DISC])
         ground.area(circle, tuple(c * 0.7 for c in asphalt), None, None)
 
 
-def _markings(ground: Ground, layout: Layout, dice: Dice) -> None:
+def _markings(ground: Ground, layout: Layout, rng: Rng) -> None:
     """Middle line, lane lines, edge lines, stop lines, zebra crossings and arrows."""
-    worn = dice.between(0.72, 1.0)
+    worn = rng.between(0.72, 1.0)
     white = tuple(c * worn for c in _WHITE)
     parts = _open(layout, 4.5)
     for z0, z1 in parts:
         if not layout.median:
-            solid = dice.chance(0.3)
+            solid = rng.chance(0.3)
             _line(ground, 0.0, z0, z1, white, None if solid else (3.0, 4.5))
         for i in range(1, layout.lanes):
             for sign in (-1, 1):
@@ -137,7 +137,7 @@ def _markings(ground: Ground, layout: Layout, dice: Dice) -> None:
                 x = side.sign * side.lane_end
                 _line(ground, x, z0, z1, white, None)
                 z = 2.0
-                while z < 80 and dice.chance(0.98):
+                while z < 80 and rng.chance(0.98):
                     if z0 < z < z1:
                         a, b = sorted((x, side.sign * (side.kerb - 0.1)))
                         ground.strip(a, b, z, z + 0.1, white)
@@ -156,8 +156,8 @@ def _markings(ground: Ground, layout: Layout, dice: Dice) -> None:
         if layout.lanes > 1:
             for i in range(layout.lanes):
                 _arrow(ground, layout.lane_x(i), crossing.z0 - 14, white)
-    elif dice.chance(0.35):
-        _zebra(ground, -left, right, dice.between(10, 40), 3.2, white)
+    elif rng.chance(0.35):
+        _zebra(ground, -left, right, rng.between(10, 40), 3.2, white)
 
 
 def _line(ground, x, z0, z1, colour, dash) -> None:

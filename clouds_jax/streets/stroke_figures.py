@@ -13,18 +13,19 @@ class Pen:
     """Draws strokes in metres around a foot on the ground, all at one depth.
 
     Attributes:
-        x, z: of the foot.
+        scene: picture to draw on.
+        x, z: position of the foot, metres.
         gain: light per channel.
         lit: side that the light comes from, -1 left and 1 right.
         scale: pixels per metre.
-        foot: pixels.
+        foot: position of the foot, pixels.
     """
 
     scene: Scene
     x: Number
     z: Number
     gain: Point
-    lit: float  # side of the light, -1 left and 1 right
+    lit: float
     scale: Number
     foot: Flat
 

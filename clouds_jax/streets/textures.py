@@ -1,7 +1,7 @@
 """Textures: tiles of noise for surfaces, and pictures with labels that are pasted on walls.
 
-Everything is made once per process from fixed keys and only then kept, so a picture does not
-depend on what was drawn before it.
+Everything is made once per process, from fixed keys, so a picture does not depend on what was
+drawn before it.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from clouds_jax.streets.classes import NOTHING
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.types import Point
 
 TILE = 256  # side of a noise tile, texels
@@ -58,7 +58,7 @@ def halve(colour: np.ndarray) -> np.ndarray:
 @functools.cache
 def noise(name: str, cell: int = 1, size: int = TILE) -> np.ndarray:
     """Returns smooth noise [size, size] uint8 around 128 that tiles; `cell` texels per bump."""
-    grid = Dice("noise", name, cell).bytes(size // cell, size // cell)
+    grid = Rng("noise", name, cell).bytes(size // cell, size // cell)
     if cell == 1:
         return grid
     padded = np.pad(grid, 2, mode="wrap")
@@ -90,7 +90,7 @@ def _speckle(name: str, fine: int, coarse: int) -> np.ndarray:
 
 def _paving(rows: int, columns: int, joint: int, spread: int, stagger: bool) -> np.ndarray:
     """Returns stones with joints; the tile holds `rows` x `columns` of them."""
-    stones = Dice("paving", rows, columns).bytes(rows, columns).astype(np.int32)
+    stones = Rng("paving", rows, columns).bytes(rows, columns).astype(np.int32)
     y, x = np.mgrid[0:TILE, 0:TILE]
     row = y * rows // TILE
     shift = np.where(row % 2 == 1, TILE // columns // 2, 0) if stagger else 0

@@ -1,9 +1,9 @@
-"""Vehicles in a scene: their colours, lamps and what they throw on the road."""
+"""Vehicles in a scene: their meshes, colours and lamps."""
 
 from clouds_jax.streets import classes, cycles
 from clouds_jax.streets.layout import Thing
 from clouds_jax.streets.mesh import Mesh, draw_mesh
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.trucks_and_buses import bus, tram, truck
 from clouds_jax.streets.types import Colour
@@ -33,11 +33,11 @@ _HEADINGS = {1: (1.0, 0.0), -1: (-1.0, 0.0), 2: (0.0, 1.0), -2: (0.0, -1.0)}
 
 def draw_vehicle(scene: Scene, thing: Thing) -> None:
     """Draws a car, van, truck, bus or tram."""
-    dice = Dice(thing.seed, thing.kind)
+    rng = Rng(thing.seed, thing.kind)
     night = scene.condition.lamps > 0.25
     colours: dict[str, Colour] = dict(_BASE)
-    colours["paint"] = dice.pick(PAINTS)
-    mesh, label = _model(thing.kind, dice, colours)
+    colours["paint"] = rng.pick(PAINTS)
+    mesh, label = _model(thing.kind, rng, colours)
     colours["seam"] = tuple(c * 0.55 for c in colours["paint"])
     # Parked vehicles stand at the kerb without light.
     lit = night and (thing.kind in ("bus", "tram") or abs(thing.x) < scene.lane_end)
@@ -55,22 +55,22 @@ def draw_vehicle(scene: Scene, thing: Thing) -> None:
         _lamps(scene, thing)
 
 
-def _model(kind: str, dice: Dice, colours) -> tuple[Mesh, int]:
+def _model(kind: str, rng: Rng, colours) -> tuple[Mesh, int]:
     if kind == "car":
-        return car(dice.weighted({"sedan": 3, "hatch": 3, "estate": 2, "suv": 2.5})), classes.CAR
+        return car(rng.weighted({"sedan": 3, "hatch": 3, "estate": 2, "suv": 2.5})), classes.CAR
     if kind == "van":
         return car("van"), classes.CAR
-    colours["stripe"], colours["white"] = dice.pick(_LIVERIES)
+    colours["stripe"], colours["white"] = rng.pick(_LIVERIES)
     if kind == "truck":
-        colours["load"] = dice.pick(_LOADS)
-        colours["sign"] = dice.pick(_LIVERIES)[0]
-        return truck(dice.weighted({"box": 3, "flat": 1, "tipper": 1.5})), classes.TRUCK
-    colours["paint"] = dice.pick(_LIVERIES)[0]
+        colours["load"] = rng.pick(_LOADS)
+        colours["sign"] = rng.pick(_LIVERIES)[0]
+        return truck(rng.weighted({"box": 3, "flat": 1, "tipper": 1.5})), classes.TRUCK
+    colours["paint"] = rng.pick(_LIVERIES)[0]
     if kind == "bus":
-        if dice.chance(0.4):
+        if rng.chance(0.4):
             colours["paint"] = (230, 228, 222)
-        return bus(dice.weighted({"city": 3, "coach": 1})), classes.BUS
-    colours["paint"] = colours["stripe"] if dice.chance(0.5) else colours["paint"]
+        return bus(rng.weighted({"city": 3, "coach": 1})), classes.BUS
+    colours["paint"] = colours["stripe"] if rng.chance(0.5) else colours["paint"]
     return tram(2), classes.TRAIN
 
 

@@ -60,8 +60,8 @@ def paste(
     """Pastes `texture` on the columns from `first` on.
 
     Args:
-        scene: where.
-        texture: its bottom row lies at height `low`, its top row at `high`.
+        scene: picture to paste on.
+        texture: picture with labels; its bottom row lies at height `low`, its top row at `high`.
         first: leftmost column.
         z: depth of the surface [n].
         s: where the columns meet the texture [n], 0 its left and 1 its right edge; it repeats.

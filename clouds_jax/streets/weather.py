@@ -1,4 +1,4 @@
-"""What happens between the street and the file: reflections, rain, snow, glare, lens and sensor."""
+"""From the painted street to the photograph: reflections, rain, snow, glare, lens and sensor."""
 
 import functools
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from clouds_jax.streets import classes
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 from clouds_jax.streets.scene import Scene
 from clouds_jax.streets.textures import TILE, cloud_noise
 
@@ -65,7 +65,7 @@ def shine(scene: Scene) -> None:
     cv2.add(image, big, image)
 
 
-def precipitate(scene: Scene, dice: Dice) -> None:
+def precipitate(scene: Scene, rng: Rng) -> None:
     """Draws rain streaks or snow flakes in the air; labels stay."""
     image, condition = scene.canvas.image, scene.condition
     h, w = image.shape[:2]
@@ -73,9 +73,9 @@ def precipitate(scene: Scene, dice: Dice) -> None:
     unit = h / 512
     if condition.streaks:
         layer = image.copy()
-        count = int(condition.streaks * area * dice.between(0.6, 1.4))
-        lean = dice.between(-0.15, 0.15)
-        for x, y, k in dice.units(3 * count).reshape(-1, 3).tolist():
+        count = int(condition.streaks * area * rng.between(0.6, 1.4))
+        lean = rng.between(-0.15, 0.15)
+        for x, y, k in rng.units(3 * count).reshape(-1, 3).tolist():
             long = (10 + 34 * k) * unit
             a = (int(x * w * 16), int(y * h * 16))
             b = (int((x * w + lean * long) * 16), int((y * h + long) * 16))
@@ -83,8 +83,8 @@ def precipitate(scene: Scene, dice: Dice) -> None:
         mixed = (image.astype(np.uint16) * 11 + layer.astype(np.uint16) * 5) >> 4
         image[:] = mixed.astype(np.uint8)
     if condition.flakes:
-        count = int(condition.flakes * area * dice.between(0.5, 1.5))
-        for x, y, k in dice.units(3 * count).reshape(-1, 3).tolist():
+        count = int(condition.flakes * area * rng.between(0.5, 1.5))
+        for x, y, k in rng.units(3 * count).reshape(-1, 3).tolist():
             radius = (0.5 + 1.5 * k * k * k * k) * unit
             centre = (int(x * w * 16), int(y * h * 16))
             cv2.circle(image, centre, int(radius * 16), (244, 246, 250), -1, cv2.LINE_AA, 4)
@@ -102,21 +102,21 @@ def _lens(height: int, width: int) -> np.ndarray:
 @functools.cache
 def _grain(height: int, width: int) -> np.ndarray:
     """Returns noise [h + 64, w + 64, 3] int16 of standard deviation 64, partly grey."""
-    dice = Dice("sensor")
+    rng = Rng("sensor")
     shape = (height + 64, width + 64)
-    grey = dice.bytes(*shape, 1).astype(np.int16) + dice.bytes(*shape, 1).astype(np.int16)
-    colour = dice.bytes(*shape, 3).astype(np.int16)
+    grey = rng.bytes(*shape, 1).astype(np.int16) + rng.bytes(*shape, 1).astype(np.int16)
+    colour = rng.bytes(*shape, 3).astype(np.int16)
     return ((grey - 255) + (colour - 128)) // 2
 
 
-def expose(scene: Scene, dice: Dice) -> np.ndarray:
-    """Returns the picture [h, w, 3] as the camera gives it: soft, vignetted, noisy, toned."""
+def expose(scene: Scene, rng: Rng) -> np.ndarray:
+    """Returns the picture [h, w, 3] as the camera records it: soft, vignetted, noisy, toned."""
     image = scene.canvas.image
     h, w = image.shape[:2]
     soft = cv2.GaussianBlur(image, (3, 3), 0.45)
     wide = (soft.astype(np.uint16) * _lens(h, w)) >> 8
-    tone = [dice.between(0.975, 1.025) for _ in range(3)]
-    bright = dice.between(0.93, 1.07)
+    tone = [rng.between(0.975, 1.025) for _ in range(3)]
+    bright = rng.between(0.93, 1.07)
     steps = np.arange(256)
     tables = []
     for c in range(3):
@@ -126,7 +126,7 @@ def expose(scene: Scene, dice: Dice) -> np.ndarray:
         tables.append(np.clip(t * 255, 0, 255).astype(np.uint8))
     toned = cv2.LUT(wide.astype(np.uint8), np.stack(tables, -1)[None])
     grain = _grain(h, w)
-    r, c = dice.integer(0, 63), dice.integer(0, 63)
-    strength = int(scene.condition.noise * dice.between(0.6, 1.3) * 4)
+    r, c = rng.integer(0, 63), rng.integer(0, 63)
+    strength = int(scene.condition.noise * rng.between(0.6, 1.3) * 4)
     noisy = toned.astype(np.int16) + ((grain[r : r + h, c : c + w] * strength) >> 8)
     return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -5,7 +5,7 @@ import pytest
 
 from clouds_jax.streets.camera import NEAR, Camera, clip_near
 from clouds_jax.streets.canvas import Canvas
-from clouds_jax.streets.rng import Dice
+from clouds_jax.streets.rng import Rng
 
 TOLERANCE = 1e-9
 WALL_TOLERANCE = 1e-6  # pixels; a bend makes the wall's depth a difference of near numbers
@@ -76,8 +76,8 @@ def test_a_stroke_without_length_is_a_disc():
     assert 150 < (canvas.label == 3).sum() < 250
 
 
-def test_dice_of_a_key_repeat_and_of_other_keys_differ():
-    first, again, other = Dice("a", 1), Dice("a", 1), Dice("a", 2)
+def test_draws_of_a_key_repeat_and_of_other_keys_differ():
+    first, again, other = Rng("a", 1), Rng("a", 1), Rng("a", 2)
     draws = [first.unit() for _ in range(600)]
     assert draws == [again.unit() for _ in range(600)]
     assert draws != [other.unit() for _ in range(600)]
@@ -86,9 +86,9 @@ def test_dice_of_a_key_repeat_and_of_other_keys_differ():
 
 def test_dice_give_the_known_numbers_of_pcg64():
     """Shards drawn elsewhere or later must be the same: this stream may never change."""
-    assert Dice("streets", 0).unit() == KNOWN
+    assert Rng("streets", 0).unit() == KNOWN
 
 
 def test_integers_reach_both_ends():
-    dice = Dice(3)
-    assert {dice.integer(2, 4) for _ in range(100)} == {2, 3, 4}
+    rng = Rng(3)
+    assert {rng.integer(2, 4) for _ in range(100)} == {2, 3, 4}
