@@ -253,7 +253,7 @@ def _dispatch(implementation: str | None, part: Callable, sizes: Sizes, *args):
     if implementation is not None:
         return of(implementation)(*args)
     implementations = {"tpu": of("packed"), "gpu": of(_GPU[part])}
-    return dispatch.suited(default=of("rows"), **implementations)(*args)
+    return dispatch.by_platform(default=of("rows"), **implementations)(*args)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -1,5 +1,11 @@
 """Depthwise convolution: one small kernel per channel.
 
+There are two implementations, of which each platform has its own:
+
+"shift": a sum of shifted copies, with a written-out gradient at stride 1; CPU. XLA's grouped
+    convolution is 57 to 94 times slower than torch's there, the sum of shifts 2 to 3 times.
+"conv": the grouped convolution of XLA; all other platforms.
+
 Source: torch.nn.Conv2d(groups=channels), as in ConvNeXt (7x7) and EfficientNet-Lite (3x3, 5x5).
 """
 
@@ -11,8 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from clouds_jax.ops import dispatch
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from clouds_jax.ops.convolution import Padding
 
 
 def depthwise_conv(
@@ -21,31 +26,30 @@ def depthwise_conv(
     *,
     stride: int = 1,
     padding: Padding,
-    form: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "b h2 w2 c"]:
-    """Correlates every channel of `x` with its own kernel.
+    """Cross-correlates every channel of `x` with its own kernel.
 
     Args:
         x: maps in NHWC.
         kernel: one (kh, kw) kernel per channel.
-        stride: step in rows and columns.
-        padding: zeros ((above, below), (left, right)).
-        form: "shift" (a sum of shifted copies), "conv" (the grouped convolution of XLA), or None
-            for the one that suits the platform.
+        stride: step in rows and columns, in pixels.
+        padding: zeros ((above, below), (left, right)), in pixels.
+        implementation: "shift" or "conv", see the module; None: the one for the platform.
 
     Returns:
         Maps in the dtype of `x`; sums are float32.
     """
-    forms = {
-        name: functools.partial(f, stride=stride, padding=padding) for name, f in FORMS.items()
-    }
-    if form is None:
-        # XLA's grouped convolution is 57 to 94 times slower than torch's on CPU; the sum of
-        # shifts 2 to 3 times.
-        return dispatch.suited(cpu=forms["shift"], default=forms["conv"])(x, kernel)
-    if form not in forms:
-        raise ValueError(f"depthwise_conv has no form '{form}'; it has: {', '.join(forms)}.")
-    return forms[form](x, kernel)
+    if implementation is None:
+        chosen = dispatch.by_platform(cpu=_shift, default=_conv)
+    elif implementation in IMPLEMENTATIONS:
+        chosen = IMPLEMENTATIONS[implementation]
+    else:
+        raise ValueError(
+            f"depthwise_conv has no implementation '{implementation}'; it has:"
+            f" {', '.join(IMPLEMENTATIONS)}."
+        )
+    return chosen(x, kernel, stride=stride, padding=padding)
 
 
 def _shift(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
@@ -55,11 +59,11 @@ def _shift(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
 
 
 def _sum_of_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """The sum as a whole; NaN where the first tap is NaN.
+    """The sum of shifted copies, computed once; all NaN where the first tap is NaN.
 
-    XLA fuses a sum into all that reads it, and a LayerNorm behind it computes it three times: at
-    192x192x192 in 72 ms on two cores, against 26. A condition on a value is what no fusion crosses;
-    CPUs drop optimization barriers before they fuse.
+    XLA fuses the sum into every operation that reads it, so a LayerNorm behind it computes it three
+    times: 72 ms at 192x192x192 on two cores, against 26. No fusion crosses a conditional, while
+    optimization barriers are dropped on CPU before fusion.
     """
     tap = kernel[0, 0, 0]
     add = functools.partial(_add_shifts, stride=stride, padding=padding)
@@ -67,7 +71,9 @@ def _sum_of_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Ar
     return lax.cond(tap == tap, add, lambda *_: jnp.full(shape.shape, jnp.nan, x.dtype), x, kernel)
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding"))  # traced once, asked for twice
+@functools.partial(
+    jax.jit, static_argnames=("stride", "padding")
+)  # traced once for shape and value
 def _add_shifts(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     kh, kw, _ = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -85,7 +91,7 @@ def _add_shifts(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Ar
     return out.astype(x.dtype)
 
 
-# The gradients in the same form: what differentiation makes of 49 slices compiles for a minute.
+# The gradients are sums of shifts too: the derived ones, of 49 slices, compile for a minute.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _shift_by_one(x: Array, kernel: Array, padding: Padding) -> Array:
     return _sum_of_shifts(x, kernel, 1, padding)
@@ -96,22 +102,22 @@ def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Ar
 
 
 def _backward(
-    padding: Padding, saved: tuple[Array, Array], grad: Array
-) -> tuple[Array, Array]:  # fmt: skip
-    x, kernel = saved
+    padding: Padding, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
     kh, kw, c = kernel.shape
     (top, bottom), (left, right) = padding
-    turned = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
-    by_x = _sum_of_shifts(grad, kernel[::-1, ::-1], 1, turned)
+    transposed = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
+    to_x = _sum_of_shifts(cotangent, kernel[::-1, ::-1], 1, transposed)
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    b, h, w, _ = grad.shape
+    b, h, w, _ = cotangent.shape
 
-    def tap(place: Array) -> Array:
-        seen = lax.dynamic_slice(padded, (0, place // kw, place % kw, 0), (b, h, w, c))
-        return (seen.astype(jnp.float32) * grad.astype(jnp.float32)).sum((0, 1, 2))
+    def tap(index: Array) -> Array:
+        window = lax.dynamic_slice(padded, (0, index // kw, index % kw, 0), (b, h, w, c))
+        return (window.astype(jnp.float32) * cotangent.astype(jnp.float32)).sum((0, 1, 2))
 
-    by_kernel = lax.map(tap, jnp.arange(kh * kw)).reshape(kh, kw, c)
-    return by_x.astype(x.dtype), by_kernel.astype(kernel.dtype)
+    to_kernel = lax.map(tap, jnp.arange(kh * kw)).reshape(kh, kw, c)
+    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
 
 
 _shift_by_one.defvjp(_forward, _backward)
@@ -128,4 +134,4 @@ def _conv(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     )
 
 
-FORMS = {"shift": _shift, "conv": _conv}
+IMPLEMENTATIONS = {"shift": _shift, "conv": _conv}

@@ -1,19 +1,19 @@
-"""Which of several equal formulations suits the platform that runs."""
+"""Which of several equal implementations runs on a platform."""
 
 from collections.abc import Callable
 
 import jax
 
 
-def suited(*, default: Callable, **forms: Callable) -> Callable:
-    """The form of the platform, chosen when the caller is traced.
+def by_platform(*, default: Callable, **implementations: Callable) -> Callable:
+    """Returns the implementation for the default backend, chosen when the caller is traced.
 
-    Every form gives the same everywhere, so that a program which is lowered for another platform is
-    right, if slow. `jax.lax.platform_dependent` keeps them all: tracing a training step with its
-    gradients took twice as long.
+    All implementations compute the same function, so a program lowered for another platform is
+    correct, if slow. `jax.lax.platform_dependent` would keep every one of them in the program:
+    tracing a training step with its gradients then took twice as long.
 
     Args:
-        default: for the platforms that have none.
-        forms: by "cpu", "gpu", "tpu".
+        default: for the platforms without an entry of their own.
+        implementations: keyed by backend: "cpu", "gpu", "tpu".
     """
-    return forms.get(jax.default_backend(), default)
+    return implementations.get(jax.default_backend(), default)

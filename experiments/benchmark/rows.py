@@ -15,7 +15,7 @@ from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.head import Mask2FormerHead
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.ops.deformable_attention import deform_attn
-from clouds_jax.ops.depthwise import FORMS, depthwise_conv
+from clouds_jax.ops.depthwise import IMPLEMENTATIONS, depthwise_conv
 from experiments.benchmark.timing import Case
 
 CLASSES = 19
@@ -133,7 +133,7 @@ def encoder_l(setting: Setting) -> Iterator[Case]:
 
 
 def deform(setting: Setting) -> Iterator[Case]:
-    """Deformable attention of the pixel decoder, its forms."""
+    """Deformable attention of the pixel decoder, its implementations."""
     side, batch = setting.choose(96, 768, 768), setting.choose(1, 1, 8)
     sizes = tuple((side // s, side // s) for s in (32, 16, 8))
     count = sum(h * w for h, w in sizes)
@@ -174,7 +174,7 @@ def deform(setting: Setting) -> Iterator[Case]:
 
 
 def depthwise(setting: Setting) -> Iterator[Case]:
-    """The 7x7 depthwise convolution at the four stages of ConvNeXt-L, in both forms."""
+    """The 7x7 depthwise convolution at the four stages of ConvNeXt-L, in both implementations."""
     side, batch = setting.choose(64, 768, 768), setting.choose(1, 1, 8)
     rng = np.random.default_rng(0)
     for stride, width in ((4, 192), (8, 384), (16, 768), (32, 1536)):
@@ -186,13 +186,18 @@ def depthwise(setting: Setting) -> Iterator[Case]:
             from porting.benchmark import programs
 
             program = programs.depthwise(x, kernel, gpu=setting.gpu, dtype=setting.dtype)
-        for form in FORMS:
-            function = functools.partial(depthwise_conv, padding=((3, 3), (3, 3)), form=form)
+        for implementation in IMPLEMENTATIONS:
+            function = functools.partial(
+                depthwise_conv, padding=((3, 3), (3, 3)), implementation=implementation
+            )
             args = (jnp.asarray(x, setting.dtype), jnp.asarray(kernel, setting.dtype))
             yield Case(
-                f"depthwise: form {form}, {'x'.join(map(str, shape))}", function, args, program,
+                f"depthwise: form {implementation}, {'x'.join(map(str, shape))}",
+                function,
+                args,
+                program,
                 outputs=lambda found: [nchw(found)],
-            )  # fmt: skip
+            )
 
 
 def inference(setting: Setting) -> Iterator[Case]:

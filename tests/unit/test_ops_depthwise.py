@@ -1,4 +1,4 @@
-"""Depthwise convolution against a slow loop, in both forms."""
+"""Depthwise convolution against a slow loop, in both implementations."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from clouds_jax.ops.depthwise import FORMS, depthwise_conv
+from clouds_jax.ops.depthwise import IMPLEMENTATIONS, depthwise_conv
 
 ATOL = 1e-4  # sums of up to 49 products of numbers near 1
 ATOL_BFLOAT16 = 0.05
@@ -34,7 +34,7 @@ def case(size, c=3, h=9, w=12):
     return x, jnp.asarray(random.normal(size=(size, size, c)), jnp.float32)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     "size, stride, padding",
     [
@@ -45,20 +45,26 @@ def case(size, c=3, h=9, w=12):
         (3, 2, ((0, 0), (0, 0))),
     ],
 )
-def test_the_output_equals_the_slow_loop(form, size, stride, padding):
+def test_the_output_equals_the_slow_loop(implementation, size, stride, padding):
     x, kernel = case(size)
-    run = jax.jit(functools.partial(depthwise_conv, stride=stride, padding=padding, form=form))
+    run = jax.jit(
+        functools.partial(
+            depthwise_conv, stride=stride, padding=padding, implementation=implementation
+        )
+    )
     np.testing.assert_allclose(run(x, kernel), slow(x, kernel, stride, padding), atol=ATOL)
 
 
 @pytest.mark.parametrize("padding", [((2, 2), (2, 2)), ((1, 2), (4, 0))])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_both_forms_have_the_same_gradients(stride, padding):
+def test_both_implementations_have_the_same_gradients(stride, padding):
     x, kernel = case(5)
 
-    def gradients(form):
+    def gradients(implementation):
         def total(x, kernel):
-            out = depthwise_conv(x, kernel, stride=stride, padding=padding, form=form)
+            out = depthwise_conv(
+                x, kernel, stride=stride, padding=padding, implementation=implementation
+            )
             return jnp.sum(jnp.sin(out))
 
         return jax.jit(jax.grad(total, (0, 1)))(x, kernel)
@@ -68,10 +74,10 @@ def test_both_forms_have_the_same_gradients(stride, padding):
         np.testing.assert_allclose(shift, conv, atol=ATOL)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_bfloat16_stays_bfloat16(form):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_bfloat16_stays_bfloat16(implementation):
     x, kernel = (a.astype(jnp.bfloat16) for a in case(3))
-    out = depthwise_conv(x, kernel, padding=((1, 1), (1, 1)), form=form)
+    out = depthwise_conv(x, kernel, padding=((1, 1), (1, 1)), implementation=implementation)
     assert out.dtype == jnp.bfloat16
     expected = slow(x, kernel, 1, ((1, 1), (1, 1)))
     np.testing.assert_allclose(np.asarray(out, np.float64), expected, atol=ATOL_BFLOAT16)
@@ -90,15 +96,15 @@ def test_it_runs_in_a_scan_over_stacked_kernels():
     np.testing.assert_allclose(out, expected, atol=ATOL)
 
 
-def test_an_unknown_form_is_refused_with_the_list_of_forms():
+def test_an_unknown_implementation_is_refused_with_the_list():
     x, kernel = case(3)
-    with pytest.raises(ValueError, match="no form 'fft'; it has: shift, conv"):
-        depthwise_conv(x, kernel, padding=((1, 1), (1, 1)), form="fft")
+    with pytest.raises(ValueError, match="no implementation 'fft'; it has: shift, conv"):
+        depthwise_conv(x, kernel, padding=((1, 1), (1, 1)), implementation="fft")
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_broken_kernel_shows(form):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_broken_kernel_shows(implementation):
     x, kernel = case(3)
     broken = kernel.at[0, 0, 0].set(jnp.nan)
-    out = depthwise_conv(x, broken, padding=((1, 1), (1, 1)), form=form)
+    out = depthwise_conv(x, broken, padding=((1, 1), (1, 1)), implementation=implementation)
     assert np.isnan(out[..., 0]).any()

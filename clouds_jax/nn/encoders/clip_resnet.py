@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from clouds_jax.nn import layers
 from clouds_jax.nn.encoders import bottleneck
 from clouds_jax.ops import resize
+from clouds_jax.ops.attention import attend
 from clouds_jax.typing import Features
 
 _HEAD = 64  # channels of one head of the attention pool
@@ -121,7 +122,7 @@ class AttentionPool(nnx.Module):
         query = jnp.broadcast_to(self.query(asking), (b, q, c)).reshape(b, q, *split)
         key = self.key(memory).reshape(b, s, *split)
         value = self.value(memory).reshape(b, s, *split)
-        return self.out(layers.attend(query, key, value, mask).reshape(b, q, c))
+        return self.out(attend(query, key, value, mask).reshape(b, q, c))
 
 
 class CLIPResNet(nnx.Module):

@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, layers
+from clouds_jax.ops.attention import attend
 
 _HEADS = (1, 2, 5, 8)
 _REDUCTIONS = (8, 4, 2, 1)  # of the keys and values, in rows and columns
@@ -107,7 +108,7 @@ class Attention(nnx.Module):
             return y.reshape(y.shape[0], -1, self.heads, y.shape[3] // self.heads)
 
         queries, keys, values = self.query(x), self.key(memory), self.value(memory)
-        return self.out(layers.attend(split(queries), split(keys), split(values)).reshape(x.shape))
+        return self.out(attend(split(queries), split(keys), split(values)).reshape(x.shape))
 
 
 class Block(nnx.Module):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from clouds_jax.nn import layers
 from clouds_jax.nn.convolution import Patchify
+from clouds_jax.ops.attention import attend
 
 MASKS = 3  # masks proposed per prompt; a fourth, for unambiguous prompts, is not used here
 _UP = 2  # factor of each of the two upscalings
@@ -78,9 +79,7 @@ class Attention(nnx.Module):
         self, query: Float[Array, "t d"], key: Float[Array, "s d"], value: Float[Array, "s d"]
     ) -> Float[Array, "t d"]:
         split = lambda x: x.reshape(1, x.shape[0], self.heads, -1)  # noqa: E731
-        out = layers.attend(
-            split(self.query(query)), split(self.key(key)), split(self.value(value))
-        )
+        out = attend(split(self.query(query)), split(self.key(key)), split(self.value(value)))
         return self.out(out.reshape(query.shape[0], -1))
 
 

@@ -162,7 +162,7 @@ def test_the_backward_pass_keeps_only_its_inputs():
     assert compiled.memory_analysis().temp_size_in_bytes < gathered / 2
 
 
-def test_an_unknown_form_is_refused_with_the_list_of_forms():
+def test_an_unknown_implementation_is_refused_with_the_list():
     args = (
         jnp.ones((1, 6, 1, 2)),
         ((2, 3),),
