@@ -1,7 +1,7 @@
 """Augmentation of labelled source images: scale, crop, colour, flip.
 
-numpy, PIL and OpenCV on the host; every draw comes from the `numpy.random.Generator` that is handed
-in, so an augmented example is a function of (example, generator state).
+numpy, PIL and OpenCV on the host. Every draw comes from the caller's `numpy.random.Generator`, so
+an augmented example is a function of (example, generator state).
 
 Source: CLOUDS' mapper_train.py, which uses Detectron2's ResizeScale, FixedSizeCrop and
 RandomFlip and Mask2Former's ColorAugSSDTransform.
@@ -33,9 +33,9 @@ class Augmentation:
     """Settings of the augmentation of one dataset.
 
     Attributes:
-        crop: (h, w) of what comes out.
+        crop: (h, w) of the result.
         scale: (lo, hi) of the random factor on the jitter size; (1, 1) keeps the size.
-        jitter_size: (h, w) that factor 1 stands for; None: the image's own size.
+        jitter_size: (h, w) that factor 1 stands for; None: that of the dataset or the image.
         flip: probability of mirroring.
         colour: whether to jitter colours.
         crop_offsets: "diagonal" (one random number places the crop along both axes, as the
@@ -64,7 +64,13 @@ class Augmentation:
 
 
 def augment(image: Picture, label: Label, rng: np.random.Generator, settings: Augmentation) -> View:
-    """One random view of an example, in the order scale, crop and pad, colour, flip.
+    """One random view of an example: scaled, cropped and padded, colour-jittered, flipped.
+
+    Args:
+        image: RGB.
+        label: train ids.
+        rng: source of all draws.
+        settings: size of the result, ranges and probabilities.
 
     Returns:
         Image and label of size `settings.crop`. Where the scaled image is smaller, the right and
@@ -123,7 +129,7 @@ def resize_crop(
         image: RGB.
         label: train ids.
         size: (h, w) of the whole resized image.
-        offset: (y, x) of the crop in it.
+        offset: (y, x) of the crop in the resized image.
         crop: (h, w) of the result.
     """
     rows, (top, bottom), h = _window(image.shape[0], size[0], offset[0], crop[0])
@@ -154,7 +160,7 @@ def jitter_colour(image: Picture, rng: np.random.Generator) -> Picture:
     """Random brightness, contrast, saturation and hue, each in every second image.
 
     Contrast comes before or after the other two, with equal chance. After every step values are
-    clipped and cut to whole numbers, the black padding included: that is the original.
+    clipped and truncated to whole numbers, the black padding included, as in the original.
 
     Source: Mask2Former's ColorAugSSDTransform (SSD's photometric distortion). It swaps RGB to BGR
     first, which changes nothing here: OpenCV's RGB2HSV of RGB equals its BGR2HSV of BGR.
@@ -175,8 +181,8 @@ def jitter_colour(image: Picture, rng: np.random.Generator) -> Picture:
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     if chance():
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        turn = int(rng.integers(-_HUE, _HUE, endpoint=True))
-        hue = ((np.arange(256) + turn) % 180).astype(np.uint8)
+        shift = int(rng.integers(-_HUE, _HUE, endpoint=True))
+        hue = ((np.arange(256) + shift) % 180).astype(np.uint8)
         hsv = cv2.LUT(hsv, np.stack([hue, _LEVELS, _LEVELS], axis=-1)[None])
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     if not contrast_first and chance():
@@ -185,6 +191,6 @@ def jitter_colour(image: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _levels(factor: float, shift: float) -> UInt8[np.ndarray, "256"]:
-    """What each grey level becomes under value * factor + shift, in float32, clipped, truncated."""
+    """Table of value * factor + shift for each grey level: in float32, clipped, truncated."""
     levels = _LEVELS.astype(np.float32) * np.float32(factor) + np.float32(shift)
     return np.clip(levels, 0, 255).astype(np.uint8)

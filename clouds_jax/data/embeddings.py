@@ -6,7 +6,7 @@ images of "name/split", fitted to (h, w), in their order. A record is a msgpack 
     version   int       schema version
     key       str       of the image
     image     str       sha256 of the fitted image's pixels
-    shape     [2, n, n, d]  as it is and mirrored
+    shape     [2, n, n, d]  of the image and of its mirror image
     data      bytes     float16
 """
 
@@ -28,12 +28,12 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """Of one image.
+    """SAM's embeddings of one image.
 
     Attributes:
-        key: of the image.
-        image: `image_hash` of what was embedded.
-        values: of the image as it is, and of its mirror image.
+        key: key of the image.
+        image: `image_hash` of the pixels that were embedded.
+        values: embedding of the image, and of its mirror image.
     """
 
     key: str
@@ -53,7 +53,7 @@ def stem(root: Path, ref: str, sam: str, size: tuple[int, int]) -> Path:
 
 
 def shard_paths(root: Path, ref: str, sam: str, size: tuple[int, int], count: int) -> list[Path]:
-    """The files of `count` shards."""
+    """Paths of the `count` shards."""
     path = stem(root, ref, sam, size)
     return [path.with_name(records.shard_name(path.name, i, count)) for i in range(count)]
 
@@ -93,8 +93,8 @@ class Embeddings:
         return sum(reader.num_records() for reader in self._readers)
 
     def __getitem__(self, index: int) -> Embedding:
-        place, shard = divmod(index, len(self._readers))
-        record = msgpack.unpackb(self._readers[shard].read([place])[0])
+        position, shard = divmod(index, len(self._readers))
+        record = msgpack.unpackb(self._readers[shard].read([position])[0])
         path = self._paths[shard]
         if record["version"] != SCHEMA_VERSION:
             raise RecordError(

@@ -20,17 +20,17 @@ from clouds_jax.data.streams import Arrays, endless, mixed
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is read of a generated image and done to it.
+    """How generated images are read and transformed.
 
     Attributes:
         size: (h, w) of the result.
         flip: probability of mirroring, the same for student and teacher.
         colour: whether the student's view is colour-jittered.
-        label: "pseudo" or "refined" to read those labels of the images of "name/split", which are
-            the shards "name.pseudo/split"; "refined-2" those of "name.refined-2/split"; "": none.
+        label: labels to read: "pseudo" or "refined", from the shards "name.pseudo/split" of images
+            "name/split"; "refined-2", from "name.refined-2/split"; "": none.
         classes: number of classes k of these labels.
-        sam: whose embeddings to read; "": none.
-        limit: of each dataset the first so many images; 0: all.
+        sam: name of the SAM whose embeddings to read; "": none.
+        limit: number of images per dataset, the first ones; 0: all.
     """
 
     size: tuple[int, int]
@@ -53,14 +53,15 @@ class View:
 
     @property
     def map(self) -> str:
-        """Which map of the records the labels are."""
+        """Map of the records that holds the labels, see `records.MAPS`."""
         return self.label.partition("-")[0]
 
 
 def fit(image: UInt8[np.ndarray, "h w *c"], size: tuple[int, int]) -> UInt8[np.ndarray, "_ _ *c"]:
-    """Scales an image or a label map to cover (h, w) and cuts out the middle.
+    """Scales an image or a label map to cover `size` = (h, w) and crops its middle.
 
-    An image of that size, as the diffusion model makes them, stays as it is.
+    An image of that size, as the diffusion model makes them, is returned unchanged. Images are
+    averaged when they shrink and bilinear when they grow; label maps are nearest.
     """
     h, w = image.shape[:2]
     factor = max(size[0] / h, size[1] / w)
@@ -74,16 +75,16 @@ def fit(image: UInt8[np.ndarray, "h w *c"], size: tuple[int, int]) -> UInt8[np.n
 
 
 @dataclasses.dataclass(frozen=True)
-class _Joined:
-    """What belongs to one image."""
+class _Source:
+    """One image as read, with its embedding and its labels."""
 
     example: Example
     embedding: Embedding | None
     labelled: Example | None
 
 
-class _Join:
-    """Images with their embeddings and labels; a source for Grain."""
+class _Sources:
+    """Images with their embeddings and labels, by index; a source for Grain."""
 
     def __init__(self, ref: str, root: Path, view: View):
         self._examples = records.open_ref(ref, root)
@@ -92,14 +93,14 @@ class _Join:
         if view.label:
             name, split = records.parse_ref(ref)
             self._labels = records.open_ref(f"{records.map_name(name, view.label)}/{split}", root)
-        for what, found, remedy in (
+        for kind, source, program in (
             (f"embeddings of {view.sam}", self._embeddings, "clouds_jax.embed"),
             (f"{view.label} labels", self._labels, "clouds_jax.pseudo or porting refine"),
         ):
-            if found is not None and len(found) != len(self._examples):
+            if source is not None and len(source) != len(self._examples):
                 raise ValueError(
-                    f"{ref} has {len(self._examples)} images and {len(found)} {what}; remove those"
-                    f" and make them again: python -m {remedy}."
+                    f"{ref} has {len(self._examples)} images and {len(source)} {kind}; remove those"
+                    f" and make them again: python -m {program}."
                 )
         if view.limit > len(self._examples):
             raise ValueError(
@@ -111,10 +112,10 @@ class _Join:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> _Joined:
+    def __getitem__(self, index: int) -> _Source:
         embedding = None if self._embeddings is None else self._embeddings[index]
         labelled = None if self._labels is None else self._labels[index]
-        return _Joined(self._examples[index], embedding, labelled)
+        return _Source(self._examples[index], embedding, labelled)
 
 
 def generated_batches(
@@ -136,17 +137,17 @@ def generated_batches(
             `clouds_jax.data.loader.train_batches`.
 
     Returns:
-        Batches with the fields of `clouds_jax.typing.Generated` that there are.
+        Batches with those fields of `clouds_jax.typing.Generated` that `view` reads.
     """
     streams = {}
     for ref, count in refs.items():
-        stream = endless(_Join(ref, shards_root, view), ref, seed)
-        streams[ref] = stream.random_map(functools.partial(_see, view=view)), count
+        stream = endless(_Sources(ref, shards_root, view), ref, seed)
+        streams[ref] = stream.random_map(functools.partial(_transform, view=view)), count
     return mixed(streams, part=part, threads=threads, prefetch=prefetch)
 
 
-def _see(joined: _Joined, rng: np.random.Generator, *, view: View) -> Arrays:
-    example, embedding = joined.example, joined.embedding
+def _transform(source: _Source, rng: np.random.Generator, *, view: View) -> Arrays:
+    example, embedding = source.example, source.embedding
     if example.image is None:
         raise ValueError(f"{example.key}: a generated example needs an image; it has none.")
     clean = fit(example.image, view.size)
@@ -159,9 +160,9 @@ def _see(joined: _Joined, rng: np.random.Generator, *, view: View) -> Arrays:
             " embeddings and make them again: python -m clouds_jax.embed."
         )
     label = None
-    if joined.labelled is not None:
-        label = fit(_label(example, joined.labelled, view), view.size)
-        arrays["present"] = _present(label, joined.labelled, view)
+    if source.labelled is not None:
+        label = fit(_label(example, source.labelled, view), view.size)
+        arrays["present"] = _present(label, source.labelled, view)
     mirrored = bool(rng.random() < view.flip)
     if mirrored:
         clean = np.ascontiguousarray(clean[:, ::-1])
@@ -178,16 +179,16 @@ def _see(joined: _Joined, rng: np.random.Generator, *, view: View) -> Arrays:
 def _label(example: Example, labelled: Example, view: View) -> records.Map:
     label = getattr(labelled, view.map)
     if label is None or labelled.key != example.key or labelled.size != example.size:
-        found = f"of {labelled.key} {labelled.size}" if label is not None else "none"
+        state = f"of {labelled.key} {labelled.size}" if label is not None else "none"
         raise ValueError(
-            f"{example.key} {example.size}: its {view.label} label is {found}; make the labels"
+            f"{example.key} {example.size}: its {view.label} label is {state}; make the labels"
             " again: python -m clouds_jax.pseudo, then python -m porting refine."
         )
     return label
 
 
 def _present(label: records.Map, labelled: Example, view: View) -> Bool[np.ndarray, " k"]:
-    """Which classes are targets: those that the record names, else those that the label shows."""
+    """Which classes are targets: those that the record lists, else those that the label shows."""
     targets = labelled.targets if view.map == "refined" else None
-    shown = np.unique(label) if targets is None else np.array(targets, np.uint8)
-    return np.isin(np.arange(view.classes), shown)
+    present = np.unique(label) if targets is None else np.array(targets, np.uint8)
+    return np.isin(np.arange(view.classes), present)

@@ -9,8 +9,8 @@ A shard is an ArrayRecord file `{stem}-00003-of-00008.array_record`; a record is
     image    bytes  RGB uint8 in `codec`
     label, pseudo, refined
              bytes  zstd of uint8 train ids [h, w], 255 = ignore; each may be absent
-    targets  [ids]  classes to learn from `refined`, also those without a pixel; may be absent
-    origin   map    where it came from: dataset, split, file; model, prompt, seed
+    targets  [ids]  target classes of `refined`, also those without a pixel; may be absent
+    origin   map    provenance: dataset, split, file; model, prompt, seed
 """
 
 import contextlib
@@ -47,12 +47,12 @@ class Example:
     Attributes:
         key: unique and stable.
         image: RGB, 0..255, or None in shards of maps only.
-        label: train ids, 255 is ignore; None where nobody labelled it.
-        pseudo: the teacher's map, in the same values.
-        refined: the same after refinement.
-        targets: classes that are to be learnt from `refined`; None: those that it shows. A class
-            whose masks were all dropped may be a target with an empty mask.
-        origin: where it came from.
+        label: ground truth as train ids, 255 is ignore; None for unlabelled images.
+        pseudo: pseudo-label of a trained model, in the same values.
+        refined: the pseudo-label after refinement.
+        targets: target classes of `refined`; None: those that it shows. A class whose masks were
+            all dropped may be a target with an empty mask.
+        origin: provenance, see the schema.
     """
 
     key: str
@@ -160,10 +160,10 @@ def write_shards(
         examples: read once, never held together.
         stem: path without numbers: `shards/gta5/train`.
         shards: number of files.
-        codec: of the images, see `CODECS`.
+        codec: codec of the images, see `CODECS`.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     paths = [stem.with_name(shard_name(stem.name, i, shards)) for i in range(shards)]
     with contextlib.ExitStack() as stack:
@@ -215,7 +215,7 @@ class Shards:
 def _open_reader(path: Path) -> ArrayRecordReader:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such shard; build it or correct the path.")
-    # Access is random: reading ahead would read what nobody asked for.
+    # Access is random: reading ahead would read records that are not wanted.
     reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
     # A file without its end (the index) opens without complaint, as one of no records.
     if not reader.num_records():
@@ -232,13 +232,13 @@ def parse_ref(ref: str, split: str = "train") -> tuple[str, str]:
     return name, own or split
 
 
-def map_name(name: str, map: str) -> str:
-    """Dataset whose records hold the maps of that kind of the images of dataset `name`."""
-    return f"{name}.{map}"
+def map_name(name: str, kind: str) -> str:
+    """Name of the dataset that holds pseudo or refined labels of the images of dataset `name`."""
+    return f"{name}.{kind}"
 
 
 def read_summary(ref: str, root: Path) -> dict[str, Any]:
-    """What the build wrote beside the shards of "name/split" below `root`."""
+    """The summary beside the shards of "name/split" below `root`, as the build wrote it."""
     name, split = parse_ref(ref)
     path = root / name / f"{split}.summary.json"
     if not path.is_file():
@@ -274,9 +274,9 @@ def open_ref(ref: str, root: Path) -> Shards:
     paths = []
     for shard in summary["shards"]:
         path = root / name / shard["name"]
-        found = path.stat().st_size if path.is_file() else None
-        if found != shard["bytes"]:
-            state = "is missing" if found is None else f"has {found:,} bytes"
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard["bytes"]:
+            state = "is missing" if size is None else f"has {size:,} bytes"
             raise RecordError(
                 f"{path} {state}; its summary says {shard['bytes']:,} bytes. Copy it again, or "
                 "remove it with its summary and build again."

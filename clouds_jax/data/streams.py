@@ -20,7 +20,7 @@ def mixed(
     threads: int,
     prefetch: int,
 ) -> grain.IterDataset[Arrays]:
-    """Batches of a fixed number of examples of each stream; rows come in the order of the streams.
+    """Batches with a fixed number of examples of each stream, in the order of the streams.
 
     Args:
         streams: name -> endless examples by index, and how many of them a batch takes over all
@@ -37,7 +37,7 @@ def mixed(
                 f"a batch takes {count} images of {name}; it must be a positive multiple of the "
                 f"{part.count} processes."
             )
-        # Sliced behind the augmentation: example i of the stream is the same on 1 process and 8.
+        # Sliced after the augmentation: example i of the stream is the same on 1 process and 8.
         stream = stream[part.index :: part.count]
         own = count // part.count
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch * own)
@@ -48,9 +48,15 @@ def mixed(
 
 
 def endless(source: Any, ref: str, seed: int) -> grain.MapDataset:
-    """The examples of a source over and over, shuffled anew each time; depends on ref and seed."""
-    own_seed = np.random.SeedSequence((seed, zlib.crc32(ref.encode()))).generate_state(1)[0]
-    return grain.MapDataset.source(source).seed(int(own_seed)).shuffle().repeat()
+    """The examples of a source, repeated without end, each epoch in another random order.
+
+    Args:
+        source: random access: `len(source)` and `source[index]`.
+        ref: "name/split"; datasets of one run are shuffled differently.
+        seed: seed of the run.
+    """
+    ref_seed = np.random.SeedSequence((seed, zlib.crc32(ref.encode()))).generate_state(1)[0]
+    return grain.MapDataset.source(source).seed(int(ref_seed)).shuffle().repeat()
 
 
 def _join(batches: Sequence[Arrays]) -> Arrays:

@@ -1,11 +1,11 @@
-"""Raw folders to shards, checked on the way.
+"""Builds shards from the raw files of a dataset, which are checked on the way.
 
     python -m clouds_jax.data.build camvid --raw DOWNLOADS --split test --output shards
     python -m clouds_jax.data.build streets_oldtown_day --count 400 --output shards
 
-Writes OUTPUT/DATASET/SPLIT-00000-of-00008.array_record ... and SPLIT.summary.json. Shards grow in a
-hidden folder beside and take their place when all are complete, so an interrupted build leaves
-nothing that could be read by mistake, and the same command goes on where it stopped.
+Writes OUTPUT/DATASET/SPLIT-00000-of-00008.array_record ... and SPLIT.summary.json. Shards are
+written in a hidden folder and move into place when all are complete, so an interrupted build leaves
+nothing that could be read by mistake, and the same command continues it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="train", help="split of the dataset (default: train)")
     parser.add_argument("--output", type=Path, required=True, help="root of all shards")
     parser.add_argument("--shards", type=int, help="number of files (default: one per 64 examples)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes")
     parser.add_argument(
         "--codec",
         choices=CODECS,
@@ -39,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         help="; ".join(f"{name}: {codec.about}" for name, codec in CODECS.items()),
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out bad examples, list them")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N examples only")
-    drawn = parser.add_argument_group("generated datasets (they read no --raw)")
+    parser.add_argument("--limit", type=int, metavar="N", help="build the first N examples only")
+    drawn = parser.add_argument_group("generated datasets (which read no --raw)")
     drawn.add_argument("--seed", type=int, help="examples depend on (seed, index)")
     drawn.add_argument("--count", type=int, help="number of examples")
     return parser

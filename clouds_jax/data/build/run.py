@@ -1,12 +1,4 @@
-"""Raw folders to shards, checked on the way.
-
-    python -m clouds_jax.data.build camvid --raw DOWNLOADS --split test --output shards
-    python -m clouds_jax.data.build streets_oldtown_day --count 400 --output shards
-
-Writes OUTPUT/DATASET/SPLIT-00000-of-00008.array_record ... and SPLIT.summary.json. Shards grow in a
-hidden folder beside and take their place when all are complete, so an interrupted build leaves
-nothing that could be read by mistake, and the same command goes on where it stopped.
-"""
+"""Builds the shards of one split of a dataset, in one process or several."""
 
 import concurrent.futures
 import math
@@ -59,17 +51,17 @@ def build(
         output: root of all shards; files go to `output/dataset`.
         split: name of the split.
         shards: number of files; None: one per 64 examples, 128 at most.
-        workers: processes.
-        codec: how images are stored, see `CODECS`.
+        workers: number of processes.
+        codec: codec of the images, see `CODECS`.
         skip_bad: leave out bad examples instead of failing.
-        limit: take the first examples only.
+        limit: number of examples, the first ones; None: all.
         drawing: seed and count of generated datasets.
 
     Returns:
         The summary, as written to `SPLIT.summary.json`.
 
     Raises:
-        BuildError: some examples are bad (all are named), or the folder holds other shards.
+        BuildError: some examples are bad (all are listed), or the folder holds other shards.
         FileNotFoundError: the raw folder does not hold the dataset.
         OSError: the disk is full, or similar.
     """
@@ -92,12 +84,12 @@ def build(
     if summary := workspace.finished(folder, split, parameters, digest):
         return summary
 
-    hidden = workspace.staging_folder(folder, split)
-    workspace.claim(hidden, parameters)
+    staging = workspace.staging_folder(folder, split)
+    workspace.claim(staging, parameters)
     origin = {"dataset": dataset, "split": split, **(drawing or {})}
     jobs = [
         ShardJob(
-            hidden / shard_name(split, index, count),
+            staging / shard_name(split, index, count),
             dataset,
             sources[index::count],  # dealt out in turn, the order in which Shards reads
             codec,
@@ -107,15 +99,15 @@ def build(
         for index in range(count)
     ]
     reports = _run(jobs, workers, f"{dataset}/{split}")
-    found = [problem for report in reports for problem in report["problems"]]
-    if found and not skip_bad:
+    bad = [problem for report in reports for problem in report["problems"]]
+    if bad and not skip_bad:
         kept = sum(report["examples"] > 0 for report in reports)
         if not kept:
-            shutil.rmtree(hidden)
-        _fail(found, f"{kept} finished shards wait in {hidden}. " if kept else "")
+            shutil.rmtree(staging)
+        _fail(bad, f"{kept} finished shards wait in {staging}. " if kept else "")
     if not any(report["examples"] for report in reports):
-        shutil.rmtree(hidden)
-        _fail([*problems, *found], "No example is left. ")
+        shutil.rmtree(staging)
+        _fail([*problems, *bad], "No example is left. ")
     summary = summarise(spec, split, parameters, digest, reports, problems)
     workspace.publish(folder, split, summary)
     return summary
@@ -124,7 +116,7 @@ def build(
 def _list_sources(
     spec: DatasetSpec, raw: Path | None, split: str, limit: int | None, drawing: dict[str, Any]
 ) -> tuple[list[Source], list[str]]:
-    """The sources in order of their keys, and what is wrong before any file is opened."""
+    """The sources in order of their keys, and problems that show before any file is opened."""
     if spec.splits and split not in spec.splits:
         raise KeyError(f"{spec.name} has no split {split!r}; it has: {', '.join(spec.splits)}.")
     if spec.generated:
@@ -157,7 +149,7 @@ def _fail(problems: Sequence[str], kept: str) -> None:
     )
 
 
-_progress: Any = None  # in a worker process: the shared count of examples done
+_progress: Any = None  # in a worker process: the shared counter of finished examples
 
 
 def _start_worker(progress: Any) -> None:
@@ -174,7 +166,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: ShardJob) -> dict[str, Any]:
+def _write_in_worker(job: ShardJob) -> dict[str, Any]:
     def advance() -> None:
         with _progress.get_lock():
             _progress.value += 1
@@ -183,7 +175,7 @@ def _work(job: ShardJob) -> dict[str, Any]:
 
 
 def _write_with_report(job: ShardJob, advance: Callable[[], object]) -> dict[str, Any]:
-    # Taken before the files are read: one that changes meanwhile is read again next time.
+    # Before the files are read: one that changes meanwhile is read again by the next build.
     fingerprint = workspace.digest(job.sources, times=True)
     report = {**write_shard(job, advance), "fingerprint": fingerprint}
     if report["examples"]:
@@ -192,7 +184,7 @@ def _write_with_report(job: ShardJob, advance: Callable[[], object]) -> dict[str
 
 
 def _run(jobs: Sequence[ShardJob], workers: int, title: str) -> list[dict[str, Any]]:
-    """Writes what an interrupted build has not; returns the reports of all shards, in order."""
+    """Writes the shards that an interrupted build did not finish; returns all reports, in order."""
     reports = {}
     for job in jobs:
         fingerprint = workspace.digest(job.sources, times=True)
@@ -220,7 +212,7 @@ def _run_in_processes(
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, len(jobs)), context, _start_worker, (progress,)
     ) as pool:
-        futures = {pool.submit(_work, job): job.path for job in jobs}
+        futures = {pool.submit(_write_in_worker, job): job.path for job in jobs}
         waiting = set(futures)
         try:
             while waiting:

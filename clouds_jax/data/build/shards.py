@@ -1,6 +1,6 @@
 """From a source (files, or a drawing function) to an example, and from sources to one shard.
 
-What is wrong with a file is said by `BadSource`; `write_shard` collects all of it.
+`BadSource` says what is wrong with an example; `write_shard` collects all of them.
 """
 
 import collections
@@ -22,15 +22,19 @@ from clouds_jax.images import BadImage, read_image
 
 
 class BadSource(ValueError):
-    """An example that cannot become a record; the text names it and says why."""
+    """An example that cannot become a record; the message names it and the reason."""
 
 
 class _Abandoned(Exception):
-    """Leaves a shard's writer without keeping the file."""
+    """Raised to leave a shard's writer without keeping the file."""
 
 
 def read_label(path: Path, spec: DatasetSpec) -> UInt8[np.ndarray, "h w"]:
-    """A label file as train ids, 255 = ignore."""
+    """A label file as train ids, 255 = ignore.
+
+    Raises:
+        BadSource: the file is no label map, or has ids or colours that the dataset does not define.
+    """
     ids = spec.read_label(path)
     if ids.ndim == 3:
         ids = _ids_of_colours(ids, spec, path)
@@ -38,9 +42,9 @@ def read_label(path: Path, spec: DatasetSpec) -> UInt8[np.ndarray, "h w"]:
         raise BadSource(f"{path} is no label map: array {ids.shape} of {ids.dtype}.")
     table = spec.table(path)
     values = _values(ids)
-    known = [value for value in values if 0 <= value < 256 and table[value] >= 0]
-    if len(known) < len(values):
-        unknown = ", ".join(str(value) for value in values if value not in known)
+    defined = [value for value in values if 0 <= value < 256 and table[value] >= 0]
+    if len(defined) < len(values):
+        unknown = ", ".join(str(value) for value in values if value not in defined)
         allowed = np.flatnonzero(table >= 0)
         raise BadSource(
             f"label has ids {unknown}, outside {_ranges(allowed)}; is {path.name} a label of "
@@ -50,7 +54,7 @@ def read_label(path: Path, spec: DatasetSpec) -> UInt8[np.ndarray, "h w"]:
 
 
 def _values(ids: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, " n"]:
-    """The values that occur, sorted: np.unique takes ten times longer on 8 or 16 bits."""
+    """The distinct values, sorted; on 8 or 16 bits np.unique would take ten times longer."""
     if ids.dtype.kind == "u" and ids.dtype.itemsize <= 2:
         return np.flatnonzero(np.bincount(ids.reshape(-1)))
     return np.unique(ids)
@@ -67,12 +71,12 @@ def _ids_of_colours(
     if not spec.colours:
         raise BadSource(f"{path} is a colour image; labels of {spec.name} hold ids in one channel.")
     packed = colours[..., :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    found, inverse = np.unique(packed, return_inverse=True)
+    codes, inverse = np.unique(packed, return_inverse=True)
     table = {(r << 16) | (g << 8) | b: label_id for (r, g, b), label_id in spec.colours.items()}
-    if unknown := [int(code) for code in found if int(code) not in table]:
+    if unknown := [int(code) for code in codes if int(code) not in table]:
         names = ", ".join(f"#{code:06x}" for code in unknown[:8])
         raise BadSource(f"label has {len(unknown)} colours that {spec.name} lacks: {names}.")
-    return np.array([table[int(code)] for code in found])[inverse].reshape(packed.shape)
+    return np.array([table[int(code)] for code in codes])[inverse].reshape(packed.shape)
 
 
 def load(source: Source, spec: DatasetSpec, origin: Mapping[str, Any]) -> Example:
@@ -115,7 +119,16 @@ def load(source: Source, spec: DatasetSpec, origin: Mapping[str, Any]) -> Exampl
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """One shard to write: plain data, as it travels to a worker process."""
+    """One shard to write; picklable, as jobs go to worker processes.
+
+    Attributes:
+        path: file to write.
+        dataset: name of the dataset.
+        sources: its examples, in order.
+        codec: codec of the images.
+        skip_bad: leave out bad examples instead of the whole shard.
+        origin: provenance that all records share.
+    """
 
     path: Path
     dataset: str
@@ -126,13 +139,13 @@ class ShardJob:
 
 
 def write_shard(job: ShardJob, advance: Callable[[], object]) -> dict[str, Any]:
-    """Writes one shard and counts what is in it.
+    """Writes one shard and counts its sizes and classes.
 
-    Where an example is bad and `skip_bad` is not set, no file is kept, but all examples are looked
-    at, so that all that is wrong is told at once.
+    Where an example is bad and `skip_bad` is not set, no file is kept, but all examples are still
+    read, so that all problems are reported at once.
 
     Args:
-        job: what to write.
+        job: shard to write.
         advance: called after each example.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a build says of itself: counts, class shares, sizes, hashes."""
+"""The summary of a build: counts, class shares, sizes, hashes; as JSON and as text."""
 
 import collections
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ def summarise(
     """The summary of a build.
 
     Args:
-        spec: of the dataset.
-        split: its name.
-        parameters: what the files depend on besides the raw data.
-        digest: of the raw data.
-        reports: of all shards, see `convert.write_shard`.
-        problems: what was left out before any file was opened.
+        spec: the dataset.
+        split: name of the split.
+        parameters: settings of the build that the files depend on.
+        digest: hash of the raw data, see `workspace.digest`.
+        reports: reports of all shards, see `shards.write_shard`.
+        problems: examples that were left out before any file was opened.
     """
     kept = [report for report in reports if report["examples"]]
     sizes: collections.Counter[str] = collections.Counter()
@@ -65,7 +65,7 @@ def summarise(
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """A summary for people."""
+    """A summary as human-readable text."""
     sizes = list(summary["sizes"].items())
     lines = [
         f"{summary['dataset']}/{summary['split']}: {summary['examples']:,} examples in "

@@ -1,7 +1,7 @@
-"""The folder of a build: nothing shows in it under its own name until all of it is right.
+"""The folder of a build, in which shards appear under their names when all are complete.
 
-Shards grow in `.SPLIT.building` beside a plan (the parameters) and one report each. They move into
-place when all are complete, and the summary follows last.
+They are written in `.SPLIT.building`, beside a plan (the parameters) and one report each, and then
+move into place; the summary follows last.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from clouds_jax.files import write_json
 
 
 class BuildError(ValueError):
-    """The raw data or the output folder forbids the build; the text says all that is wrong."""
+    """The raw data or the output folder forbids the build; the message lists all problems."""
 
 
 def staging_folder(folder: Path, split: str) -> Path:
-    """Where the shards of `folder/split-*` grow."""
+    """Hidden folder in which the shards of `folder/split-*` are written."""
     return folder / f".{split}.building"
 
 
 def digest(sources: Sequence[Source], *, times: bool = False) -> str:
-    """A hash of keys and file sizes: notices that the raw data are others than last time.
+    """A hash of keys and file sizes, by which a build notices other raw data than last time.
 
     Args:
-        sources: in order.
-        times: include the files' times of change: notices more, but also a mere copy.
+        sources: all examples, in order.
+        times: include modification times: this notices more changes, but also a mere copy.
     """
     digest = hashlib.sha256()
     for source in sources:
@@ -44,7 +44,11 @@ def digest(sources: Sequence[Source], *, times: bool = False) -> str:
 def finished(
     folder: Path, split: str, parameters: dict[str, Any], digest: str
 ) -> dict[str, Any] | None:
-    """The summary of an equal build, None if there is none; refuses another one's."""
+    """The summary of a finished build of the same parameters and data; None if there is none.
+
+    Raises:
+        BuildError: the folder holds another build.
+    """
     path = folder / f"{split}.summary.json"
     if not path.exists():
         if stray := sorted(folder.glob(f"{split}-*.array_record")):
@@ -68,7 +72,11 @@ def _compare(path: Path, old: dict[str, Any], parameters: dict[str, Any], digest
 
 
 def claim(staging: Path, parameters: dict[str, Any]) -> None:
-    """Makes the hidden folder of a build, or takes up that of an interrupted one."""
+    """Creates the hidden folder of a build, or continues that of an interrupted one.
+
+    Raises:
+        BuildError: it belongs to a build of other parameters.
+    """
     plan = staging / "plan.json"
     if plan.exists():
         _compare(plan, {**json.loads(plan.read_text()), "sources": ""}, parameters, "")
@@ -78,7 +86,7 @@ def claim(staging: Path, parameters: dict[str, Any]) -> None:
 
 
 def report_path(shard: Path) -> Path:
-    """Where the report of a shard in the hidden folder lies."""
+    """Path of the report of a shard in the hidden folder."""
     return shard.with_name(f"{shard.name}.json")
 
 
@@ -86,9 +94,9 @@ def earlier_report(shard: Path, fingerprint: str, skip_bad: bool) -> dict[str, A
     """The report of a shard that an interrupted build finished, or None if it must be written.
 
     Args:
-        shard: its path in the hidden folder; it may have moved into place already.
+        shard: path of the shard in the hidden folder; the file may have moved into place already.
         fingerprint: `digest` of its sources, with times.
-        skip_bad: whether a shard that leaves out bad examples will do.
+        skip_bad: accept a shard that leaves out bad examples.
     """
     if not report_path(shard).exists():
         return None

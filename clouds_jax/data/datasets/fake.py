@@ -17,8 +17,8 @@ def draw(seed: int, index: int, size: tuple[int, int] = _SIZE) -> Rendered:
     """Draws one picture: rectangles of the classes' colours over a background of one class.
 
     Args:
-        seed: of the split.
-        index: of the picture in it.
+        seed: seed of the split.
+        index: index of the picture in the split.
         size: (h, w) in pixels.
     """
     rng = np.random.default_rng((seed, index))
@@ -39,7 +39,7 @@ def draw(seed: int, index: int, size: tuple[int, int] = _SIZE) -> Rendered:
 def examples(
     raw: None, split: str, *, seed: int | None = None, count: int = 16
 ) -> Sequence[Source]:
-    """`count` pictures of (seed, index) alone; "train" shares none with other splits."""
+    """`count` pictures, each a function of (seed, index); "train" shares none with other splits."""
     del raw  # nothing is read
     if seed is None:
         seed = 0 if split == "train" else 1

@@ -1,4 +1,4 @@
-"""What a dataset is to this code: where its files lie, how they pair, what its label ids mean."""
+"""Description of a dataset: where its files are, how images pair with labels, what ids mean."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ from PIL import Image
 
 from clouds_jax.constants import IGNORE
 
-UNKNOWN = -1  # marks, in an id table, a value that the dataset does not define
+UNKNOWN = -1  # in an id table: a value that the dataset does not define
 
 Table = Int16[np.ndarray, "256"]
 Rendered = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]
@@ -22,10 +22,10 @@ class Source:
     """One example before it is a record: two files, or a function that draws it.
 
     Attributes:
-        key: unique in its split, stable: `gta5/00001`.
-        image: file, or None where only a label was found.
-        label: file, or None where only an image was found.
-        render: returns (image, label); must be picklable, as workers are processes.
+        key: unique in its split, and stable: `gta5/00001`.
+        image: file of the image; None for a label without an image.
+        label: file of the label; None for an image without a label.
+        render: function that returns (image, label); picklable, as workers are processes.
     """
 
     key: str
@@ -63,7 +63,7 @@ TRAIN_IDS: Table = id_table({i: i for i in range(19)}, [IGNORE])
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """One dataset. Add one by a file in `clouds_jax/data/datasets` and a line in its dict.
+    """One dataset. To add one, write a module in `clouds_jax/data/datasets` and list it there.
 
     Attributes:
         name: folder of its shards, first part of a ref ("gta5/train").
@@ -76,9 +76,9 @@ class DatasetSpec:
         read_label: label file -> ids [h w], or colours [h w 3] for `colours`.
         colours: RGB -> label id, for downloads whose labels may be colour images.
         jitter_size: (h, w) that scale 1 of the scale jitter stands for; None: the image's own.
-        generated: examples are drawn, no raw folder is read.
-        homepage: where to get it.
-        licence: in a few words.
+        generated: whether examples are drawn, and no raw folder is read.
+        homepage: where to get the download.
+        licence: its licence in a few words.
     """
 
     name: str
@@ -94,7 +94,7 @@ class DatasetSpec:
     generated: bool = False
 
     def table(self, label: Path) -> Table:
-        """The id table for that label file."""
+        """The id table of a label file, by the ending of its name."""
         for ending, table in self.tables.items():
             if label.name.endswith(ending):
                 return table
@@ -104,19 +104,19 @@ class DatasetSpec:
 
 
 def find(raw: Path, patterns: Sequence[str]) -> list[tuple[str, Path]]:
-    """Files below `raw` that fit one of the patterns, as (stem, path), sorted.
+    """Files below `raw` that match one of the patterns, as (stem, path), sorted.
 
     Args:
         patterns: paths with `{stem}` in the file name and `*` for one folder:
             "leftImg8bit/val/*/{stem}_leftImg8bit.png".
     """
-    found = []
+    files = []
     for pattern in patterns:
         name = re.escape(pattern.rsplit("/", 1)[-1]).replace(r"\{stem\}", "(.+)")
         for path in raw.glob(pattern.replace("{stem}", "*")):
             if match := re.fullmatch(name, path.name):
-                found.append((match[1], path))
-    return sorted(found)
+                files.append((match[1], path))
+    return sorted(files)
 
 
 def pair_files(
@@ -128,19 +128,19 @@ def pair_files(
     folders: Sequence[str] = (),
     drop: frozenset[str] = frozenset(),
 ) -> list[Source]:
-    """Pairs images with labels of the same stem; what has no partner is listed too.
+    """Pairs images with labels of the same stem; files without a partner are listed too.
 
     Args:
-        name: of the dataset; keys are `name/stem`.
-        raw: what the user gave as --raw.
-        images: patterns (see `find`); the files of all of them are taken.
-        labels: kinds of label in order of preference, each some patterns; the first kind of which
-            files exist is taken. Empty: images without labels.
-        folders: names under which the dataset may lie below `raw`, besides `raw` itself.
+        name: name of the dataset; keys are `name/stem`.
+        raw: folder of the download.
+        images: patterns of the image files (see `find`); the files of all patterns are taken.
+        labels: kinds of label in order of preference, each a list of patterns; the first kind with
+            any files is taken. Empty: images without labels.
+        folders: names of folders below `raw` in which the dataset may be, besides `raw` itself.
         drop: stems to leave out.
 
     Raises:
-        FileNotFoundError: no image fits any pattern; the text lists what was looked for.
+        FileNotFoundError: no image matches any pattern; the message lists them.
     """
     roots = [raw, *(raw / folder for folder in folders)]
     for root in roots:

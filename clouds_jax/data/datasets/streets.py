@@ -21,11 +21,11 @@ def examples(
     """The scenes of one split of the domain; no scene belongs to two splits.
 
     Args:
-        name: of the domain.
-        raw: nothing is read.
+        name: name of the domain.
+        raw: unused; nothing is read.
         split: "train" or "val".
-        seed: another seed gives other scenes.
-        count: number of scenes; None: 400 to train on, 50 to score.
+        seed: seed of the scenes.
+        count: number of scenes; None: 400 for training, 50 for validation.
     """
     del raw
     stream = seed * len(_COUNTS) + list(_COUNTS).index(split)

@@ -1,11 +1,11 @@
-r"""Shards to batches: what training eats, and a program that shows it.
+r"""From shards to training batches, and a program that shows them.
 
     python -m clouds_jax.data.loader --config configs/warmup_camvid.py --output panel.png
     python -m clouds_jax.data.loader --shards shards --ref camvid/train --crop 352 480
 
 The pipeline is a function of (seed, position): the same call yields the same batches, on one
-process or many, and an iterator restored by Grain's `get_state` and `set_state` (or by Orbax)
-continues with the very next batch.
+process or many, and an iterator that is restored by Grain's `get_state` and `set_state` (or by
+Orbax) continues with the next batch.
 """
 
 import dataclasses
