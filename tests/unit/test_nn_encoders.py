@@ -88,3 +88,15 @@ def test_an_encoder_without_visual_head_says_so():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(KeyError, match="has no 'convnext_big'; it has: convnext_debug"):
         registry.get_encoder("convnext_big")
+
+
+def test_encoders_are_listed_by_pattern_and_debug_sizes_on_request():
+    names = registry.list_encoders()
+    assert names == sorted(names) and "convnext_large_d_320" in names
+    assert not [name for name in names if "debug" in name]
+    assert registry.list_encoders("dinov3_convnext_*") == [
+        f"dinov3_convnext_{size}" for size in ("base", "large", "small", "tiny")
+    ]
+    everything = registry.list_encoders(debug=True)
+    assert set(everything) == set(registry.ENCODERS)
+    assert all("debug" in name for name in set(everything) - set(names))

@@ -1,12 +1,16 @@
-"""The image encoders by name: what builds them, what they expect and where weights come from."""
+"""The image encoders by name: how to build them, what they expect, whose weights they take."""
 
 import dataclasses
+import fnmatch
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from flax import nnx
 
 from clouds_jax.nn.encoders import clip_resnet, convnext, efficientnet, mix_transformer, resnet
+
+_NO_WEIGHTS = "none: random weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +18,7 @@ class EncoderSpec:
     """One encoder.
 
     Attributes:
-        build: makes the module with random weights: `build(rngs)`.
+        build: `build(rngs)` returns the module with random weights.
         widths: channels of res2, res3, res4, res5.
         mean, std: of the red, green and blue values the weights were trained with, 0..255.
         source: of the weights.
@@ -28,14 +32,19 @@ class EncoderSpec:
     source: str
     licence: str
 
+    @property
+    def is_debug(self) -> bool:
+        """Whether this is a tiny size for tests, of which no trained weights exist."""
+        return self.source == _NO_WEIGHTS
 
-# times 255 the statistics of CLIP and of ImageNet
+
+# The statistics of CLIP and of ImageNet, times 255.
 _CLIP = dict(
     mean=(122.7709383, 116.7460125, 104.09373615),
     std=(68.5005327, 66.6321579, 70.32316305),
 )
 _IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-# MSRA's models read blue, green, red without a scale; converted, they read red, green, blue.
+# MSRA's models read BGR without a scale; converted, they read RGB.
 _MSRA = dict(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0))
 # What the Lite models were trained with. The package's own example uses ImageNet's statistics,
 # but the stored batch norm disagrees: on 179 street photos at 224x224 the variance after the stem
@@ -43,51 +52,44 @@ _MSRA = dict(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0))
 _LITE = dict(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 
 
-def _build_convnext(size: convnext.ConvNeXtSize, rngs: nnx.Rngs) -> convnext.ConvNeXt:
-    return convnext.ConvNeXt(size, rngs=rngs)
+def _build(module: Callable[..., nnx.Module], size: Any, rngs: nnx.Rngs) -> nnx.Module:
+    return module(size, rngs=rngs)
 
 
 def _build_efficientnet(rngs: nnx.Rngs) -> efficientnet.EfficientNetLite0:
     return efficientnet.EfficientNetLite0(rngs=rngs)
 
 
-def _build_clip_resnet(size: clip_resnet.CLIPResNetSize, rngs: nnx.Rngs) -> clip_resnet.CLIPResNet:
-    return clip_resnet.CLIPResNet(size, rngs=rngs)
-
-
-def _build_resnet(size: resnet.ResNetSize, rngs: nnx.Rngs) -> resnet.ResNet:
-    return resnet.ResNet(size, rngs=rngs)
-
-
-def _convnext(size: str, source: str, licence: str, statistics: dict) -> EncoderSpec:
-    numbers = convnext.SIZES[size]
+def _spec(
+    module: Callable[..., nnx.Module], size: Any, source: str, licence: str, statistics: dict
+) -> EncoderSpec:
     return EncoderSpec(
-        build=functools.partial(_build_convnext, numbers),
-        widths=numbers.widths,
+        build=functools.partial(_build, module, size),
+        widths=size.widths,
         source=source,
         licence=licence,
         **statistics,
     )
 
 
-def _files(size: str, source: str) -> str:
-    return "none: random weights" if "debug" in size else source
+def _source(size: str, source: str) -> str:
+    return _NO_WEIGHTS if "debug" in size else source
+
+
+def _convnext(size: str, source: str, licence: str, statistics: dict) -> EncoderSpec:
+    return _spec(convnext.ConvNeXt, convnext.SIZES[size], source, licence, statistics)
 
 
 def _imagenet_convnext(size: str, *, normed: bool = False) -> EncoderSpec:
     key = f"{size}_normed" if normed else size
     file = f"{size.removeprefix('in22k_')}-224-22k" if "in22k" in size else f"{size}-224"
-    source = _files(size, f"Hugging Face facebook/convnext-{file}")
+    source = _source(size, f"Hugging Face facebook/convnext-{file}")
     return _convnext(key, source, "Apache-2.0", _IMAGENET)
 
 
 def _dinov3_convnext(size: str) -> EncoderSpec:
-    source = _files(size, f"Hugging Face facebook/dinov3-convnext-{size}-pretrain-lvd1689m")
+    source = _source(size, f"Hugging Face facebook/dinov3-convnext-{size}-pretrain-lvd1689m")
     return _convnext(f"dinov3_{size}", source, "DINOv3 License", _IMAGENET)
-
-
-def _build_mit(size: mix_transformer.MiTSize, rngs: nnx.Rngs) -> mix_transformer.MixTransformer:
-    return mix_transformer.MixTransformer(size, rngs=rngs)
 
 
 def _mit(size: str, *, original: bool = False) -> EncoderSpec:
@@ -96,29 +98,21 @@ def _mit(size: str, *, original: bool = False) -> EncoderSpec:
     if original:
         numbers = dataclasses.replace(numbers, eps=mix_transformer.ORIGINAL_EPS)
         source = f"NVlabs' SegFormer, mit_{size}.pth"
-    return EncoderSpec(
-        build=functools.partial(_build_mit, numbers),
-        widths=numbers.widths,
-        source=_files(size, source),
-        licence="NVIDIA Source Code License for SegFormer (not for commercial use)",
-        **_IMAGENET,
-    )
+    licence = "NVIDIA Source Code License for SegFormer (not for commercial use)"
+    module = mix_transformer.MixTransformer
+    return _spec(module, numbers, _source(size, source), licence, _IMAGENET)
 
 
 def _clip_resnet(name: str, source: str, licence: str) -> EncoderSpec:
-    size = clip_resnet.SIZES[name]
-    build = functools.partial(_build_clip_resnet, size)
-    return EncoderSpec(build, size.widths, source=source, licence=licence, **_CLIP)
+    return _spec(clip_resnet.CLIPResNet, clip_resnet.SIZES[name], source, licence, _CLIP)
 
 
 def _resnet(name: str, source: str, licence: str, statistics: dict) -> EncoderSpec:
-    size = resnet.SIZES[name]
-    build = functools.partial(_build_resnet, size)
-    return EncoderSpec(build, size.widths, source=source, licence=licence, **statistics)
+    return _spec(resnet.ResNet, resnet.SIZES[name], source, licence, statistics)
 
 
 ENCODERS: dict[str, EncoderSpec] = {
-    "convnext_debug": _convnext("debug", "none: random weights", "Apache-2.0", _CLIP),
+    "convnext_debug": _convnext("debug", _NO_WEIGHTS, "Apache-2.0", _CLIP),
     "convnext_tiny": _convnext("tiny", "timm convnext_tiny.fb_in22k", "Apache-2.0", _IMAGENET),
     "convnext_base": _convnext(
         "base", "open_clip convnext_base, laion400m_s13b_b51k", "MIT", _CLIP
@@ -129,20 +123,21 @@ ENCODERS: dict[str, EncoderSpec] = {
     "convnext_xxlarge": _convnext(
         "xxlarge", "open_clip convnext_xxlarge, laion2b_s34b_b82k_augreg_soup", "MIT", _CLIP
     ),
-    "clip_resnet_debug": _clip_resnet("clip_resnet_debug", "none: random weights", "Apache-2.0"),
+    "clip_resnet_debug": _clip_resnet("clip_resnet_debug", _NO_WEIGHTS, "Apache-2.0"),
     "clip_resnet50": _clip_resnet("clip_resnet50", "OpenAI CLIP RN50", "MIT"),
     "clip_resnet101": _clip_resnet("clip_resnet101", "OpenAI CLIP RN101", "MIT"),
-    "resnet_debug": _resnet("resnet_debug", "none: random weights", "Apache-2.0", _IMAGENET),
+    "resnet_debug": _resnet("resnet_debug", _NO_WEIGHTS, "Apache-2.0", _IMAGENET),
     "resnet50": _resnet("resnet50", "torchvision resnet50", "BSD-3-Clause", _IMAGENET),
     "resnet101": _resnet("resnet101", "torchvision resnet101", "BSD-3-Clause", _IMAGENET),
-    "resnet_msra_debug": _resnet("resnet_msra_debug", "none: random weights", "Apache-2.0", _MSRA),
+    "resnet_msra_debug": _resnet("resnet_msra_debug", _NO_WEIGHTS, "Apache-2.0", _MSRA),
     "resnet50_msra": _resnet(
         "resnet50_msra", "Detectron2 ImageNetPretrained/MSRA/R-50.pkl", "CC-BY-SA 3.0", _MSRA
     ),
     "resnet101_msra": _resnet(
         "resnet101_msra", "Detectron2 ImageNetPretrained/MSRA/R-101.pkl", "CC-BY-SA 3.0", _MSRA
     ),
-    # facebook's; "in22k" where CLIP's model has the plain name, "normed" as ConvNextBackbone
+    # Facebook's: "in22k" where CLIP's model has the plain name; "normed" has a LayerNorm on each
+    # feature, as transformers' ConvNextBackbone.
     "convnext_in22k_debug": _imagenet_convnext("in22k_debug"),
     "convnext_small": _imagenet_convnext("small"),
     "convnext_in22k_base": _imagenet_convnext("in22k_base"),
@@ -170,7 +165,18 @@ ENCODERS: dict[str, EncoderSpec] = {
 
 
 def get_encoder(name: str) -> EncoderSpec:
-    """The spec called `name`."""
+    """The spec called `name`; raises KeyError with the list of names for another one."""
     if name not in ENCODERS:
         raise KeyError(f"ENCODERS has no {name!r}; it has: {', '.join(ENCODERS)}.")
     return ENCODERS[name]
+
+
+def list_encoders(pattern: str = "*", *, debug: bool = False) -> list[str]:
+    """Names of the encoders, sorted.
+
+    Args:
+        pattern: shell pattern, such as "dinov3_*".
+        debug: also list the tiny sizes for tests, of which no trained weights exist.
+    """
+    names = sorted(name for name, spec in ENCODERS.items() if debug or not spec.is_debug)
+    return fnmatch.filter(names, pattern)
