@@ -1,11 +1,11 @@
-r"""Embeds generated images and their mirror images with SAM: the program.
+r"""Embeds generated images and their mirror images with SAM.
 
     python -m clouds_jax.embed --shards shards --ref generated/train --size 768 768 \
         --sam sam_vit_h --weights weights/sam_vit_h
 
 Writes the shards that `clouds_jax.data.embeddings` describes, beside the image shards, in float16.
-A shard that is already there is not made again; an interrupted program goes on at the first missing
-one, with the same bytes.
+A shard that exists is not made again; an interrupted program continues at the first missing one,
+with the same bytes.
 """
 
 import argparse
@@ -30,10 +30,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--shards", type=Path, required=True, help="root of all shards")
     parser.add_argument("--ref", required=True, help="name/split of the generated images")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(768, 768))
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        default=(768, 768),
+        help="images are fitted to it",
+    )
     parser.add_argument("--sam", required=True, help=", ".join(registry.SAMS))
-    parser.add_argument("--weights", required=True, help="folder that `porting convert` made")
-    parser.add_argument("--count", type=int, default=0, help="shards (default: as the images')")
+    parser.add_argument(
+        "--weights", required=True, help="weights folder of `python -m porting convert`"
+    )
+    parser.add_argument(
+        "--count", type=int, default=0, help="number of shards (default: that of the images)"
+    )
     runner.add_running(parser)
     args = parser.parse_args(argv)
     settings: dict[str, Any] = {
@@ -41,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     command = ["clouds_jax.embed", *runner.without_running(argv or sys.argv[1:])]
     with command_line.one_line_errors("embed"):
-        began = time.perf_counter()
-        made = Embed(**settings, size=(args.size[0], args.size[1]))
-        done = runner.run(
-            made, command, shard=args.shard, processes=args.processes, ray=args.ray
+        start = time.perf_counter()
+        stage = Embed(**settings, size=(args.size[0], args.size[1]))
+        count = runner.run(
+            stage, command, shard=args.shard, processes=args.processes, ray=args.ray
         )  # fmt: skip
-    rate = done / (time.perf_counter() - began)
-    print(f"{done} images embedded ({rate:.2f} per second); {made.folder.state()}")
+    rate = count / (time.perf_counter() - start)
+    print(f"{count} images embedded ({rate:.2f} per second); {stage.folder.state()}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-r"""Labels the images of some shards with a trained model: the program.
+r"""Labels the images of some shards with a trained model.
 
     python -m clouds_jax.pseudo --workdir runs/warmup_gta --shards shards --ref generated/train
 
 Writes `generated.pseudo/train` beside `generated/train`: shards with the keys and the pseudo-labels
-of the images, in their order and at their own size, every pixel with a class. A shard that is
-already there is not made again; an interrupted program goes on at the first missing one, with the
-same bytes.
+of the images, in their order and at their own size, every pixel with a class. A shard that exists
+is not made again; an interrupted program continues at the first missing one, with the same bytes.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from clouds_jax.stages.pseudo import PseudoLabels
 
 
 def describe(summary: Mapping[str, dict[str, int]]) -> str:
-    """Share of the pixels of each class, largest first."""
+    """Share of each class in all pixels, largest first, as text."""
     counts = summary["stats"]
     total = sum(counts.values())
     shares = sorted(((n / total, name) for name, n in counts.items()), reverse=True)
@@ -36,25 +35,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, help="run that was trained")
+    parser.add_argument("--workdir", required=True, help="directory of the training run")
     parser.add_argument("--shards", type=Path, required=True, help="root of all shards")
     parser.add_argument("--ref", required=True, help="name/split of the images")
-    parser.add_argument("--name", default="", help="of the new shards (default: NAME.pseudo)")
+    parser.add_argument("--name", default="", help="name of the new shards (default: NAME.pseudo)")
     parser.add_argument("--step", type=int, help="checkpoint of the run (default: the newest)")
-    parser.add_argument("--teacher", action="store_true", help="the teacher of a joint run")
+    parser.add_argument(
+        "--teacher", action="store_true", help="label with the EMA teacher of a joint run"
+    )
     parser.add_argument(
         "--protocol", default="native", choices=list(protocols.PROTOCOLS), help="default: native"
     )
     runner.add_running(parser)
     args = parser.parse_args(argv)
-    logging.disable(logging.INFO)  # Orbax tells much of reading a checkpoint
+    logging.disable(logging.INFO)  # Orbax logs many lines per checkpoint
     command = ["clouds_jax.pseudo", *runner.without_running(argv or sys.argv[1:])]
     names = [field.name for field in dataclasses.fields(PseudoLabels)]
     with command_line.one_line_errors("pseudo"):
-        made = PseudoLabels(**{name: getattr(args, name) for name in names})
-        done = runner.run(made, command, shard=args.shard, processes=args.processes, ray=args.ray)
-        summary = made.folder.finish()
-    print(f"{done} images labelled; {made.folder.state()}")
+        stage = PseudoLabels(**{name: getattr(args, name) for name in names})
+        count = runner.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)
+        summary = stage.folder.finish()
+    print(f"{count} images labelled; {stage.folder.state()}")
     if summary:
         print(describe(summary))
 

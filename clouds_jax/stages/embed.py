@@ -1,12 +1,4 @@
-r"""Embeds generated images and their mirror images with SAM: the program.
-
-    python -m clouds_jax.embed --shards shards --ref generated/train --size 768 768 \
-        --sam sam_vit_h --weights weights/sam_vit_h
-
-Writes the shards that `clouds_jax.data.embeddings` describes, beside the image shards, in float16.
-A shard that is already there is not made again; an interrupted program goes on at the first missing
-one, with the same bytes.
-"""
+"""The stage that embeds generated images and their mirror images with SAM."""
 
 import dataclasses
 import functools
@@ -27,28 +19,33 @@ from clouds_jax.weights import fill_module, load_weights, weights_digest
 
 
 def load_sam(name: str, weights: str) -> PromptedMasks:
-    """A SAM with converted weights."""
+    """A SAM with converted weights.
+
+    Args:
+        name: key of `registry.SAMS`.
+        weights: weights folder.
+    """
     spec = registry.get_sam(name)
     tree, _ = load_weights(weights, ("sam",))
-    model = fill_module(
+    graphdef, state = fill_module(
         lambda: spec.build(nnx.Rngs(0)),
         tree.get("sam", {}),
         where=weights,
         hint=f"Are these the weights of {name}?",
     )
-    return nnx.merge(*model)
+    return nnx.merge(graphdef, state)
 
 
 @dataclasses.dataclass(frozen=True)
 class Embed:
-    """The stage.
+    """Writes the shards that `clouds_jax.data.embeddings` describes, beside the image shards.
 
     Attributes:
         shards: root of all shards.
         ref: "name/split" of the generated images.
         sam: name of the SAM.
         size: (h, w) that the images are fitted to.
-        weights: folder of converted weights; "": random ones, for debugging.
+        weights: folder of converted weights; "": random weights, for debugging.
         count: number of embedding shards; 0: as many as there are image shards.
     """
 
@@ -59,9 +56,13 @@ class Embed:
     weights: str = ""
     count: int = 0
 
-    @functools.cached_property
+    @property
     def folder(self) -> shard_set.Folder:
-        """Where the shards go."""
+        """The shards of embeddings."""
+        return self._folder
+
+    @functools.cached_property
+    def _folder(self) -> shard_set.Folder:
         registry.get_sam(self.sam)
         summary = records.read_summary(self.ref, self.shards)
         path = embeddings.stem(self.shards, self.ref, self.sam, self.size)
@@ -79,7 +80,7 @@ class Embed:
         )
 
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
-        """Loads the model."""
+        """Loads the SAM; returns a function from a shard to its records."""
         spec = registry.get_sam(self.sam)
         model = load_sam(self.sam, self.weights) if self.weights else spec.build(nnx.Rngs(0))
         examples = records.open_ref(self.ref, self.shards)
@@ -90,10 +91,10 @@ class Embed:
                 if example.image is None:
                     raise ValueError(f"{example.key} has no image to embed.")
                 image = fit(example.image, self.size)
-                both = np.stack([image, image[:, ::-1]])
-                values = np.asarray(registry.embed(model, both, spec), np.float16)
-                found = Embedding(example.key, embeddings.image_hash(image), values)
-                yield embeddings.encode(found), {}
+                pair = np.stack([image, image[:, ::-1]])
+                values = np.asarray(registry.embed(model, pair, spec), np.float16)
+                embedding = Embedding(example.key, embeddings.image_hash(image), values)
+                yield embeddings.encode(embedding), {}
 
         return make
 

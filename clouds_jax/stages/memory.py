@@ -11,7 +11,7 @@ def host_memory() -> float:
 
 
 def device_memory() -> dict[str, float]:
-    """Peak memory of this process in GiB, on a GPU of the device's own, too."""
-    used = jax.local_devices()[0].memory_stats() or {}
-    gpu = {"gpu": used["peak_bytes_in_use"] / 2**30} if "peak_bytes_in_use" in used else {}
+    """Peak memory of this process in GiB: "host", and on a GPU also "gpu", its first device."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    gpu = {"gpu": stats["peak_bytes_in_use"] / 2**30} if "peak_bytes_in_use" in stats else {}
     return {"host": host_memory(), **gpu}

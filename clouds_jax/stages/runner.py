@@ -18,11 +18,14 @@ from clouds_jax.stages.shard_set import Stage, StageError, fill, parse_part
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
-    """The flags that say which shards are made and where."""
+    """Adds the flags that choose which shards are made, and in which processes."""
     group = parser.add_argument_group("running")
     group.add_argument("--shard", default="", metavar="I/N", help="make the I-th of N parts only")
     group.add_argument(
-        "--processes", type=int, default=0, help="(default: one per GPU of this machine, else one)"
+        "--processes",
+        type=int,
+        default=0,
+        help="number of processes (default: one per GPU of this machine, else one)",
     )
     group.add_argument(
         "--ray", action="store_true",
@@ -38,12 +41,12 @@ def without_running(arguments: Sequence[str]) -> list[str]:
 
 
 def gpus() -> list[str]:
-    """The GPUs that a process started here may use, by the names CUDA_VISIBLE_DEVICES takes."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name and name != "-1"]
-    found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
-    return sorted((match[1] for match in found if match), key=int)
+    """The GPUs that a child process may use, by their names for CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name and name != "-1"]
+    matches = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
+    return sorted((match[1] for match in matches if match), key=int)
 
 
 def run(
@@ -55,15 +58,20 @@ def run(
     ray: bool = False,
     progress: bool = True,
 ) -> int:
-    """Makes what is missing of the stage's part; returns how many records that were.
+    """Makes the missing shards of a part of a stage; returns the number of new records.
 
     Args:
-        stage: which.
-        command: module and arguments of the same stage, without the flags of `add_running`.
-        shard: "i/n", or "" for all.
-        processes: 0: one per GPU.
-        ray: on Ray instead of here.
-        progress: draw a bar.
+        stage: stage to run.
+        command: module and arguments that run the same stage in a child process, without the flags
+            of `add_running`.
+        shard: part of the shards, "i/n"; "" for all.
+        processes: number of processes; 0: one per GPU.
+        ray: run on Ray instead of on this machine.
+        progress: draw a progress bar.
+
+    Raises:
+        ValueError: `shard` or `processes` make no sense, or Ray is not installed.
+        StageError: a child process failed; the message ends with its output.
     """
     part = parse_part(shard)
     if processes < 0:
@@ -81,7 +89,7 @@ def run(
 def _in_processes(
     stage: Stage, command: Sequence[str], part: Part, missing: list[int], count: int, progress: bool
 ) -> int:
-    """One process per part of the part, each with a GPU of its own where there are some."""
+    """Splits the part among processes, each with a GPU of its own where there are some."""
     folder, cards = stage.folder, gpus()
     children = []
     total = sum(len(folder.indices(shard)) for shard in part.of(folder.shards))
@@ -97,12 +105,12 @@ def _in_processes(
             if cards:
                 environment["CUDA_VISIBLE_DEVICES"] = cards[i % len(cards)]
             flags = ["--shard", f"{own.index + 1}/{own.count}", "--processes", "1"]
-            words = tempfile.TemporaryFile(mode="w+")
+            output = tempfile.TemporaryFile(mode="w+")
             child = subprocess.Popen(
-                [sys.executable, "-m", *command, *flags], env=environment, stdout=words,
+                [sys.executable, "-m", *command, *flags], env=environment, stdout=output,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
-            children.append((child, words))
+            children.append((child, output))
         while any(child.poll() is None for child, _ in children):
             time.sleep(0.3)
             left = sum(len(folder.indices(shard)) for shard in folder.missing(part))
@@ -113,30 +121,30 @@ def _in_processes(
         raise
     finally:
         bar.close()
-    for child, words in children:
-        words.seek(0)
-        text = words.read()
-        words.close()
+    for child, output in children:
+        output.seek(0)
+        text = output.read()
+        output.close()
         if child.returncode:
             raise StageError(
-                f"a process of {folder.stage} ended with status {child.returncode}; what it made"
-                f" is kept. It said:\n{text[-4_000:]}"
+                f"a process of {folder.stage} ended with status {child.returncode}; its finished"
+                f" shards are kept. Its output:\n{text[-4_000:]}"
             )
     folder.finish()
     return new
 
 
 class _Worker:
-    """Makes shards in a process of Ray's; the model is loaded once."""
+    """Makes shards in a Ray worker; the model is loaded once."""
 
     def __init__(self, stage: Stage):
         self._stage, self._make = stage, stage.load()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard, folder = int(row["shard"]), self._stage.folder
-        began = time.perf_counter()
+        start = time.perf_counter()
         report = folder.write(shard, self._make(shard))
-        folder.log(shard, time.perf_counter() - began, self._stage.memory())
+        folder.log(shard, time.perf_counter() - start, self._stage.memory())
         return {"shard": shard, "examples": report["examples"]}
 
 
@@ -146,12 +154,12 @@ def _on_ray(stage: Stage, missing: list[int], count: int) -> int:
         import ray.data
     except ImportError as error:
         raise ValueError("--ray needs Ray: pip install -e '.[ray]'.") from error
-    worker: Any = _Worker  # a class with __call__ is what Ray asks for, but not what it declares
+    worker: Any = _Worker  # Ray takes a class with __call__, but does not declare so
     rows = ray.data.from_items([{"shard": shard} for shard in missing])
-    done = rows.repartition(len(missing)).map(
+    results = rows.repartition(len(missing)).map(
         worker, fn_constructor_args=(stage,), compute=ray.data.ActorPoolStrategy(size=count),
         num_gpus=1 if gpus() else 0,
     )  # fmt: skip
-    made = sum(row["examples"] for row in done.take_all())
+    examples = sum(row["examples"] for row in results.take_all())
     stage.folder.finish()
-    return made
+    return examples

@@ -1,15 +1,15 @@
-"""A set of shards that an offline stage fills one by one: what is done, by whom, with what.
+"""The output of an offline stage: a set of shards that is filled one by one and can be resumed.
 
 For the ref "generated/train" below the root of all shards:
 
     generated/train.manifest.json   parameters, inputs and code, written before the first shard
     generated/train-00003-of-00050.array_record      each under its name when it is complete
     generated/.train.done/00003.json                 and then its report
-    generated/train.log.jsonl       when each shard was made, how fast, with how much memory
-    generated/train.summary.json    last of all; what `records.open_ref` asks for
+    generated/train.log.jsonl       time, speed and peak memory of each shard
+    generated/train.summary.json    last of all; `records.open_ref` reads it
 
-A stage that was killed goes on at the first shard without a report. Everything but the log depends
-on parameters and inputs alone, so it ends with the same bytes, in one process or many.
+A killed stage continues at the first shard without a report. Everything but the log depends on
+parameters and inputs alone, so the bytes are the same in one process or many, interrupted or not.
 """
 
 import hashlib
@@ -29,15 +29,19 @@ from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.differences import differences
 from clouds_jax.files import write_json
 
-Record = tuple[bytes, Mapping[str, float]]  # and numbers of it that the report adds up
+Record = tuple[bytes, Mapping[str, float]]  # encoded, with statistics that the report sums up
 
 
 class StageError(ValueError):
-    """The folder belongs to another run of the stage, or what is in it is damaged."""
+    """The folder belongs to another run of the stage, or its files are damaged."""
 
 
 def parse_part(text: str) -> Part:
-    """The part that "2/4" names, the second of four; "" is the whole."""
+    """The part that a flag names: "2/4" is the second of four, "" the whole.
+
+    Raises:
+        ValueError: the text names no part.
+    """
     index, slash, count = (text or "1/1").partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise ValueError(f"--shard is {text!r}; it must be I/N with 1 <= I <= N, such as 2/4.")
@@ -45,20 +49,20 @@ def parse_part(text: str) -> Part:
 
 
 class Folder:
-    """The shards of one ref and what is known of them.
+    """The shards of one ref, with their manifest, reports, log and summary.
 
     Args:
-        root: of all shards.
+        root: root of all shards.
         ref: "name/split" of the shards.
-        stage: its name.
-        parameters: all that the records depend on besides `inputs`, as JSON.
-        inputs: name -> digest of what is read, see `digest`.
+        stage: name of the stage.
+        parameters: JSON values that the records depend on, besides `inputs`.
+        inputs: name -> digest of each input, see `digest`.
         examples: number of records over all shards; shard i holds the records i, i + n, ...
         shards: number of shards, n.
 
     Raises:
-        StageError: the folder holds shards of other parameters, inputs or numbers; all that differ
-            are named.
+        StageError: the folder holds shards of other parameters, inputs or numbers; the message
+            lists the differences.
     """
 
     def __init__(
@@ -105,13 +109,13 @@ class Folder:
         self.check()
 
     def check(self) -> None:
-        """Refuses a manifest that is not this run's; another process may have been first."""
-        found = json.loads(self._manifest.read_text())
-        found.pop("code")
-        if told := differences(found, self._plan):
+        """Refuses the manifest of another run, which may have claimed the folder meanwhile."""
+        manifest = json.loads(self._manifest.read_text())
+        manifest.pop("code")
+        if changes := differences(manifest, self._plan):
             raise StageError(
-                f"{self._manifest} is of another {found['stage']} run"
-                f" ({'; '.join(told.values())}); two sets of"
+                f"{self._manifest} is of another {manifest['stage']} run"
+                f" ({'; '.join(changes.values())}); two sets of"
                 " parameters do not mix in one folder. Restore them, choose another name or"
                 f" --workdir, or remove {self.split}.* and {self.split}-* there."
             )
@@ -128,35 +132,44 @@ class Folder:
         return self._done / f"{shard:05d}.json"
 
     def report(self, shard: int) -> dict[str, Any] | None:
-        """What is known of a finished shard; None if it must be made."""
+        """The report of a finished shard; None if the shard is missing.
+
+        Raises:
+            StageError: the file does not have the size that its report says.
+        """
         path = self._report_path(shard)
         if not path.exists():
             return None
         report = json.loads(path.read_text())
         file = self.path(shard)
-        found = file.stat().st_size if file.exists() else None
-        if found is not None and found != report["bytes"]:
+        size = file.stat().st_size if file.exists() else None
+        if size is not None and size != report["bytes"]:
             raise StageError(
-                f"{file} has {found:,} bytes, its report says {report['bytes']:,}: it is damaged."
+                f"{file} has {size:,} bytes, its report says {report['bytes']:,}: it is damaged."
                 " Remove it, then run again; it will be made anew."
             )
-        return report if found is not None else None
+        return report if size is not None else None
 
     def missing(self, part: Part = WHOLE) -> list[int]:
         """The shards of a part that are not finished."""
         return [shard for shard in part.of(self.shards) if self.report(shard) is None]
 
-    def write(self, shard: int, made: Iterable[Record]) -> dict[str, Any]:
-        """Writes one shard and its report, which it returns."""
+    def write(self, shard: int, shard_records: Iterable[Record]) -> dict[str, Any]:
+        """Writes one shard and its report; returns the report.
+
+        Args:
+            shard: number of the shard.
+            shard_records: its records in order, as many as `indices` has.
+        """
         path = self.path(shard)
         for leftover in self.folder.glob(f".{path.name}.*.tmp"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
         stats: Counter[str] = Counter()
         written = 0
         with records.shard_writer(path) as writer:
-            for record, numbers in made:
+            for record, statistics in shard_records:
                 writer.write(record)
-                stats.update(numbers)
+                stats.update(statistics)
                 written += 1
             if written != len(self.indices(shard)):
                 raise StageError(
@@ -176,7 +189,7 @@ class Folder:
         return report
 
     def finish(self) -> dict[str, Any] | None:
-        """Writes the summary if all shards are there, and returns it; None if some are missing."""
+        """Writes and returns the summary if all shards are there; None if some are missing."""
         reports = []
         for shard in range(self.shards):
             if (report := self.report(shard)) is None:
@@ -201,14 +214,20 @@ class Folder:
         return summary
 
     def state(self) -> str:
-        """How far it is, for people."""
+        """Progress, human-readable."""
         left = len(self.missing())
         if left:
             return f"{self.ref}: {self.shards - left} of {self.shards} shards are there"
         return f"{self.ref} is complete: {self.examples:,} records, {self.shards} shards"
 
     def log(self, shard: int, seconds: float, memory: Mapping[str, float]) -> None:
-        """Appends a line on how a shard was made."""
+        """Appends a line about a shard to the log.
+
+        Args:
+            shard: number of the shard.
+            seconds: time that it took.
+            memory: peak memory in GiB: "host", "gpu".
+        """
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": socket.gethostname(),
             "shard": shard, "examples": len(self.indices(shard)), "seconds": round(seconds, 2),
@@ -221,26 +240,31 @@ class Folder:
 
 @runtime_checkable
 class Stage(Protocol):
-    """What `fill` runs."""
+    """An offline stage: what `fill` and `runner.run` run."""
 
     @property
     def folder(self) -> Folder:
-        """Where the shards go."""
+        """The shards that the stage writes."""
         ...
 
     def load(self) -> Callable[[int], Iterator[Record]]:
-        """Loads the model, which is slow, and returns `make(shard)`, its records in order."""
+        """Loads the model, which is slow; returns `make(shard)`, which yields records in order."""
         ...
 
     def memory(self) -> Mapping[str, float]:
-        """Peak memory so far in GiB, by where: "host", "gpu"."""
+        """Peak memory so far in GiB: "host", "gpu"."""
         ...
 
 
 def fill(stage: Stage, part: Part = WHOLE, *, progress: bool = True) -> int:
-    """Makes the missing shards of a part; returns how many records that were.
+    """Makes the missing shards of a part; returns the number of new records.
 
-    A model is loaded only if something is missing. The last process to finish writes the summary.
+    The model is loaded only if a shard is missing. The last process to finish writes the summary.
+
+    Args:
+        stage: stage to run.
+        part: this process's part of the shards.
+        progress: draw a progress bar.
     """
     folder = stage.folder
     missing = folder.missing(part)
@@ -253,21 +277,21 @@ def fill(stage: Stage, part: Part = WHOLE, *, progress: bool = True) -> int:
         make = stage.load() if missing else None
         for shard in missing:
             assert make is not None
-            began = time.perf_counter()
+            start = time.perf_counter()
             folder.write(shard, _counted(make(shard), bar))
-            folder.log(shard, time.perf_counter() - began, stage.memory())
+            folder.log(shard, time.perf_counter() - start, stage.memory())
     folder.finish()
     return new
 
 
-def _counted(made: Iterable[Record], bar: tqdm.tqdm) -> Iterator[Record]:
-    for one in made:
-        yield one
+def _counted(shard_records: Iterable[Record], bar: tqdm.tqdm) -> Iterator[Record]:
+    for record in shard_records:
+        yield record
         bar.update()
 
 
 def digest(ref: str, root: Path) -> str:
-    """A hash of all records of "name/split": what a stage that reads them depends on."""
+    """A hash of all records of "name/split", for the inputs of a stage that reads them."""
     summary = records.read_summary(ref, root)
     hashes = [shard["sha256"] for shard in summary["shards"]]
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()

@@ -41,7 +41,7 @@ def test_images_get_pseudo_labels_in_their_order_in_parts_or_at_once(program, de
 
     other = program(*command, "--protocol=clouds")
     assert other.returncode == 1 and "Traceback" not in other.stderr
-    assert "parameters.protocol 'native', now 'clouds'" in other.stderr
+    assert 'parameters.protocol "native", now "clouds"' in other.stderr
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_the_command_makes_shards_and_a_picture(photos, tmp_path, capsys):
     assert json.loads((folder / "train.summary.json").read_text())["examples"] == 5
     assert main(command) == 0 and "0 images made" in capsys.readouterr().out
     assert main([*command, "--config.generate.codec=jpeg95"]) == 1
-    assert "parameters.codec 'zstd', now 'jpeg95'" in capsys.readouterr().err
+    assert 'parameters.codec "zstd", now "jpeg95"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
