@@ -23,3 +23,14 @@ def one_line_errors(program: str) -> Iterator[None]:
         yield
     except EXPECTED as error:
         sys.exit(f"{program}: {message(error)}")
+
+
+def source_of(workdir: str, weights: str) -> str:
+    """The folder of the model that --workdir or --weights names.
+
+    Raises:
+        ValueError: neither or both are given.
+    """
+    if bool(workdir) == bool(weights):
+        raise ValueError("name either a run (--workdir) or a weights folder (--weights).")
+    return workdir or weights

@@ -14,10 +14,12 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from clouds_jax import command_line, model
-from clouds_jax.config import experiment
+from clouds_jax import command_line, runtime
+from clouds_jax.config.experiment import jsonable, read_experiment
 from clouds_jax.evaluation import protocols, report
 from clouds_jax.evaluation.run import PANELS, evaluate_dataset
+from clouds_jax.model.load import load
+from clouds_jax.stages import debug_shards
 
 FLAGS = flags.FLAGS
 
@@ -46,25 +48,29 @@ def define_flags() -> None:
 
 def run(config: ConfigDict | None) -> None:
     """Scores what the flags name."""
-    (graphdef, state), config, about = model.restore(
-        config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
-    )
+    runtime.setup()
+    source = command_line.source_of(FLAGS.workdir, FLAGS.weights)
+    model = load(source, step=FLAGS.step, config=config and jsonable(config))
+    described = config if config is not None else model.about["config"]
+    experiment = read_experiment(described) if "steps" in described else None
     protocol = protocols.parse(
-        FLAGS.protocol or config.eval.protocol,
+        FLAGS.protocol or (experiment.evals.protocol.name if experiment else "native"),
         size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride,
     )  # fmt: skip
-    folder = pathlib.Path(FLAGS.workdir or FLAGS.weights)
-    output = pathlib.Path(FLAGS.output or folder / "evaluation")
-    datasets = FLAGS.datasets or list(config.evals)
+    output = pathlib.Path(FLAGS.output or pathlib.Path(source) / "evaluation")
+    datasets = FLAGS.datasets or list(experiment.evals.every if experiment else ())
     if not datasets:
-        raise ValueError("config.evals names no dataset; say which with --datasets.")
-    shards = FLAGS.shards or experiment.shards_root(config, folder)
+        raise ValueError("the config names no dataset to score; say which with --datasets.")
+    shards = pathlib.Path(FLAGS.shards or "shards")
+    if experiment and not FLAGS.shards:
+        shards = debug_shards.shards_root(experiment, pathlib.Path(source))
     device = jax.devices()[0]
+    about = model.about
     about["devices"] = f"{jax.device_count()} x {device.device_kind} ({device.platform})"
     scored = []
     for ref in datasets:
         result = evaluate_dataset(
-            graphdef, (state,), ref, shards=shards, model_space=config.label_space,
+            model.graphdef, (model.state,), ref, shards=shards, model_space=model.config.space.name,
             protocol=protocol, limit=FLAGS.limit, batch_per_device=FLAGS.batch,
             panels=FLAGS.panels, progress=sys.stderr.isatty(),
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Image files as people have them, read as RGB and written whole or not at all."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -37,6 +38,35 @@ def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
             f"{path} is no image that can be read ({error}); known are "
             f"{', '.join(s[1:] for s in SUFFIXES)}. Is the file complete?"
         ) from None
+
+
+def as_rgb(
+    image: str | os.PathLike | Image.Image | UInt8[np.ndarray, "h w *c"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """An image in any of the forms that people have it in, as 8-bit RGB.
+
+    Args:
+        image: path, PIL image, or uint8 array [h, w], [h, w, 3] or [h, w, 4].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(pathlib.Path(image))
+    if isinstance(image, Image.Image):
+        return rgb(image, "the PIL image")
+    array = np.asarray(image)
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or array.shape[2:] not in ((), (3,), (4,))
+    ):
+        raise BadImage(
+            f"the image is an array {array.shape} of {array.dtype}; allowed are uint8 arrays"
+            " [h, w], [h, w, 3] (RGB, 0..255) and [h, w, 4]."
+        )
+    return np.repeat(array[..., None], 3, axis=-1) if array.ndim == 2 else array[..., :3]
 
 
 def rgb(file: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:

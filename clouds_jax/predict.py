@@ -11,48 +11,21 @@ their names), all at the image's own size. `clouds_jax.pseudo` labels the images
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
-from flax import nnx
-from jaxtyping import Float16, UInt8
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from clouds_jax import command_line, images, model
-from clouds_jax.data.classes import LabelSpace, get_space
+from clouds_jax import command_line, images, runtime
+from clouds_jax.config.experiment import jsonable
+from clouds_jax.data.classes import LabelSpace
 from clouds_jax.evaluation import protocols
-from clouds_jax.evaluation.protocols import Protocol
+from clouds_jax.model.load import load
+from clouds_jax.model.model import Predict
 from clouds_jax.visual import labels
 
 FLAGS = flags.FLAGS
-
-Image = UInt8[np.ndarray, "h w 3"]
-Label = UInt8[np.ndarray, "h w"]
-Scores = Float16[np.ndarray, "h w k"]
-Predict = Callable[[Image], tuple[Label, Scores | None]]
-
-
-def make_predict(
-    graphdef: nnx.GraphDef, state: nnx.State, protocol: Protocol, *, scores: bool = False
-) -> Predict:
-    """Returns `predict(image) -> (train ids, scores or None)`, both at the image's own size."""
-
-    def function(state, image, *, size: tuple[int, int]):
-        values = protocols.class_scores(nnx.merge(graphdef, state), image, protocol, size)
-        label = jnp.argmax(values, axis=-1).astype(jnp.uint8)
-        return label[0], values[0].astype(jnp.float16) if scores else None
-
-    program = protocols.compiled_per_shape(function)
-
-    def predict(image: Image) -> tuple[Label, Scores | None]:
-        prepared = protocols.prepare_image(image, protocol)
-        return jax.device_get(program(state, jnp.asarray(prepared[None]), size=image.shape[:2]))
-
-    return predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,15 +104,18 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
         raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}.")
     output = pathlib.Path(FLAGS.output)
     jobs = image_jobs(sources, output)
-    (graphdef, state), config, _ = model.restore(
-        config, workdir=FLAGS.workdir, weights=FLAGS.weights, step=FLAGS.step
+    runtime.setup()
+    model = load(
+        command_line.source_of(FLAGS.workdir, FLAGS.weights),
+        step=FLAGS.step,
+        config=config and jsonable(config),
     )
     protocol = protocols.parse(
         FLAGS.protocol, size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride
     )
-    predict = make_predict(graphdef, state, protocol, scores=FLAGS.scores)
+    predict = model.predictor(protocol, scores=FLAGS.scores)
     progress = sys.stderr.isatty()
-    problems = predict_images(jobs, predict, get_space(config.label_space), progress=progress)
+    problems = predict_images(jobs, predict, model.config.space, progress=progress)
     if len(jobs) > len(problems):
         print(f"{len(jobs) - len(problems)} images written to {output}")
     return problems

@@ -9,25 +9,42 @@ from absl import logging
 CACHE_VARIABLE = "CLOUDS_COMPILE_CACHE"
 
 
-def setup(*, compile_cache: str = "", nans: bool = False, compiles: bool = False) -> None:
+DEFAULT_CACHE = "~/.cache/clouds_jax/xla"
+
+
+def use_compile_cache(folder: str = DEFAULT_CACHE) -> None:
+    """Keeps compiled programs on disk, so that the same one starts at once the next time.
+
+    The environment's CLOUDS_COMPILE_CACHE wins over `folder`, "" switches the cache off; a cache
+    that the process has already set up stays. A folder that cannot be made is a warning.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    chosen = os.environ.get(CACHE_VARIABLE, folder)
+    if not chosen:
+        return
+    path = pathlib.Path(chosen).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logging.warning("no compile cache: %s (set %s to another folder)", error, CACHE_VARIABLE)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # Short programs too: a start consists of dozens of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def setup(
+    *, compile_cache: str = DEFAULT_CACHE, nans: bool = False, compiles: bool = False
+) -> None:
     """Sets JAX up for a program; call before the first computation.
 
     Args:
-        compile_cache: folder of compiled programs, "" for none; the environment's
-            CLOUDS_COMPILE_CACHE wins.
+        compile_cache: folder of compiled programs, see `use_compile_cache`.
         nans: stop at the operation that makes the first NaN.
         compiles: log every compilation and why the cached one did not serve.
     """
-    cache = os.environ.get(CACHE_VARIABLE, compile_cache)
-    if cache:
-        folder = pathlib.Path(cache).expanduser()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            jax.config.update("jax_compilation_cache_dir", str(folder))
-        except OSError as error:
-            logging.warning(
-                "no compile cache: %s (set %s to another folder)", error, CACHE_VARIABLE
-            )
+    use_compile_cache(compile_cache)
     jax.config.update("jax_debug_nans", nans)
     jax.config.update("jax_log_compiles", compiles)
     jax.config.update("jax_explain_cache_misses", compiles)

@@ -26,61 +26,67 @@ from absl import app, flags
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import UInt8
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from clouds_jax import images, provenance, runtime, sharding
-from clouds_jax.config import diff, experiment
-from clouds_jax.data import records
-from clouds_jax.data.classes import get_space
+from clouds_jax import command_line, files, images, provenance, runtime, sharding
+from clouds_jax.config import diff
+from clouds_jax.config.experiment import Experiment, read_experiment
+from clouds_jax.config.initial_weights import initial_weights
+from clouds_jax.data.part import Part
 from clouds_jax.evaluation import report
 from clouds_jax.evaluation.run import evaluate_dataset
-from clouds_jax.training import checkpoint, logs, loop
+from clouds_jax.stages import debug_shards
+from clouds_jax.training import checkpoint, feed, logs, loop
 from clouds_jax.training.state import TrainState, abstract_state, make_state
 from clouds_jax.training.step import make_step
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
-    """Runs the experiment in `workdir`, from its last checkpoint where there is one.
+def train(experiment: Experiment, workdir: str | os.PathLike) -> TrainState:
+    """Runs an experiment in `workdir`, from its last checkpoint where there is one.
 
     Args:
-        config: as `configs/base.py` describes it.
+        experiment: a config, as `config.experiment.read_experiment` reads it.
         workdir: the run's folder.
 
     Returns:
         The last state.
     """
     workdir = pathlib.Path(workdir)
+    run = experiment.run
     # JAX's NaN checks cannot look into what several devices share.
-    mesh = sharding.make_mesh(jax.devices()[:1] if config.debug.nans else None)
-    experiment.check(config, mesh)
-    plain = experiment.jsonable(config)
-    shards = experiment.shards_root(config, workdir)
-    tx, schedule = experiment.optimizer(config)
-    about = dict(config=plain, commit=provenance.commit(), versions=logs.versions())
-    checkpoints = checkpoint.RunCheckpoints(workdir, keep=config.keep, metadata=about)
-    batches = experiment.batches(config, shards, mesh)
-    graphdef, state, shardings, saved = start(config, tx, mesh, checkpoints, batches)
-    done = int(jax.device_get(state.step))
-    _describe(workdir, plain, state)
+    mesh = sharding.make_mesh(jax.devices()[:1] if run.nans else None)
+    experiment.check_devices(mesh)
+    shards = debug_shards.shards_root(experiment, workdir)
+    experiment.evals.check_shards(shards)
+    tx, schedule = experiment.optimizer.make()
+    about = dict(
+        config=experiment.source, space=experiment.model.space.as_json(),
+        commit=provenance.commit(), versions=logs.versions(),
+    )  # fmt: skip
+    checkpoints = checkpoint.RunCheckpoints(workdir, keep=run.keep, metadata=about)
+    part = Part(jax.process_index(), jax.process_count())
+    batches = feed.on_devices(experiment.data.batches(shards, part), mesh)
+    graphdef, state, shardings, saved = start(experiment, tx, mesh, checkpoints, batches)
+    _describe(workdir, experiment, state)
     writer = logs.MetricsWriter(
-        workdir, step=done, config=plain, tensorboard=config.tensorboard, wandb=plain["wandb"]
-    )
+        workdir, step=int(jax.device_get(state.step)), config=experiment.source,
+        tensorboard=run.tensorboard, wandb=run.wandb,
+    )  # fmt: skip
     step = make_step(
-        graphdef, experiment.loss(config), tx, prepare=experiment.prepare(config), mesh=mesh,
-        shardings=shardings, schedule=schedule, drop_path=config.encoder.drop_path,
-        donate=not config.debug.nans,
+        graphdef, experiment.loss.function(experiment.model.head), tx,
+        prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
+        drop_path=experiment.encoder.drop_path, donate=not run.nans,
     )  # fmt: skip
     plan = loop.Plan(
-        steps=config.steps, images=experiment.images_per_step(config),
-        log_every=config.log_every, checkpoint_every=config.checkpoint_every,
-        evals=experiment.evals(config, shards),
+        steps=run.steps, images=experiment.images_per_step, log_every=run.log_every,
+        checkpoint_every=run.checkpoint_every, evals=experiment.evals.every,
     )  # fmt: skip
     with loop.stop_on_signal() as stop:
         state = loop.run(
             step, state, batches, plan=plan, writer=writer, checkpoints=checkpoints, stop=stop,
             window=logs.Window(saved.get("window")),
-            evaluate=functools.partial(score, config, graphdef, shards, workdir, writer),
-            profile=runtime.ProfileWindow(workdir, **plain["profile"]),
+            evaluate=functools.partial(score, experiment, graphdef, shards, workdir, writer),
+            profile=runtime.ProfileWindow(workdir, **run.profile),
         )  # fmt: skip
     checkpoints.close()
     writer.close()
@@ -88,7 +94,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
 
 
 def start(
-    config: ConfigDict,
+    experiment: Experiment,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     checkpoints: checkpoint.RunCheckpoints,
@@ -96,28 +102,33 @@ def start(
 ) -> tuple[nnx.GraphDef, TrainState, TrainState, Mapping[str, Any]]:
     """The state to go on from: of the run's own checkpoint, else of other weights, else random.
 
+    Args:
+        experiment: the experiment.
+        tx: its optimizer.
+        mesh: the devices.
+        checkpoints: of the run.
+        batches: moved to the checkpoint's position.
+
     Returns:
         The model's graphdef, the state, its shardings, and what the checkpoint noted beside it.
     """
     how = dict(
-        seed=config.seed, mesh=mesh, rules=experiment.jsonable(config)["sharding"],
-        teacher=config.selftrain.enabled, trained=experiment.trained(config),
+        seed=experiment.run.seed, mesh=mesh, rules=experiment.run.sharding,
+        teacher=experiment.selftrain is not None, trained=experiment.encoder.trained,
     )  # fmt: skip
-    build = experiment.model_builder(config)
     if checkpoints.latest is None:
-        weights = experiment.initial_weights(config)
-        return *make_state(build, tx, weights=weights, **how), {}
-    graphdef, shape, shardings = abstract_state(build, tx, **how)
-    diff.check_config(
-        checkpoints.metadata()["config"], experiment.jsonable(config), where=checkpoints.workdir
-    )
+        weights = initial_weights(experiment)
+        return *make_state(experiment.build, tx, weights=weights, **how), {}
+    saved_config = checkpoints.metadata()["config"]
+    diff.check_config(saved_config, experiment.source, where=str(checkpoints.workdir))
+    graphdef, shape, shardings = abstract_state(experiment.build, tx, **how)
     state, saved = checkpoints.restore(shape, batches)
     logs.log(f"goes on from step {checkpoints.latest:,}")
     return graphdef, state, shardings, saved
 
 
 def score(
-    config: ConfigDict,
+    experiment: Experiment,
     graphdef: nnx.GraphDef,
     shards: pathlib.Path,
     workdir: pathlib.Path,
@@ -132,15 +143,17 @@ def score(
     """
     if writer.has(step, f"eval/{ref}/miou"):
         return
+    evals = experiment.evals
     result = evaluate_dataset(
-        graphdef, (state.params, state.frozen), ref, shards=shards, model_space=config.label_space,
-        protocol=experiment.protocol(config), limit=config.eval.limit, panels=config.eval.panels,
+        graphdef, (state.params, state.frozen), ref, shards=shards,
+        model_space=experiment.model.space.name, protocol=evals.protocol, limit=evals.limit,
+        panels=evals.panels,
     )  # fmt: skip
     pictures = workdir / "eval" / f"{step:07d}"
     if jax.process_index() == 0:
         report.write_pictures(result, pictures)
-    if config.selftrain.enabled and config.eval.panels and ref == next(iter(config.evals)):
-        drawing = _draw_generated(config, graphdef, state, shards)
+    if experiment.selftrain and evals.panels and ref == next(iter(evals.every)):
+        drawing = _draw_generated(experiment, graphdef, state, shards)
         if jax.process_index() == 0:
             images.write_png(pictures / "generated_panels.png", drawing)
     writer.write(step, {f"eval/{ref}/{name}": v for name, v in result.numbers().items()})
@@ -152,30 +165,31 @@ def score(
 
 
 def _draw_generated(
-    config: ConfigDict, graphdef: nnx.GraphDef, state: TrainState, shards: pathlib.Path
+    experiment: Experiment, graphdef: nnx.GraphDef, state: TrainState, shards: pathlib.Path
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What becomes of some generated images: see `joint_panels`."""
+    """Panels of some generated images, see `selftrain.generated_panels`."""
     # here, since no step needs Matplotlib and SciPy, which take half a second to import
     from clouds_jax.selftrain import generated_panels
 
-    name, split = records.parse_ref(next(iter(config.data.generated.batch)), config.data.split)
+    assert experiment.selftrain and experiment.data.generated
     view = generated_panels.View(
-        ref=f"{name}/{split}", size=tuple(config.data.crop), space=get_space(config.label_space),
-        map=config.selftrain.map,
-        sam=config.selftrain.sam.name if experiment.reads_embeddings(config) else "",
-        count=config.eval.panels,
-    )  # fmt: skip
-    return generated_panels.draw(view, experiment.selftraining(config), graphdef, state, shards)
+        ref=next(iter(experiment.data.generated.batch)),
+        size=experiment.data.augmentation.crop,
+        space=experiment.model.space,
+        count=experiment.evals.panels,
+    )
+    return generated_panels.draw(view, experiment.selftrain.labels, graphdef, state, shards)
 
 
-def _describe(workdir: pathlib.Path, config: Mapping[str, Any], state: TrainState) -> None:
-    """Writes and logs, once per start, what runs here."""
-    table = logs.parameter_table({"trained": state.params, "frozen": state.frozen})
+def _describe(workdir: pathlib.Path, experiment: Experiment, state: TrainState) -> None:
+    """Writes what runs here, once per start; the terminal gets the modules alone."""
+    parts = {"trained": state.params, "frozen": state.frozen}
     banner = logs.banner()
-    logs.log(f"{banner}\n{table}")
+    details = workdir / "run.txt"
+    logs.log(f"{banner}\n{logs.module_table(parts)}\nevery tensor: {details}")
     if jax.process_index() == 0:
-        (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (workdir / "run.txt").write_text(f"{banner}\n{table}\n")
+        files.write_text(workdir / "config.json", json.dumps(experiment.source, indent=2) + "\n")
+        files.write_text(details, f"{banner}\n{logs.parameter_table(parts)}\n")
 
 
 def main(argv: list[str]) -> None:
@@ -189,11 +203,11 @@ def main(argv: list[str]) -> None:
     try:
         sharding.join_hosts()
         workdir.mkdir(parents=True, exist_ok=True)
-        train(config, workdir)
-    except (ValueError, KeyError, OSError, FloatingPointError) as error:
+        train(read_experiment(config), workdir)
+    except (*command_line.EXPECTED, FloatingPointError) as error:
         with contextlib.suppress(OSError):
             (workdir / "error.txt").write_text(traceback.format_exc())
-        message = error.args[0] if isinstance(error, KeyError) else error
+        message = command_line.message(error)
         sys.exit(f"train: {message}\n(where it happened: {workdir / 'error.txt'})")
 
 
@@ -202,7 +216,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError, ValueError, OSError, flags.Error) as error:
-        sys.exit(f"train: {error.args[0] if isinstance(error, KeyError) else error}")
+        sys.exit(f"train: {command_line.message(error)}")
 
 
 def program() -> None:

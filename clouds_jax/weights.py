@@ -159,25 +159,45 @@ def fill_module(
         What `nnx.merge` takes.
     """
     graphdef, shape = nnx.split(nnx.eval_shape(build))
-    slots, treedef = jax.tree_util.tree_flatten_with_path(shape)
-    leaves = jax.tree_util.tree_flatten_with_path(dict(tree))[0]
-    given = {sharding.path_name(path): leaf for path, leaf in leaves}
-    wanted = {sharding.path_name(path): slot for path, slot in slots}
+    given, wanted = named(dict(tree)), named(shape)
+    check_fit(given, wanted, where=f"the weights of {where}", hint=hint)
+    values = [jnp.asarray(given[name], slot.dtype) for name, slot in wanted.items()]
+    return graphdef, jax.tree.unflatten(jax.tree.structure(shape), values)
+
+
+def check_fit(
+    given: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str, hint: str = ""
+) -> None:
+    """Refuses weights whose names or shapes are not those of the model.
+
+    Args:
+        given: name -> array.
+        wanted: name -> anything with a shape.
+        where: whose weights these are, for the error.
+        hint: last line of the error.
+
+    Raises:
+        ValueError: names the first 20 misfits and counts all.
+    """
     misfits = [f"{name}: not in the weights" for name in wanted if name not in given]
     misfits += [f"{name}: not in the model" for name in given if name not in wanted]
     misfits += [
-        f"{name}: {given[name].shape} in the weights, {slot.shape} in the model"
+        f"{name}: {tuple(given[name].shape)} in the weights, {tuple(slot.shape)} in the model"
         for name, slot in wanted.items()
-        if name in given and given[name].shape != slot.shape
+        if name in given and tuple(given[name].shape) != tuple(slot.shape)
     ]
     if misfits:
         raise ValueError(
-            f"{where} has weights of another model, {len(misfits)} misfits:\n  "
+            f"{where} are of another model, {len(misfits)} misfits:\n  "
             + "\n  ".join(misfits[:20])
             + (f"\n{hint}" if hint else "")
         )
-    values = [jnp.asarray(given[name], slot.dtype) for name, slot in wanted.items()]
-    return graphdef, jax.tree.unflatten(treedef, values)
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by the names of their paths, in its order."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {sharding.path_name(path): leaf for path, leaf in leaves}
 
 
 def partial_load() -> ocp.Context:

@@ -81,21 +81,24 @@ def compiled(path: str, rule: str, per_device: int) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from clouds_jax import sharding
-    from clouds_jax.config import experiment
+    from clouds_jax.config.experiment import read_experiment
     from clouds_jax.typing import Batch
 
-    config = runpy.run_path(path)["get_config"]()
+    experiment = read_experiment(runpy.run_path(path)["get_config"]())
     mesh = sharding.make_mesh()
-    tx, schedule = experiment.optimizer(config)
+    tx, schedule = experiment.optimizer.make()
     graphdef, state, shardings = abstract_state(
-        experiment.model_builder(config), tx, seed=0, mesh=mesh, rules=_RULES[rule],
-        teacher=config.selftrain.enabled, trained=experiment.trained(config),
+        experiment.build, tx, seed=0, mesh=mesh, rules=_RULES[rule],
+        teacher=experiment.selftrain is not None, trained=experiment.encoder.trained,
     )  # fmt: skip
     step = make_step(
-        graphdef, experiment.loss(config), tx, prepare=experiment.prepare(config), mesh=mesh,
-        shardings=shardings, schedule=schedule,
+        graphdef, experiment.loss.function(experiment.model.head), tx,
+        prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
     )  # fmt: skip
-    shape, split = (per_device * mesh.size, *config.data.crop), sharding.over_batch(mesh)
+    shape, split = (
+        (per_device * mesh.size, *experiment.data.augmentation.crop),
+        sharding.over_batch(mesh),
+    )
 
     def array(*more: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*shape, *more), jnp.uint8, sharding=split)

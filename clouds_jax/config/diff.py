@@ -1,5 +1,6 @@
 """In which keys two configs differ, and whether that forbids going on from a checkpoint."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ _FREE_KEYS = (
 
 
 # Keys that older runs lack, with what these runs did.
-_ADDED = {
+ADDED = {
     "encoder.trainable": False,
     "encoder.lr_factor": 0.1,
     "encoder.drop_path": 0.1,
@@ -47,6 +48,20 @@ _ADDED = {
 
 # Settings of the joint phase: they change nothing of a run without it.
 _JOINT = ("selftrain", "data.generated")
+
+
+def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run from before some of its keys, with what that run did as their values."""
+    out = json.loads(json.dumps(config))
+    for key, value in ADDED.items():
+        if key.startswith("head.") and config["head"]["name"] != "mask2former":
+            continue
+        *path, last = key.split(".")
+        branch = out
+        for name in path:
+            branch = branch.setdefault(name, {})
+        branch.setdefault(last, value)
+    return out
 
 
 def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where: str) -> None:
@@ -73,7 +88,7 @@ def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
         current: the config of this run, as JSON.
     """
     old, new = flat(saved), flat(current)
-    old |= {key: value for key, value in _ADDED.items() if key in new and key not in old}
+    old |= {key: value for key, value in ADDED.items() if key in new and key not in old}
     free = set(_FREE_KEYS)
     if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):
         free.discard("steps")  # the learning rate of every step depends on it

@@ -4,7 +4,10 @@
 map or a prediction.
 """
 
+import colorsys
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,6 +39,16 @@ class LabelSpace:
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self)] = self.colours
         return palette
+
+    def as_json(self) -> dict[str, Any]:
+        """Name, classes and colours by value, as runs and weights folders keep them."""
+        return {"name": self.name, "names": list(self.names), "colours": list(self.colours)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "LabelSpace":
+        """The space that `as_json` wrote."""
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in stored["colours"])
+        return cls(stored["name"], tuple(stored["names"]), colours)
 
 
 def _space(name: str, **classes: Colour) -> LabelSpace:
@@ -172,3 +185,26 @@ def reduction(source: str, target: str) -> UInt8[np.ndarray, "256"]:
     for name, to in _REDUCTIONS[source, target].items():
         table[source_names.index(name)] = target_names.index(to)
     return table
+
+
+def numbered_space(count: int, names: tuple[str, ...] = ()) -> LabelSpace:
+    """A space of classes that no dataset names, in colours that tell neighbours apart.
+
+    Args:
+        count: of the classes, 1..255.
+        names: of the classes; by default "class 0", "class 1", ...
+
+    Raises:
+        ValueError: too many classes, or a name stands twice.
+    """
+    if not 1 <= count <= IGNORE:
+        raise ValueError(f"{count} classes: a label map holds 1..{IGNORE}.")
+    names = names or tuple(f"class {i}" for i in range(count))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"classes that stand twice: {', '.join(twice)}.")
+    # a golden-ratio walk around the colour circle, in three steps of brightness
+    hues = [(i * 0.618034) % 1 for i in range(count)]
+    colours = [colorsys.hsv_to_rgb(h, 0.65, (0.95, 0.75, 0.55)[i % 3]) for i, h in enumerate(hues)]
+    rgb = tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours)
+    return LabelSpace(f"classes{count}", names, rgb)

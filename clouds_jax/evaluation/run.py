@@ -71,7 +71,7 @@ class Result:
     protocol: Protocol
     absent: metrics.Absent
     space: LabelSpace
-    metrics: tuple[Score, ...]
+    scores: tuple[Score, ...]
     confusion: Int[np.ndarray, "k j"]
     images: dict[str, float]
     panels: tuple[Panel, ...]

@@ -24,7 +24,7 @@ from clouds_jax.data.embeddings import Embeddings
 from clouds_jax.data.generated import fit
 from clouds_jax.nn.sam.decoder import prompt_scale
 from clouds_jax.selftrain import panels, refine_device, refine_host
-from clouds_jax.selftrain.joint import SelfTraining
+from clouds_jax.selftrain.labels import FromRecords, FromSam, LabelSource
 from clouds_jax.training.state import TrainState
 from clouds_jax.visual import labels as visualise
 
@@ -33,28 +33,24 @@ _CHUNK = 8  # prompts decoded at once
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is looked at.
+    """The images to draw.
 
     Attributes:
         ref: "name/split" of the images.
         size: (h, w) to which they are fitted, as for the training.
         space: of the labels.
-        map: which stored labels, where the run learns those: "pseudo" or "refined".
-        sam: whose stored embeddings; "": none are.
         count: of images, evenly spaced.
     """
 
     ref: str
     size: tuple[int, int]
     space: LabelSpace
-    map: str
-    sam: str
     count: int
 
 
 def draw(
     view: View,
-    settings: SelfTraining,
+    source: LabelSource,
     graphdef: nnx.GraphDef,
     state: TrainState,
     shards: pathlib.Path,
@@ -62,81 +58,91 @@ def draw(
     """A row per image.
 
     Args:
-        view: what to look at.
-        settings: of the run.
-        graphdef: of its model.
+        view: images to draw.
+        source: label source of the run.
+        graphdef: structure of its model.
         state: with a teacher.
         shards: root of all shards.
     """
-    ref, size, space = view.ref, view.size, view.space
-    examples = records.open_ref(ref, shards)
-    stored = None
-    if settings.labels == "stored":
-        name, split = records.parse_ref(ref)
-        stored = records.open_ref(f"{records.map_name(name, view.map)}/{split}", shards)
-    embeddings = None
-    if view.sam:
-        embeddings = Embeddings(shards, ref, view.sam, size)
+    examples = records.open_ref(view.ref, shards)
+    steps = _steps(view, source, graphdef, state, shards)
     rows, captions, seen = [], [], set[int]()
-    for index in np.linspace(
-        0, len(examples) - 1, min(view.count, len(examples)), dtype=int
-    ).tolist():
+    count = min(view.count, len(examples))
+    for index in np.linspace(0, len(examples) - 1, count, dtype=int).tolist():
         example = examples[index]
         assert example.image is not None
-        image = fit(example.image, size)
-        teacher, student = map(np.asarray, _look(graphdef, state, image[None]))
-        if settings.labels == "online":
-            if embeddings is not None:
-                embedding = jnp.asarray(embeddings[index].values[0], jnp.float32)
-            else:
-                embedding = _embed(graphdef, settings.embed, state, image[None])[0]
-            ask = functools.partial(_ask, graphdef, state, embedding, size=size)
-            found = _refine(teacher[0], index, settings, len(space), ask)
-            row, caption = panels.steps(example.key, image, teacher[0], found, space)
-            label = found.label
-        else:
-            label = teacher[0]
-            if stored is not None:
-                one = getattr(stored[index], view.map.partition("-")[0])
-                label = fit(one, size)
-            row = [image, visualise.overlay(image, label, space)]
-            caption = example.key
+        image = fit(example.image, view.size)
+        teacher, student = map(np.asarray, _predict_both(graphdef, state, image[None]))
+        row, caption, label = steps(index, example.key, image, teacher[0])
         known = label != IGNORE
         agrees = 100 * (student[0] == label)[known].mean() if known.any() else 0
         captions.append(f"{caption}; the student agrees with {agrees:.1f} % of the label")
-        rows.append([*row, visualise.overlay(image, student[0], space)])
+        rows.append([*row, visualise.overlay(image, student[0], view.space)])
         seen |= {*np.unique(label).tolist(), *np.unique(student).tolist()}
-    titles = panels.TITLES if settings.labels == "online" else ("image", "label")
-    return panels.table(rows, (*titles, "student"), captions, seen, space)
+    titles = panels.TITLES if isinstance(source, FromSam) else ("image", "label")
+    return panels.table(rows, (*titles, "student"), captions, seen, view.space)
+
+
+# (index, key, image, teacher's label) -> pictures, caption, label
+_Steps = Callable[[int, str, np.ndarray, np.ndarray], tuple[list, str, np.ndarray]]
+
+
+def _steps(
+    view: View,
+    source: LabelSource,
+    graphdef: nnx.GraphDef,
+    state: TrainState,
+    shards: pathlib.Path,
+) -> _Steps:
+    """How an image comes to its label, as pictures."""
+    space, size = view.space, view.size
+
+    def plain(key: str, image: np.ndarray, label: np.ndarray) -> tuple[list, str, np.ndarray]:
+        return [image, visualise.overlay(image, label, space)], key, label
+
+    if isinstance(source, FromRecords):
+        name, split = records.parse_ref(view.ref)
+        stored = records.open_ref(f"{records.map_name(name, source.map)}/{split}", shards)
+        field = source.map.partition("-")[0]
+        return lambda i, key, image, _: plain(key, image, fit(getattr(stored[i], field), size))
+    if not isinstance(source, FromSam):
+        return lambda _, key, image, teacher: plain(key, image, teacher)
+    embeddings = Embeddings(shards, view.ref, source.sam, size) if source.stored else None
+
+    def refined(index: int, key: str, image: np.ndarray, teacher: np.ndarray):
+        if embeddings is not None:
+            embedding = jnp.asarray(embeddings[index].values[0], jnp.float32)
+        else:
+            embedding = _embed(graphdef, source, state, image[None])[0]
+        prompt = functools.partial(_prompt, graphdef, state, embedding, size=size)
+        bits = refine_host.draws(0, index, teacher.shape, source.rules)
+        refinement = refine_host.refine_label(
+            teacher, bits, prompt, rules=source.rules, classes=len(space)
+        )
+        return *panels.steps(key, image, teacher, refinement, space), refinement.label
+
+    return refined
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(
+def _predict_both(
     graphdef: nnx.GraphDef, state: TrainState, image: UInt8[Array, "1 h w 3"]
 ) -> tuple[UInt8[Array, "1 h w"], UInt8[Array, "1 h w"]]:
-    """What teacher and student see."""
+    """Class maps of teacher and student."""
     model = nnx.merge(graphdef, state.params, state.frozen)
     features = model.encode(image)
     head, _, fixed = nnx.split(model.head, nnx.Param, ...)
     assert state.teacher is not None
 
-    def labels(params: Any) -> UInt8[Array, "1 h w"]:
-        one = nnx.merge(head, params["head"], fixed)
-        scores = one.scores(one(features, all_outputs=False), image.shape[1:3])
+    def class_map(params: Any) -> UInt8[Array, "1 h w"]:
+        own = nnx.merge(head, params["head"], fixed)
+        scores = own.scores(own(features, all_outputs=False), image.shape[1:3])
         return scores.argmax(-1).astype(jnp.uint8)
 
-    return labels(state.teacher), labels(state.params)
+    return class_map(state.teacher), class_map(state.params)
 
 
-def _refine(
-    label: refine_host.Label, index: int, settings: SelfTraining, classes: int, ask: Callable
-) -> refine_host.Refinement:
-    rules = settings.rules
-    bits = refine_host.draws(0, index, label.shape, rules)
-    return refine_host.refine_label(label, bits, ask, rules=rules, classes=classes)
-
-
-def _ask(
+def _prompt(
     graphdef: nnx.GraphDef, state: TrainState, embedding: Array, points: Int[np.ndarray, "n p 2"],
     *, size: tuple[int, int],
 ) -> Bool[np.ndarray, "n h w"]:  # fmt: skip
@@ -152,9 +158,9 @@ def _ask(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _embed(
-    graphdef: nnx.GraphDef, embed: Callable, state: TrainState, image: Array
+    graphdef: nnx.GraphDef, source: FromSam, state: TrainState, image: Array
 ) -> Float[Array, "1 g g d"]:  # fmt: skip
-    return embed(nnx.merge(graphdef, state.params, state.frozen).sam, image)
+    return source.embed(nnx.merge(graphdef, state.params, state.frozen).sam, image)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

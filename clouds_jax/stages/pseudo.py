@@ -1,12 +1,4 @@
-r"""Labels the images of some shards with a trained model: the program.
-
-    python -m clouds_jax.pseudo --workdir runs/warmup_gta --shards shards --ref generated/train
-
-Writes `generated.pseudo/train` beside `generated/train`: shards with the keys and the pseudo-labels
-of the images, in their order and at their own size, every pixel with a class. A shard that is
-already there is not made again; an interrupted program goes on at the first missing one, with the
-same bytes.
-"""
+"""The stage that labels the images of some shards with a trained model."""
 
 import dataclasses
 import functools
@@ -15,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clouds_jax import model
 from clouds_jax.data import records
-from clouds_jax.data.classes import get_space
 from clouds_jax.evaluation import protocols
-from clouds_jax.predict import make_predict
+from clouds_jax.model.load import load
 from clouds_jax.stages import shard_set
 from clouds_jax.stages.memory import device_memory
 from clouds_jax.training import checkpoint
@@ -27,16 +17,16 @@ from clouds_jax.training import checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabels:
-    """The stage.
+    """Writes shards of pseudo-labels beside the shards of the images.
 
     Attributes:
-        workdir: the run whose model labels.
+        workdir: directory of the training run.
         shards: root of all shards.
         ref: "name/split" of the images.
-        name: of the new set of shards, whose split is that of `ref`; "": `name.pseudo`.
+        name: name of the new shards, whose split is that of `ref`; "": `name.pseudo`.
         step: checkpoint of the run; None: the newest.
-        teacher: take the teacher of a joint run instead of the student.
-        protocol: how images are prepared.
+        teacher: label with the EMA teacher of a joint run instead of the student.
+        protocol: name of the evaluation protocol that prepares the images.
     """
 
     workdir: str
@@ -47,9 +37,13 @@ class PseudoLabels:
     teacher: bool = False
     protocol: str = "native"
 
-    @functools.cached_property
+    @property
     def folder(self) -> shard_set.Folder:
-        """Where the shards go."""
+        """The shards of pseudo-labels."""
+        return self._folder
+
+    @functools.cached_property
+    def _folder(self) -> shard_set.Folder:
         step, config, digest = checkpoint.identify_run(self.workdir, self.step)
         protocols.get_protocol(self.protocol)
         summary = records.read_summary(self.ref, self.shards)
@@ -68,16 +62,14 @@ class PseudoLabels:
         )  # fmt: skip
 
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
-        """Loads the model."""
-        (graphdef, state), config, about = model.restore(
-            None, workdir=self.workdir, step=self.step, teacher=self.teacher
-        )
-        predict = make_predict(graphdef, state, protocols.get_protocol(self.protocol))
+        """Loads the model; returns a function from a shard to its records."""
+        model = load(self.workdir, step=self.step, teacher=self.teacher)
+        predict = model.predictor(protocols.get_protocol(self.protocol))
         examples = records.open_ref(self.ref, self.shards)
-        names = get_space(config.label_space).names
+        space = model.config.space
         origin = {
-            "stage": "pseudo", "run": Path(self.workdir).name, "step": about["step"],
-            "teacher": self.teacher, "protocol": self.protocol, "space": config.label_space,
+            "stage": "pseudo", "run": Path(self.workdir).name, "step": model.about["step"],
+            "teacher": self.teacher, "protocol": self.protocol, "space": space.name,
         }  # fmt: skip
 
         def make(shard: int) -> Iterator[shard_set.Record]:
@@ -86,9 +78,10 @@ class PseudoLabels:
                 if example.image is None:
                     raise ValueError(f"{self.ref}: {example.key} has no image to label.")
                 label, _ = predict(example.image)
-                made = records.Example(example.key, pseudo=label, origin=origin)
-                counts = np.bincount(label.reshape(-1), minlength=len(names))
-                yield records.encode(made), {c: int(n) for c, n in zip(names, counts, strict=True)}
+                labelled = records.Example(example.key, pseudo=label, origin=origin)
+                counts = np.bincount(label.reshape(-1), minlength=len(space))
+                shares = zip(space.names, counts, strict=True)
+                yield records.encode(labelled), {name: int(count) for name, count in shares}
 
         return make
 

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from clouds_jax import images
-from clouds_jax.data.classes import get_space
+from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.nn import clip_text
 from clouds_jax.text import class_names
 from clouds_jax.text.tokenizer import Tokenizer
@@ -135,7 +135,7 @@ def make_class_matrix(
     progress: bool = False,
 ) -> tuple[Path, bool]:
     """Writes the class matrix of a label space; returns its file and whether it is new."""
-    names = class_names.class_names(get_space(space).name)
+    names = class_names.class_names(get_space(space))
     encode, size, tree = load_tower(folder, quick_gelu=quick_gelu)
     said = {
         "space": space,
@@ -161,11 +161,11 @@ def make_class_matrix(
     return path, True
 
 
-def load_class_matrix(folder: str | os.PathLike, space: str) -> ClassMatrix:
+def load_class_matrix(folder: str | os.PathLike, space: LabelSpace) -> ClassMatrix:
     """The class matrix beside the weights in `folder`, of the present names and templates."""
     wanted = json.loads(json.dumps([class_names.class_names(space), class_names.TEMPLATES]))
     found, others = [], []
-    for path in sorted(Path(folder).glob(f"class_embeddings-{space}-*.npz")):
+    for path in sorted(Path(folder).glob(f"class_embeddings-{space.name}-*.npz")):
         with np.load(path) as file:
             said = json.loads(str(file["description"]))
             fits = [said["names"], said["templates"]] == wanted
@@ -175,14 +175,14 @@ def load_class_matrix(folder: str | os.PathLike, space: str) -> ClassMatrix:
         return ClassMatrix(arrays["matrix"], arrays["class_of_row"], float(arrays["logit_scale"]))
     if found:
         raise ValueError(
-            f"{folder} has {len(found)} class matrices of {space}, from different text towers:"
+            f"{folder} has {len(found)} class matrices of {space.name}, from different text towers:"
             f" {', '.join(path.name for path, _ in found)}; delete all but one."
         )
     stale = f" ({others[0][0].name} is of other names or sentences)" if others else ""
     raise FileNotFoundError(
-        f"{folder} has no class embeddings of {space}{stale}; make them with"
-        f" `python -m clouds_jax.text --weights {folder} --space {space}`, or, where the text tower"
-        f" lies in another folder, with `--weights THAT_FOLDER --output {folder}`."
+        f"{folder} has no class embeddings of {space.name}{stale}; make them with"
+        f" `python -m clouds_jax.text --weights {folder} --space {space.name}`, or, where the text"
+        f" tower lies in another folder, with `--weights THAT_FOLDER --output {folder}`."
     )
 
 

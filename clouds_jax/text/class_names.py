@@ -4,7 +4,7 @@ Source: FC-CLIP's names for Cityscapes, which CLOUDS uses unchanged; the 14 temp
     most open-vocabulary segmenters use.
 """
 
-from clouds_jax.data.classes import get_space
+from clouds_jax.data.classes import SPACES, LabelSpace
 
 Names = tuple[tuple[str, ...], ...]
 
@@ -47,9 +47,11 @@ _SYNONYMS: dict[str, Names] = {
 }
 
 
-def class_names(space: str) -> Names:
+def class_names(space: LabelSpace) -> Names:
     """For each class of a label space, the names that it may be recognised by."""
-    return _SYNONYMS.get(space) or tuple((name,) for name in get_space(space).names)
+    if space == SPACES.get(space.name) and space.name in _SYNONYMS:
+        return _SYNONYMS[space.name]
+    return tuple((name,) for name in space.names)
 
 
 def class_of_row(names: Names) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from absl import logging
 from jaxtyping import PyTree
 
 from clouds_jax import provenance, sharding
+from clouds_jax.files import read_json_lines
 
 _PACKAGE = pathlib.Path(__file__).parent
 _PACKAGES = ("clouds-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -45,7 +46,7 @@ class MetricsWriter:
         wandb: Mapping[str, str] | None = None,
     ):
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
-        self._lines = [line for line in read_metrics(self._path) if line["step"] <= step]
+        self._lines = [line for line in read_json_lines(self._path) if line["step"] <= step]
         self._file = self._board = self._wandb = None
         if jax.process_index() != 0:
             return
@@ -92,18 +93,6 @@ class MetricsWriter:
                 sink.close()
         if self._wandb is not None:
             self._wandb.finish()
-
-
-def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; one cut short by a kill is left out."""
-    path = pathlib.Path(path)
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _write_atomically(path: pathlib.Path, text: str) -> None:
@@ -246,6 +235,31 @@ def parameter_table(parts: Mapping[str, PyTree]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(["parameters: " + ", ".join(totals), *(line.rstrip() for line in lines)])
+
+
+def module_table(parts: Mapping[str, PyTree]) -> str:
+    """Tensors and numbers of each module, and whether it is trained, as text of a dozen rows.
+
+    Args:
+        parts: "trained" or "frozen" -> its tree of arrays.
+    """
+    modules: dict[tuple[str, str], list[int]] = {}
+    for part, tree in parts.items():
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            name = sharding.path_name(path).split(".")
+            # encoders by their stages, heads by their two decoders
+            key = ".".join(name[:3] if name[1] == "stages" else name[:2])
+            modules.setdefault((key, part), []).append(leaf.size)
+    rows = [("module", "tensors", "numbers", "")]
+    rows += [(key, str(len(n)), f"{sum(n):,}", part) for (key, part), n in sorted(modules.items())]
+    for part in parts:
+        sizes = [size for (_, p), n in modules.items() if p == part for size in n]
+        rows.append(("all", str(len(sizes)), f"{sum(sizes):,}", part))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        f"{m.ljust(widths[0])}  {t.rjust(widths[1])}  {n.rjust(widths[2])}  {part}".rstrip()
+        for m, t, n, part in rows
+    )
 
 
 def versions() -> dict[str, str]:

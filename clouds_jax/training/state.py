@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, Key
 
 from clouds_jax import sharding
 from clouds_jax.nn.rngs import Keys
+from clouds_jax.weights import check_fit, named
 
 # of a path in the model and its variable
 Filter = Callable[[Sequence[Any], Any], bool]
@@ -84,16 +85,16 @@ def make_state(
     how = dict(seed=seed, teacher=teacher, trained=trained)
     graphdef, shape, shardings = abstract_state(build, tx, mesh=mesh, rules=rules, **how)
     given = _by_name(dict(weights or {}), shape)
-    halves = {half: _named(getattr(shape, half)) for half in ("params", "frozen")}
+    halves = {half: named(getattr(shape, half)) for half in ("params", "frozen")}
 
     # What is given is not computed: the compiler drops the random numbers nobody reads.
     def init() -> tuple[TrainState, dict[str, Any]]:
         state = _init(build, tx, seed, teacher=False, trained=trained)[1]
-        made = {name: x for half in halves for name, x in _named(getattr(state, half)).items()}
+        made = {name: x for half in halves for name, x in named(getattr(state, half)).items()}
         rest = {name: x for name, x in made.items() if name not in given}
         return state.replace(params=None, frozen=None), rest
 
-    where = {name: x for half in halves for name, x in _named(getattr(shardings, half)).items()}
+    where = {name: x for half in halves for name, x in named(getattr(shardings, half)).items()}
     wanted = (
         shardings.replace(teacher=None, params=None, frozen=None),
         {name: x for name, x in where.items() if name not in given},
@@ -179,33 +180,13 @@ def _by_name(weights: Mapping[str, Any], shape: TrainState) -> dict[str, Any]:
         ValueError: all that does not fit.
     """
     # a part of one half: such as the head's trained weights, or its class matrix
-    known = {
-        name: (half, name.split(".")[0], leaf)
-        for half in ("params", "frozen")
-        for name, leaf in _named(getattr(shape, half)).items()
-    }
-    parts = {part for _, part, _ in known.values()}
-    given = {name: x for name, x in _named(weights).items() if name.split(".")[0] in parts}
-    begun = {known[name][:2] for name in given if name in known}
-    wrong = [
-        f"{name}: not in the weights"
-        for name, (*group, _) in known.items()
-        if name not in given and tuple(group) in begun
-    ]
-    wrong += [f"{name}: not in the model" for name in given if name not in known]
-    wrong += [
-        f"{name}: {tuple(given[name].shape)} in the weights, {tuple(leaf.shape)} in the model"
-        for name, (*_, leaf) in known.items()
-        if name in given and tuple(given[name].shape) != tuple(leaf.shape)
-    ]
-    if wrong:
-        raise ValueError(
-            f"the weights are of another model, {len(wrong)} misfits:\n  " + "\n  ".join(wrong[:20])
-        )
+    group, slots = {}, {}
+    for half in ("params", "frozen"):
+        for name, leaf in named(getattr(shape, half)).items():
+            group[name], slots[name] = (half, name.split(".")[0]), leaf
+    parts = {part for _, part in group.values()}
+    given = {name: x for name, x in named(weights).items() if name.split(".")[0] in parts}
+    begun = {group[name] for name in given if name in group}
+    wanted = {name: slot for name, slot in slots.items() if group[name] in begun}
+    check_fit(given, wanted, where="the weights")
     return given
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by the names of their paths, in its order."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {sharding.path_name(path): leaf for path, leaf in leaves}

@@ -25,7 +25,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
+class DeviceExamples:
     """What one device learns from in a step.
 
     Attributes:
@@ -42,45 +42,46 @@ class Examples:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class StepPlan:
     """A step before the encoder has run.
 
     Attributes:
         images: batches to encode, each split over the devices. Features come as one batch, in
             which each device has its rows of the first, then of the second, ...
-        examples: (whole, features of this device, split) -> its examples; runs on every device.
-        split: arrays that it is given in parts, as the images are.
-        whole: arrays that it is given entire.
+        examples: (shared, features of this device, split) -> its examples; runs on every device.
+        split: arrays of which each device gets its part, as of the images.
+        shared: arrays that every device gets whole.
         teacher: of the state after the step.
     """
 
     images: Sequence[UInt8[Array, "_ h w 3"]]
-    examples: Callable[[Any, Features, Any], Examples]
+    examples: Callable[[Any, Features, Any], DeviceExamples]
     split: Any
-    whole: Any = None
+    shared: Any = None
     teacher: Any = None
 
 
 # prepare(model, state, batch, key)
-Prepare = Callable[[Any, TrainState, Batch, Key[Array, ""]], Work]
+Prepare = Callable[[Any, TrainState, Batch, Key[Array, ""]], StepPlan]
 
 
 def labelled(classes: int) -> Prepare:
-    """Examples with labels, and nothing else.
+    """The `prepare` of a step on labelled images alone.
 
     Args:
-        classes: target masks are the labels below it.
+        classes: k; target masks are the labels below it.
     """
 
-    def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Work:
+    def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> StepPlan:
         # By position in the whole batch, so that the number of devices changes no draw.
         keys = jax.random.split(key, batch.image.shape[0])
 
-        def examples(whole: None, features: Features, split: Any) -> Examples:
+        def examples(shared: None, features: Features, split: Any) -> DeviceExamples:
             label, keys = split
-            return Examples(features, Targets(label, masks.present_classes(label, classes)), keys)
+            targets = Targets(label, masks.present_classes(label, classes))
+            return DeviceExamples(features, targets, keys)
 
-        return Work([batch.image], examples, (batch.label, keys))
+        return StepPlan([batch.image], examples, (batch.label, keys))
 
     return prepare
 
@@ -106,68 +107,31 @@ def make_step(
     over the devices.
 
     Args:
-        graphdef: of the whole model.
+        graphdef: structure of the whole model.
         loss: its parts add up to the loss of the batch; likewise its metrics.
-        tx: acts on `state.params`.
-        prepare: what the examples of a step are: `labelled(classes)`, or that of the joint phase,
+        tx: optimizer of `state.params`.
+        prepare: plan of a step: `labelled(classes)`, or that of the joint phase,
             `clouds_jax.selftrain.joint.joint`.
         mesh: the devices.
-        shardings: of the state, as `train_state.make_state` returns them.
+        shardings: of the state, as `training.state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
-        drop_path: of an encoder that is trained, the rate of its stochastic depth.
+        drop_path: rate of the stochastic depth of an encoder that is trained.
         donate: False keeps the given state, which `jax_debug_nans` needs to run a step again.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         model = nnx.merge(graphdef, state.params, state.frozen)
-        work = prepare(model, state, batch, key)
-        images = sharding.join(mesh, work.images)
-        params, trunk = head_of(state.params), trunk_of(state.params)
-        if trunk:
-            drop = StochasticDepth(drop_path, jax.random.fold_in(key, _DEPTH))
-
-            def encode(trunk: Any) -> Features:
-                return nnx.merge(graphdef, params, trunk, state.frozen).encode(images, drop=drop)
-
-            features, pull = jax.vjp(encode, trunk)
-        else:
-            features, pull = model.encode(images), None
-        # beside the trained ones a head may have fixed variables, such as a class matrix
-        head, _, fixed = nnx.split(model.head, nnx.Param, ...)
-
-        def local(reduce, params, fixed, whole, features, split):
-            def objective(params, features):
-                examples = work.examples(whole, features, split)
-                output = nnx.merge(head, params["head"], fixed)(examples.features, all_outputs=True)
-                total, metrics = loss(output, examples.targets, examples.keys, reduce=reduce)
-                seen = jax.lax.stop_gradient(examples.observe(output))
-                return total, metrics | {name: x / mesh.size for name, x in seen.items()}
-
-            wanted = (0, 1) if trunk else (0,)
-            (total, metrics), found = jax.value_and_grad(objective, wanted, has_aux=True)(
-                params, features
-            )
-            names = sorted(metrics)
-            scalars = jnp.stack([total, *(metrics[name] for name in names)])
-            grads, scalars = reduce((found[0], scalars))
-            return grads, dict(zip(["loss", *names], scalars, strict=True)), found[1:]
-
-        run = sharding.per_device(
-            local, mesh, split=(False, False, False, True, True), out=(False, False, True)
+        plan = prepare(model, state, batch, key)
+        images = sharding.join(mesh, plan.images)
+        drop = StochasticDepth(drop_path, jax.random.fold_in(key, _DEPTH))
+        features, pull = _encode(graphdef, model, state, images, drop)
+        grads, metrics, by_features = _head_gradients(
+            model.head, loss, plan, head_of(state.params), features, mesh, encoder=pull is not None
         )
-        grads, metrics, by_features = run(params, fixed, work.whole, features, work.split)
         if pull:
-            grads = nnx.merge_state(grads, *pull(*by_features))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        metrics["lr"] = jnp.asarray(schedule(state.step), jnp.float32)
-        # A finite sum of squares of the gradient and a finite loss leave nothing to spread.
-        metrics["finite"] = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
-        return state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state, teacher=work.teacher
-        ), metrics
+            grads = nnx.merge_state(grads, *pull(by_features))
+        return _update(tx, schedule, state, grads, metrics, plan.teacher)
 
     return jax.jit(
         step,
@@ -175,3 +139,78 @@ def make_step(
         in_shardings=(shardings, sharding.over_batch(mesh)),
         out_shardings=(shardings, None),
     )
+
+
+def _encode(
+    graphdef: nnx.GraphDef,
+    model: Any,
+    state: TrainState,
+    images: UInt8[Array, "_ h w 3"],
+    drop: StochasticDepth,
+) -> tuple[Features, Callable[[Features], tuple[Any]] | None]:
+    """Features, and where the encoder is trained the way from their gradient to its own."""
+    params, trunk = head_of(state.params), trunk_of(state.params)
+    if not trunk:
+        return model.encode(images), None
+
+    def encode(trunk: Any) -> Features:
+        return nnx.merge(graphdef, params, trunk, state.frozen).encode(images, drop=drop)
+
+    return jax.vjp(encode, trunk)
+
+
+def _head_gradients(
+    head: nnx.Module,
+    loss: Loss,
+    plan: StepPlan,
+    params: Any,
+    features: Features,
+    mesh: Mesh,
+    *,
+    encoder: bool,
+) -> tuple[Any, Metrics, Features]:
+    """Gradients of the head's weights, metrics, and (`encoder`) the gradient by the features."""
+    # beside the trained ones a head may have fixed variables, such as a class matrix
+    structure, _, fixed = nnx.split(head, nnx.Param, ...)
+
+    def local(reduce, params, fixed, shared, features, split):
+        def objective(params, features):
+            examples = plan.examples(shared, features, split)
+            head = nnx.merge(structure, params["head"], fixed)
+            output = head(examples.features, all_outputs=True)
+            total, metrics = loss(output, examples.targets, examples.keys, reduce=reduce)
+            observed = jax.lax.stop_gradient(examples.observe(output))
+            return total, metrics | {name: x / mesh.size for name, x in observed.items()}
+
+        by = (0, 1) if encoder else (0,)
+        (total, metrics), grads = jax.value_and_grad(objective, by, has_aux=True)(params, features)
+        names = sorted(metrics)
+        scalars = jnp.stack([total, *(metrics[name] for name in names)])
+        summed, scalars = reduce((grads[0], scalars))
+        return summed, dict(zip(["loss", *names], scalars, strict=True)), grads[1:]
+
+    run = sharding.per_device(
+        local, mesh, split=(False, False, False, True, True), out=(False, False, True)
+    )
+    grads, metrics, by_features = run(params, fixed, plan.shared, features, plan.split)
+    return grads, metrics, by_features[0] if encoder else {}
+
+
+def _update(
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    state: TrainState,
+    grads: Any,
+    metrics: Metrics,
+    teacher: Any,
+) -> tuple[TrainState, Metrics]:
+    """The state after one update of the optimizer, and the metrics with norm and rate."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    metrics["lr"] = jnp.asarray(schedule(state.step), jnp.float32)
+    # A finite sum of squares of the gradient and a finite loss leave nothing to spread.
+    metrics["finite"] = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+    return state.replace(
+        step=state.step + 1, params=params, opt_state=opt_state, teacher=teacher
+    ), metrics

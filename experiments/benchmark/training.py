@@ -23,6 +23,7 @@ from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.ops import components
 from clouds_jax.selftrain import refine_device, refine_host
 from clouds_jax.selftrain.joint import SelfTraining, joint
+from clouds_jax.selftrain.labels import FromRecords, FromSam, FromTeacher
 from clouds_jax.selftrain.refine_rules import RefineRules
 from clouds_jax.training import optim
 from clouds_jax.training.state import TrainState, make_state
@@ -42,12 +43,12 @@ def _step(
     mesh = sharding.make_mesh(jax.devices()[:1])
     numbers = dict(lr=1e-4, steps=1000, schedule="constant")
     tx = optim.make_optimizer(**numbers, weight_decay=0.05, clip_norm=0.01)
-    asks = selftrain is not None and selftrain.labels == "online"
+    needs_sam = selftrain is not None and selftrain.labels.needs_sam
 
     def build(rngs: nnx.Rngs) -> Clouds:
         spec = get_encoder(encoder)
         head = Mask2FormerHead(spec.widths, HeadSize(), CLASSES, rngs=rngs)
-        sam = PromptedMasks(rngs=rngs) if asks else None
+        sam = PromptedMasks(rngs=rngs) if needs_sam else None
         return Clouds(spec, head, sam=sam, encoder_dtype=setting.dtype, rngs=rngs)
 
     graphdef, state, shardings = make_state(
@@ -89,11 +90,18 @@ def joint_step(kind: str, setting: Setting) -> Iterator[Case]:
     arrays = pixels(batch, size), labels(batch, size), pixels(generated, size)
     images, label, new = map(jnp.asarray, arrays)
     raw = jnp.asarray(labels(generated, size))
-    selftrain = SelfTraining(labels=kind, components=_SLOTS)
+    sources = {
+        "teacher": FromTeacher(),
+        "online": FromSam(components=_SLOTS),
+        "stored": FromRecords(),
+    }
+    selftrain = SelfTraining(sources[kind])
     graphdef, state, step = _step(encoder, setting, selftrain)
     if kind != "stored":
         state, least = _opinionated(graphdef, state, new)
-        selftrain = dataclasses.replace(selftrain, rules=RefineRules(min_area=max(4, least)))
+        if isinstance(selftrain.labels, FromSam):
+            rules = RefineRules(min_area=max(4, least))
+            selftrain = SelfTraining(dataclasses.replace(selftrain.labels, rules=rules))
         _, other, step = _step(encoder, setting, selftrain)
         state = other.replace(params=state.params, teacher=state.teacher)
     embedding = jnp.zeros((generated, 64, 64, 256), jnp.float16) if kind == "online" else None

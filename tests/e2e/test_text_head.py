@@ -51,7 +51,7 @@ def test_a_text_classifier_trains_on_its_class_matrix_and_can_be_joined_with_cli
     assert trained.returncode == 0, trained.stderr
     tree, _ = checkpoint.load_run(tmp_path / "run")
     head = tree["head"]["transformer_decoder"]["class_embed"]
-    matrix = class_matrix.load_class_matrix(weights, "cityscapes19").matrix
+    matrix = class_matrix.load_class_matrix(weights, get_space("cityscapes19")).matrix
     np.testing.assert_array_equal(head["matrix"], matrix)
     assert head["void_embedding"].shape == (1, 12) and "ensemble" not in tree
 

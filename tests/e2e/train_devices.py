@@ -14,7 +14,9 @@ import jax
 import numpy as np
 
 from clouds_jax import sharding
-from clouds_jax.config import experiment
+from clouds_jax.config.experiment import read_experiment
+from clouds_jax.stages import debug_shards
+from clouds_jax.training import feed
 from clouds_jax.training.state import make_state
 from clouds_jax.training.step import make_step
 from configs import joint_gta
@@ -23,19 +25,18 @@ COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-sta
 STEPS = 2
 
 
-def run(config, shards, devices):
+def run(experiment, shards, devices):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    experiment.check(config, mesh)
-    tx, schedule = experiment.optimizer(config)
+    experiment.check_devices(mesh)
+    tx, schedule = experiment.optimizer.make()
     graphdef, state, shardings = make_state(
-        experiment.model_builder(config), tx, seed=0, mesh=mesh, rules=config.sharding,
-        teacher=True,
-    )  # fmt: skip
+        experiment.build, tx, seed=0, mesh=mesh, rules=experiment.run.sharding, teacher=True
+    )
     step = make_step(
-        graphdef, experiment.loss(config), tx, prepare=experiment.prepare(config), mesh=mesh,
-        shardings=shardings, schedule=schedule,
+        graphdef, experiment.loss.function(experiment.model.head), tx,
+        prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
     )  # fmt: skip
-    batches = experiment.batches(config, shards, mesh)
+    batches = feed.on_devices(experiment.data.batches(shards), mesh)
     batch = next(batches)
     step = step.lower(state, batch).compile()  # it takes every later batch, or raises
     text = step.as_text()
@@ -59,5 +60,6 @@ if __name__ == "__main__":
     config.data.batch.fake = 8
     config.data.generated.batch.fake = 8
     config.optimizer.lr = 1e-3
-    shards = experiment.shards_root(config, pathlib.Path(sys.argv[1]))
-    print(json.dumps({devices: run(config, shards, devices) for devices in (1, 2, 8)}))
+    experiment = read_experiment(config)
+    shards = debug_shards.shards_root(experiment, pathlib.Path(sys.argv[1]))
+    print(json.dumps({devices: run(experiment, shards, devices) for devices in (1, 2, 8)}))

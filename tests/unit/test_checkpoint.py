@@ -163,18 +163,18 @@ def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path):
-    shape, state = small()
+    _, state = small()
     run = checkpoints(tmp_path)
     run.save(1, state, small_run.counter())
     run.close()
     changed = {"optimizer": {"lr": 1e-4, "schedule": "constant"}, "seed": 1}
-    other = checkpoints(tmp_path, config=changed)
+    saved = checkpoints(tmp_path, config=changed).metadata()
     message = (
         r"has checkpoints of another config \(optimizer.lr 1e-05, now 0.0001; seed 0, now 1\);"
         " choose a new --workdir or restore the value"
     )
     with pytest.raises(ValueError, match=message):
-        other.restore(shape, small_run.counter())
+        diff.check_config(saved["config"], changed, where=str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from clouds_jax import sharding
-from clouds_jax.config import diff, experiment
+from clouds_jax.config import diff
+from clouds_jax.config.experiment import read_experiment
+from clouds_jax.config.initial_weights import initial_weights
+from clouds_jax.config.model import read_model
 from clouds_jax.data import records
 from clouds_jax.data.datasets import DATASETS
 
@@ -28,6 +31,13 @@ def load(root, monkeypatch):
         return module.get_config(mode) if name != "base" else module.get_config()
 
     return of
+
+
+def check(config):
+    """The experiment, as a training reads and checks it."""
+    experiment = read_experiment(config)
+    experiment.check_devices(sharding.make_mesh())
+    return experiment
 
 
 def keys(config, prefix=""):
@@ -55,10 +65,9 @@ def test_a_config_adds_and_drops_no_key(load, name, mode):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_can_be_built_and_passes_the_checks(load, name):
     config = load(f"warmup_{name}")
-    experiment.check(config, sharding.make_mesh())
-    experiment.optimizer(config)
-    experiment.protocol(config)
-    json.dumps(experiment.jsonable(config))
+    experiment = check(config)
+    experiment.optimizer.make()
+    json.dumps(experiment.source)
     refs = [*config.data.batch, *config.evals]
     for dataset, split in (records.parse_ref(ref) for ref in refs):
         assert not DATASETS[dataset].splits or split in DATASETS[dataset].splits
@@ -67,7 +76,7 @@ def test_a_config_can_be_built_and_passes_the_checks(load, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_debug_mode_is_small_and_needs_no_files(load, name):
     config = load(f"warmup_{name}", "debug")
-    experiment.check(config, sharding.make_mesh())
+    check(config)
     assert config.steps == 4
     assert (config.encoder.name, config.encoder.weights) == ("convnext_debug", "")
     assert list(config.data.batch) == ["fake"] and list(config.evals) == ["fake/train"]
@@ -127,7 +136,7 @@ def test_values_that_could_only_fail_later_are_refused_at_once(load, key, value,
     else:
         config.update_from_flattened_dict({key: value})
     with pytest.raises((ValueError, KeyError), match=message):
-        experiment.check(config, sharding.make_mesh())
+        check(config)
 
 
 @pytest.mark.parametrize("switch", ["head.classifier", "head.ensemble.enabled"])
@@ -135,18 +144,18 @@ def test_only_encoders_with_a_text_tower_can_compare_with_names(load, switch):
     config = load("warmup_gta", "debug")
     value = "text" if switch == "head.classifier" else True
     config.update_from_flattened_dict({switch: value})
-    experiment.check(config, sharding.make_mesh())
+    check(config)
     config.encoder.name = "efficientnet_lite0"
     with pytest.raises(ValueError, match="'efficientnet_lite0' has no text tower.*convnext_large"):
-        experiment.check(config, sharding.make_mesh())
+        check(config)
 
 
 def test_a_config_from_before_there_were_class_heads_describes_the_same_model(load):
     config = load("warmup_gta", "debug").to_dict()
     older = {key: value for key, value in config.items()}
     older["head"] = {k: v for k, v in config["head"].items() if k not in ("classifier", "ensemble")}
-    assert experiment.head_size(older) == experiment.head_size(config)
-    assert experiment.ensemble_of(older) is None
+    assert read_model(diff.with_added_keys(older)) == read_model(config)
+    assert read_model(older).ensemble is None
     assert not diff.changed_keys(older, config)
     changed = config | {"head": config["head"] | {"classifier": "text"}}
     assert diff.changed_keys(older, changed) == ['head.classifier "linear", now "text"']
@@ -156,7 +165,7 @@ def test_a_run_without_encoder_weights_names_the_command_that_makes_them(load):
     config = load("warmup_gta")
     config.encoder.weights = ""
     with pytest.raises(ValueError, match="python -m porting convert"):
-        experiment.initial_weights(config)
+        initial_weights(read_experiment(config))
     config.encoder.weights = "no/such/folder"
     with pytest.raises(FileNotFoundError, match="python -m porting convert"):
-        experiment.initial_weights(config)
+        initial_weights(read_experiment(config))

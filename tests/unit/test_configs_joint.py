@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from clouds_jax import sharding
-from clouds_jax.config import experiment
+from clouds_jax.config.experiment import read_experiment
 from clouds_jax.selftrain import refine_rules
 
 MODES = {
@@ -22,13 +22,18 @@ def load(root, monkeypatch):
     return lambda name, mode: importlib.import_module(f"configs.{name}").get_config(mode)
 
 
+def check(config):
+    """The experiment, as a training reads and checks it."""
+    experiment = read_experiment(config)
+    experiment.check_devices(sharding.make_mesh())
+    return experiment
+
+
 @pytest.mark.parametrize("name, mode", [(n, m) for n, modes in MODES.items() for m in modes])
 def test_a_joint_config_passes_the_checks(load, name, mode):
     config = load(name, mode)
     assert config.selftrain.enabled
-    experiment.check(config, sharding.make_mesh())
-    experiment.selftraining(config)
-    experiment.prepare(config)
+    check(config).prepare()
 
 
 def test_all_joint_configs_are_listed_here(root):
@@ -38,7 +43,7 @@ def test_all_joint_configs_are_listed_here(root):
 @pytest.mark.parametrize("preset", refine_rules.PRESETS)
 def test_a_preset_of_the_configs_is_that_of_the_code(load, preset):
     config = load("joint_gta", preset)
-    rules = experiment.selftraining(config).rules
+    rules = read_experiment(config).selftrain.labels.rules
     assert rules == refine_rules.PRESETS[preset]
     assert rules.min_area == 5000 and rules.num_points == 5
     every = {"release": 100, "paper": 1, "fixed": 1}
@@ -58,11 +63,11 @@ def test_a_wrong_setting_is_one_clear_error(load, key, value, message):
     config.selftrain.labels = "stored"
     config.selftrain.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message):
-        experiment.check(config, sharding.make_mesh())
+        check(config)
 
 
 def test_generated_images_must_fit_the_devices(load):
     config = load("joint_gta", "")
     config.data.generated.batch = {"generated/train": 3}
     with pytest.raises(ValueError, match="sums to 3 images; 2 devices need a positive multiple"):
-        experiment.check(config, sharding.make_mesh())
+        check(config)

@@ -1,7 +1,6 @@
 """The joint step on a small model: the teacher, what is told, where labels come from."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from clouds_jax.nn.clouds import HeadSize, build_model
 from clouds_jax.nn.sam import registry as sams
 from clouds_jax.nn.sam.decoder import DecoderSize
 from clouds_jax.selftrain.joint import SelfTraining, joint
+from clouds_jax.selftrain.labels import FromRecords, FromSam, FromTeacher
 from clouds_jax.selftrain.refine_rules import RefineRules
 from clouds_jax.selftrain.teacher import Average, follow
 from clouds_jax.training import optim
@@ -28,13 +28,13 @@ HEAD = HeadSize(
     num_queries=7, dim=16, num_heads=2, pixel_layers=1, pixel_ffn=16, decoder_layers=3,
     decoder_ffn=16, num_points=2,
 )  # fmt: skip
-ONLINE = SelfTraining(
-    labels="online",
-    average=Average(decay=0.9, every=1),
+FROM_SAM = FromSam(
     rules=RefineRules(min_area=9, num_points=2, overlap="classes", unlabelled="ignore"),
     components=6,
     chunk=4,
+    sam="sam_debug",
 )
+ONLINE = SelfTraining(FROM_SAM, Average(decay=0.9, every=1))
 SAME = 1e-5  # shares of pixels add up
 
 
@@ -102,7 +102,7 @@ def test_what_became_of_the_labels_is_told(run):
     for found in metrics:
         shares = sum(found[f"pseudo/{name}"] for name in ("confirmed", "changed", "dropped"))
         np.testing.assert_allclose(shares, 1, atol=SAME)
-        assert 0 <= found["pseudo/components"] <= ONLINE.components
+        assert 0 <= found["pseudo/components"] <= FROM_SAM.components
         assert 0 <= found["pseudo/agreement"] <= 1
         assert np.isfinite(found["loss"])
 
@@ -128,9 +128,19 @@ def test_the_paper_s_code_keeps_two_thirds_of_the_warm_up_after_forty_thousand_s
     np.testing.assert_allclose(1 - last["w"], 0.671, atol=5e-4)
 
 
-def test_an_unknown_source_of_labels_is_refused():
-    with pytest.raises(ValueError, match="labels is 'magic'; allowed are: teacher, online, stored"):
-        dataclasses.replace(ONLINE, labels="magic")
+@pytest.mark.parametrize("source", [FromTeacher(), FromRecords("refined")])
+def test_other_sources_of_labels_need_no_sam(source):
+    model = build_model("convnext_debug", HEAD, CLASSES, rngs=nnx.Rngs(0))
+    _, params, _ = nnx.split(model, in_head, ...)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32), key=jax.random.key(0), params=params, frozen=None,
+        opt_state=None, teacher=params,
+    )  # fmt: skip
+    data = batch(sharding.make_mesh(jax.devices()[:1]), embedding=None)
+    plan = joint(SelfTraining(source), CLASSES)(model, state, data, jax.random.key(1))
+    assert plan.shared.sam is None
+    # stored labels need no look of the teacher at the images before the colour jitter
+    assert len(plan.images) == (3 if source.needs_clean else 2)
 
 
 def test_a_batch_without_generated_images_is_refused():
@@ -143,7 +153,7 @@ def test_a_batch_without_generated_images_is_refused():
 @pytest.mark.parametrize("jittered", [True, False])
 def test_embeddings_can_be_made_in_the_step_of_what_the_teacher_sees(jittered):
     spec = sams.get_sam("sam_debug")
-    settings = dataclasses.replace(ONLINE, embed=functools.partial(sams.embed_on_device, spec))
+    settings = SelfTraining(dataclasses.replace(FROM_SAM, stored=False))
     model = build_model("convnext_debug", HEAD, CLASSES, sam=spec.build, rngs=nnx.Rngs(0))
     _, params, _ = nnx.split(model, in_head, ...)
     state = TrainState(
@@ -152,11 +162,11 @@ def test_embeddings_can_be_made_in_the_step_of_what_the_teacher_sees(jittered):
     )  # fmt: skip
     without = {} if jittered else {"clean": None}
     data = batch(sharding.make_mesh(jax.devices()[:1]), embedding=None, **without)
-    work = joint(settings, CLASSES)(model, state, data, jax.random.key(1))
+    plan = joint(settings, CLASSES)(model, state, data, jax.random.key(1))
     seen = data.generated.clean if jittered else data.generated.image
     expected = sams.embed(model.sam, np.asarray(seen), spec)
-    found = work.split[1].embedding
+    found = plan.split.generated.embedding
     assert found.shape == (2, spec.decoder.grid, spec.decoder.grid, spec.decoder.dim)
     # a few values in a thousand are rounded to the next grey level
     assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).mean()
-    assert len(work.images) == (3 if jittered else 2)
+    assert len(plan.images) == (3 if jittered else 2)

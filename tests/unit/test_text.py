@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 
 def test_cityscapes_has_sixty_names():
-    names = class_names.class_names("cityscapes19")
+    names = class_names.class_names(get_space("cityscapes19"))
     assert [len(synonyms) for synonyms in names] == [
         2, 2, 6, 6, 2, 2, 2, 2, 5, 10, 2, 1, 1, 2, 2, 2, 5, 2, 4
     ]  # fmt: skip
@@ -57,9 +57,9 @@ def test_cityscapes_has_sixty_names():
 
 
 def test_other_spaces_have_their_classes_names():
-    assert class_names.class_names("camvid11")[0] == ("sky",)
+    assert class_names.class_names(get_space("camvid11"))[0] == ("sky",)
     with pytest.raises(KeyError, match="SPACES has no 'ade'"):
-        class_names.class_names("ade")
+        class_names.class_names(get_space("ade"))
 
 
 def test_there_are_fourteen_sentences():
@@ -156,7 +156,7 @@ def test_the_class_matrix_is_made_once_and_found_again(folder, capsys):
     assert said.startswith("written: ")
     program.main(arguments)
     assert capsys.readouterr().out == said.replace("written", "already there")
-    found = class_matrix.load_class_matrix(folder, "camvid11")
+    found = class_matrix.load_class_matrix(folder, get_space("camvid11"))
     assert found.matrix.shape == (11, 6) and found.class_of_row.tolist() == list(range(11))
     np.testing.assert_allclose(np.linalg.norm(found.matrix, axis=-1), 1, atol=ATOL)
     assert found.logit_scale == pytest.approx(np.log(1 / 0.07))
@@ -172,12 +172,12 @@ def test_a_class_matrix_of_other_names_is_not_taken(folder, monkeypatch):
     program.main(["--weights", str(folder), "--space", "categories7"])
     monkeypatch.setitem(class_names._SYNONYMS, "categories7", (("flat",),) * 7)
     with pytest.raises(FileNotFoundError, match="is of other names or sentences.*clouds_jax.text"):
-        class_matrix.load_class_matrix(folder, "categories7")
+        class_matrix.load_class_matrix(folder, get_space("categories7"))
 
 
 def test_a_missing_class_matrix_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        class_matrix.load_class_matrix(tmp_path, "cityscapes19")
+        class_matrix.load_class_matrix(tmp_path, get_space("cityscapes19"))
     command = f"python -m clouds_jax.text --weights {tmp_path} --space cityscapes19"
     assert command in str(error.value)
 
@@ -186,7 +186,7 @@ def test_class_matrices_of_two_towers_are_refused(folder, tmp_path):
     for quick_gelu in (False, True):
         class_matrix.make_class_matrix(folder, "camvid11", output=tmp_path, quick_gelu=quick_gelu)
     with pytest.raises(ValueError, match="2 class matrices of camvid11.*delete all but one"):
-        class_matrix.load_class_matrix(tmp_path, "camvid11")
+        class_matrix.load_class_matrix(tmp_path, get_space("camvid11"))
 
 
 def test_a_folder_without_a_text_tower_says_how_to_get_one(tmp_path):

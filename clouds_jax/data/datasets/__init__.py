@@ -1,5 +1,7 @@
 """The datasets this code can turn into shards and read."""
 
+import fnmatch
+
 from clouds_jax.data.datasets import (
     acdc,
     bdd100k,
@@ -37,3 +39,12 @@ def get_dataset(name: str) -> DatasetSpec:
     if name not in DATASETS:
         raise KeyError(f"DATASETS has no {name!r}; it has: {', '.join(DATASETS)}.")
     return DATASETS[name]
+
+
+def list_datasets(pattern: str = "*") -> list[str]:
+    """Names that `python -m clouds_jax.data.build` and `config.data.batch` take.
+
+    Args:
+        pattern: shell pattern, such as "streets_*_night".
+    """
+    return fnmatch.filter(sorted(DATASETS), pattern)

@@ -4,37 +4,34 @@ import argparse
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import grain
 
 from clouds_jax import command_line
+from clouds_jax.config.experiment import read_experiment
 from clouds_jax.data.augment import Augmentation
-from clouds_jax.data.classes import get_space
+from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.loader import train_batches
 from clouds_jax.data.records import parse_ref
 from clouds_jax.visual import batches as show
 
 
-def _config_options(flag: str) -> dict[str, Any]:
-    """The arguments of `train_batches` that a config file (`path` or `path:mode`) stands for."""
-    path, _, mode = flag.partition(":")
-    config = runpy.run_path(path)["get_config"](mode)
-    data = config.data
-    return dict(
-        refs=data.batch.to_dict(),
-        shards_root=Path(data.shards),
-        augmentation=Augmentation(
-            crop=tuple(data.crop),
-            scale=tuple(data.scale),
-            flip=data.flip,
-            colour=data.colour,
-            crop_offsets=data.crop_offsets,
-            jitter_size=data.initial_size and tuple(data.initial_size),
-        ),
-        label_space=config.label_space,
-        split=data.split,
-        seed=config.seed,
-    )
+def _batches(args: argparse.Namespace) -> tuple[grain.IterDataset, LabelSpace]:
+    """What the arguments name: the batches of a training, or of one dataset."""
+    if args.config:
+        path, _, mode = args.config.partition(":")
+        experiment = read_experiment(runpy.run_path(path)["get_config"](mode))
+        shards = args.shards or Path(experiment.data.shards)
+        return experiment.data.labelled_batches(shards), experiment.model.space
+    space = get_dataset(parse_ref(args.ref)[0]).label_space
+    if space is None:
+        raise ValueError(f"{args.ref} has no labels; look at its images instead.")
+    batches = train_batches(
+        {args.ref: args.batch}, Augmentation(tuple(args.crop)), shards_root=args.shards,
+        label_space=space, seed=args.seed,
+    )  # fmt: skip
+    return batches, get_space(space)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,22 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.ref and not args.shards:
         parser.error("--ref needs --shards, the folder that the build wrote to.")
     with command_line.one_line_errors("loader"):
-        options: dict[str, Any]
-        if args.config:
-            options = _config_options(args.config)
-            if args.shards:
-                options["shards_root"] = args.shards
-        else:
-            options = dict(
-                refs={args.ref: args.batch},
-                shards_root=args.shards,
-                augmentation=Augmentation(tuple(args.crop)),
-                label_space=get_dataset(parse_ref(args.ref)[0]).label_space,
-                seed=args.seed,
-            )
-        iterator = iter(train_batches(**options))
+        dataset, space = _batches(args)
+        iterator = iter(dataset)
         batches = [next(iterator) for _ in range(args.batches)]
-    space = get_space(options["label_space"])
     print(show.describe(batches, space))
     show.save_panel(args.output, batches[0]["image"], batches[0]["label"], space)
     print(f"panel: {args.output}")

@@ -1,0 +1,181 @@
+"""How an experiment is trained: loss, optimizer, what a run does when."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+from flax import nnx
+
+from clouds_jax.losses import segmentation
+from clouds_jax.losses.matching import LossWeights
+from clouds_jax.nn.clouds import FPNSize, HeadSize
+from clouds_jax.nn.encoders.convnext import ConvNeXt
+from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.training import optim
+from clouds_jax.training.state import Filter, in_head, in_head_or_trunk
+from clouds_jax.training.step import Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderTraining:
+    """Whether the encoder is trained too, and how.
+
+    Attributes:
+        name: of the encoder.
+        weights: folder of converted weights; "": random ones.
+        trainable: train it with the head.
+        lr_factor: of the learning rate, where it is trained.
+        drop_path: rate of its stochastic depth there.
+        dtype: of its weights.
+    """
+
+    name: str
+    weights: str
+    trainable: bool
+    lr_factor: float
+    drop_path: float
+    dtype: str
+
+    def __post_init__(self):
+        if not self.trainable:
+            return
+        if not isinstance(
+            nnx.eval_shape(lambda: get_encoder(self.name).build(nnx.Rngs(0))), ConvNeXt
+        ):
+            raise ValueError(
+                f"config.encoder.trainable is True for {self.name}; only ConvNeXt can be trained:"
+                " the batch norm of the others is that of evaluation."
+            )
+        if self.dtype != "float32":
+            raise ValueError(
+                f"config.encoder.trainable is True and encoder.dtype {self.dtype!r}; weights that"
+                " are trained must be float32."
+            )
+
+    @property
+    def trained(self) -> Filter:
+        """Which variables of the model are trained."""
+        return in_head_or_trunk if self.trainable else in_head
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Mask2Former's set loss; see `losses.segmentation.set_loss`."""
+
+    weights: LossWeights
+    num_points: int
+    oversample: float
+    importance: float
+
+    def function(self, head: HeadSize | FPNSize) -> Loss:
+        """The loss that belongs to the head."""
+        if isinstance(head, FPNSize):
+            return segmentation.pixel_loss
+        return functools.partial(
+            segmentation.set_loss, weights=self.weights, num_points=self.num_points,
+            oversample=self.oversample, importance=self.importance,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate; see `training.optim`.
+
+    Attributes:
+        schedule: arguments of `make_schedule`.
+        weight_decay: none on norms and query embeddings.
+        clip_norm: over all trained weights.
+        encoder_factor: of the learning rate of a trained encoder; None: it is frozen.
+    """
+
+    schedule: Mapping[str, Any]
+    weight_decay: float
+    clip_norm: float
+    encoder_factor: float | None
+
+    def make(self) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """The optimizer, and its learning rate by updates done."""
+        tx = optim.make_optimizer(
+            **self.schedule, weight_decay=self.weight_decay, clip_norm=self.clip_norm,
+            encoder_factor=self.encoder_factor,
+        )  # fmt: skip
+        return tx, optim.make_schedule(**self.schedule)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Length, checkpoints and logs of a run.
+
+    Attributes:
+        seed: of initialisation, augmentation and matching points.
+        steps: updates.
+        log_every: steps from one line to the next.
+        checkpoint_every: steps from one checkpoint to the next.
+        keep: newest checkpoints that stay.
+        init_from: run or weights folder to start from; "": none.
+        sharding: (regular expression on a path in the state, rule), the first match wins.
+        tensorboard: write event files.
+        wandb: project and name.
+        compile_cache: folder of compiled programs.
+        profile: first step and number of steps to record.
+        debug: random weights and made-up data are allowed.
+        nans: stop at the operation that makes the first NaN.
+        compiles: log every compilation.
+    """
+
+    seed: int
+    steps: int
+    log_every: int
+    checkpoint_every: int
+    keep: int
+    init_from: str
+    sharding: tuple[tuple[str, str], ...]
+    tensorboard: bool
+    wandb: Mapping[str, str]
+    compile_cache: str
+    profile: Mapping[str, int]
+    debug: bool
+    nans: bool
+    compiles: bool
+
+    def __post_init__(self):
+        for key in ("steps", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"config.{key} is {getattr(self, key)}; it must be at least 1.")
+
+
+def read_encoder(config: Mapping[str, Any]) -> EncoderTraining:
+    """How the encoder of a config is trained."""
+    return EncoderTraining(**config["encoder"])
+
+
+def read_loss(config: Mapping[str, Any]) -> LossConfig:
+    """The loss of a config."""
+    loss = dict(config["loss"])
+    weights = {name: loss.pop(name) for name in ("cls", "mask", "dice", "no_object")}
+    return LossConfig(LossWeights(**weights), **loss)
+
+
+def read_optimizer(config: Mapping[str, Any]) -> OptimizerConfig:
+    """The optimizer of a config."""
+    numbers = dict(config["optimizer"]) | {"steps": config["steps"]}
+    encoder = config["encoder"]
+    return OptimizerConfig(
+        weight_decay=numbers.pop("weight_decay"),
+        clip_norm=numbers.pop("clip_norm"),
+        schedule=numbers,
+        encoder_factor=encoder["lr_factor"] if encoder["trainable"] else None,
+    )
+
+
+def read_run(config: Mapping[str, Any]) -> RunConfig:
+    """What the run of a config does when."""
+    names = {field.name for field in dataclasses.fields(RunConfig)} - {"debug", "nans", "compiles"}
+    debug = config["debug"]
+    values = {name: config[name] for name in names}
+    values["sharding"] = tuple((pattern, rule) for pattern, rule in config["sharding"])
+    return RunConfig(
+        **values, debug=debug["enabled"], nans=debug["nans"], compiles=debug["compiles"]
+    )
