@@ -44,6 +44,14 @@ def _channels(param: nnx.Param, x: Array) -> Array:
     return param[...].reshape((1,) * (x.ndim - 1) + (-1,))
 
 
+def affine(
+    x: Float[Array, "*n i"], kernel: nnx.Param, bias: nnx.Param | None
+) -> Float[Array, "*n o"]:
+    """x @ kernel + bias over the last axis, in the dtype of `x`."""
+    y = linear(x, kernel[...].astype(x.dtype))
+    return y if bias is None else y + _channels(bias, y).astype(x.dtype)
+
+
 class Linear(nnx.Module):
     """Affine map of the last axis; also every 1x1 convolution.
 
@@ -65,8 +73,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (outputs,))) if has_bias else None
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
-        y = linear(x, self.kernel[...].astype(x.dtype))
-        return y if self.bias is None else y + _channels(self.bias, y).astype(x.dtype)
+        return affine(x, self.kernel, self.bias)
 
 
 class LayerNorm(nnx.Module):

@@ -16,7 +16,7 @@ from clouds_jax.nn.mask2former import class_heads
 from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.typing import Prediction
-from porting.conversion.targets import choose
+from porting.conversion.targets import infer_target
 from porting.parity import report
 from porting.parity import run as parity
 from porting.parity.model_pair import with_weights
@@ -25,7 +25,7 @@ from porting.reference.class_heads import PooledPredictor, TextPredictor
 from porting.reference.ensemble import Settings, ensemble, pooled_embedding
 from porting.reference.randomise import randomise
 from porting.tables import get_table, mask2former_d2
-from porting.tables.rules import apply_rules
+from porting.tables.apply import apply_rules
 
 pytestmark = pytest.mark.parity
 ATOL = 1e-4  # of the standard deviation
@@ -91,16 +91,19 @@ def test_the_class_heads_equal_the_reference(classifier):
     theirs = module(torch.from_numpy(queries), to_torch(features), to_torch(masks)).numpy()
     head = converted(module, classifier)
     arrays = map(jnp.asarray, (queries[None], features, masks[None]))
-    ours = class_heads.classify(head, *arrays)[0]
+    ours = head(*arrays)[0]
     assert theirs.shape == (2, 6, 5)
     assert np.abs(ours - theirs).max() < ATOL * theirs.std()
 
 
 @pytest.mark.parametrize("family", ["fcclip", "clouds_pooled"])
 def test_whole_heads_of_the_families_equal_the_reference(family):
-    sides, cases, tolerance = parity.run(family, size="tiny", seeds=1)
-    assert report.good(cases), report.to_markdown(report.to_json(sides, cases, tolerance), cases)
-    assert sides.target.head.classifier == dict(fcclip="text", clouds_pooled="pooled")[family]
+    pair, cases, tolerance = parity.run(family, size="tiny", seeds=1)
+    assert report.good(cases), report.to_markdown(report.to_json(pair, cases, tolerance), cases)
+    assert (
+        pair.conversion.target.head.classifier
+        == dict(fcclip="text", clouds_pooled="pooled")[family]
+    )
 
 
 def clip_pair(encoder):
@@ -111,8 +114,8 @@ def clip_pair(encoder):
     randomise(made.module, 3)
     state = {name: tensor.numpy() for name, tensor in made.module.state_dict().items()}
     table = get_table(family)
-    target = choose(state, table, encoder=encoder)
-    tree = apply_rules(state, table.rules, target.want)
+    target = infer_target(state, table, encoder=encoder)
+    tree = apply_rules(state, table.rules, target.shapes)
     spec = get_encoder(encoder)
     ours = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
     if resnet:

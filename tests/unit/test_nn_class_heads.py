@@ -89,7 +89,7 @@ def test_cosines_are_scaled_and_the_best_name_counts():
 
 def test_the_text_head_gives_each_class_its_best_name_and_void_last():
     head, (queries, features, masks) = make("text"), inputs()
-    logits = class_heads.classify(head, queries, features, masks)
+    logits = head(queries, features, masks)
     assert logits.shape == (2, 2, 5, 5)
     x = np.asarray(layers.apply_mlp(head.mlp, head.pooling(queries, features, masks)))
     x = x / np.linalg.norm(x, axis=-1, keepdims=True)
@@ -120,7 +120,7 @@ def test_gradients_are_finite_and_reach_the_features_but_not_the_masks(classifie
     def grads(params, *arrays):
         def loss(params, *arrays):
             head = nnx.merge(graphdef, params, fixed)
-            return jnp.square(class_heads.classify(head, *arrays)).mean()
+            return jnp.square(head(*arrays)).mean()
 
         return jax.grad(loss, argnums=(0, 1, 2, 3))(params, *arrays)
 

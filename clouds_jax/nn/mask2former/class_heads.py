@@ -104,6 +104,24 @@ class TextHead(nnx.Module):
         return text_logits.max_over_names(logits, (*self.class_of_row, void))
 
 
+class LinearHead(nnx.Module):
+    """A linear map of the query alone."""
+
+    def __init__(self, dim: int, classes: int, *, rngs: nnx.Rngs):
+        linear = layers.Linear(dim, classes + 1, **layers.torch_linear(dim), rngs=rngs)
+        # Not the layer: checkpoints name these `class_embed.kernel` and `class_embed.bias`.
+        self.kernel, self.bias = linear.kernel, linear.bias
+
+    def __call__(
+        self,
+        queries: Float[Array, "o b q d"],
+        mask_features: Float[Array, "b h4 w4 d"],
+        mask_logits: Float[Array, "o b h4 w4 q"],
+    ) -> Float[Array, "o b q k1"]:
+        del mask_features, mask_logits
+        return layers.affine(queries, self.kernel, self.bias)
+
+
 class PooledHead(nnx.Module):
     """A linear map of the query and what its mask shows."""
 
@@ -120,7 +138,7 @@ class PooledHead(nnx.Module):
         return self.linear(self.pooling(queries, mask_features, mask_logits))
 
 
-ClassHead = layers.Linear | TextHead | PooledHead
+ClassHead = LinearHead | TextHead | PooledHead
 
 
 def make_class_head(
@@ -134,7 +152,7 @@ def make_class_head(
         rows: of the class matrix, for the text head.
     """
     if size.classifier == "linear":
-        return layers.Linear(size.dim, classes + 1, **layers.torch_linear(size.dim), rngs=rngs)
+        return LinearHead(size.dim, classes, rngs=rngs)
     if size.classifier == "pooled":
         return PooledHead(size.dim, classes, rngs=rngs)
     if rows is None:
@@ -144,15 +162,3 @@ def make_class_head(
             f"the class matrix names {max(rows.class_of_row) + 1} classes, the model has {classes}."
         )
     return TextHead(size.dim, rows, rngs=rngs)
-
-
-def classify(
-    head: ClassHead,
-    queries: Float[Array, "o b q d"],
-    mask_features: Float[Array, "b h4 w4 d"],
-    mask_logits: Float[Array, "o b h4 w4 q"],
-) -> Float[Array, "o b q k1"]:
-    """Class logits of normalised queries, by any of the heads; the last class is no-object."""
-    if isinstance(head, layers.Linear):
-        return head(queries)
-    return head(queries, mask_features, mask_logits)

@@ -170,6 +170,6 @@ class TransformerDecoder(nnx.Module):
             lambda e: jnp.einsum("bqd,bhwd->bhwq", e, mask_features), embedding
         )
         return Prediction(
-            class_logits=class_heads.classify(self.class_embed, normed, mask_features, mask_logits),
+            class_logits=self.class_embed(normed, mask_features, mask_logits),
             mask_logits=mask_logits,
         )
