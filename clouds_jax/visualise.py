@@ -1,4 +1,4 @@
-r"""Pictures of label maps: colours, overlays, legends, panels.
+"""Draws learning curves of runs, panels of datasets, and overlays of label maps on images.
 
 python -m clouds_jax.visualise curves runs/a runs/b --output curves.png
 python -m clouds_jax.visualise panel camvid/test --shards shards --output panel.png
@@ -21,14 +21,18 @@ from clouds_jax.visual.labels import label_panels, overlay, with_legend
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The program."""
-    parser = argparse.ArgumentParser(prog="python -m clouds_jax.visualise")
+    """The program; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clouds_jax.visualise",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    curves = commands.add_parser("curves", help="losses and scores of one or several runs")
+    curves = commands.add_parser("curves", help="loss and mIoU of one or several runs")
     curves.add_argument("runs", nargs="+", type=pathlib.Path, help="run directories")
     panel = commands.add_parser("panel", help="some examples of a dataset with their labels")
     panel.add_argument("dataset", help="NAME or NAME/SPLIT")
-    panel.add_argument("--shards", required=True, type=pathlib.Path, help="where the shards lie")
+    panel.add_argument("--shards", required=True, type=pathlib.Path, help="root of all shards")
     panel.add_argument("--count", type=int, default=6, help="number of examples, evenly spaced")
     over = commands.add_parser("overlay", help="a label map over its image")
     over.add_argument("image", type=pathlib.Path)
@@ -53,8 +57,12 @@ def _panel(args: argparse.Namespace) -> None:
         raise ValueError(f"{name} has no labels to draw.")
     shards = records.open_ref(args.dataset, args.shards)
     step = max(1, len(shards) // args.count)
-    chosen = [shards[i] for i in range(step // 2, len(shards), step)][: args.count]
-    examples = [(e.key, e.image, e.label) for e in chosen]
+    examples = []
+    for i in range(step // 2, len(shards), step)[: args.count]:
+        example = shards[i]
+        if example.image is None or example.label is None:
+            raise ValueError(f"{args.dataset}: {example.key} has no image or no label to draw.")
+        examples.append((example.key, example.image, example.label))
     images.write_png(args.output, label_panels(examples, SPACES[space]))
 
 
@@ -66,10 +74,10 @@ def _overlay(args: argparse.Namespace) -> None:
             f"{args.image} is {image.shape[0]}x{image.shape[1]} pixels (h x w), {args.label} "
             f"{label.shape[0]}x{label.shape[1]}; they must be equal."
         )
-    found = set(np.unique(label).tolist()) - set(range(len(space.names))) - {IGNORE}
-    if found:
+    unknown = set(np.unique(label).tolist()) - set(range(len(space.names))) - {IGNORE}
+    if unknown:
         raise ValueError(
-            f"{args.label}: has ids {sorted(found)}; {space.name} has 0..{len(space.names) - 1} "
+            f"{args.label}: has ids {sorted(unknown)}; {space.name} has 0..{len(space.names) - 1} "
             f"and {IGNORE}. Choose another --space, or convert label ids to train ids."
         )
     images.write_png(args.output, with_legend(overlay(image, label, space), label, space))

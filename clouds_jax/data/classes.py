@@ -1,4 +1,4 @@
-"""Label spaces: names and colours of the classes, and how one space reduces to another.
+"""Label spaces: names and colours of the classes, and reductions from one space to another.
 
 255 is *ignore* in every space. A reduction is a table of 256 entries that is indexed with a label
 map or a prediction.
@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class LabelSpace:
-    """The classes that a label map speaks of: train id i is `names[i]`.
+    """The classes of a label map: train id i is `names[i]`.
 
     Attributes:
         name: key in `SPACES`.
@@ -35,7 +35,7 @@ class LabelSpace:
         return len(self.names)
 
     def palette(self) -> UInt8[np.ndarray, "256 3"]:
-        """RGB of every value of a label map; values that are no class are black."""
+        """RGB of every value of a label map; values that are not a class are black."""
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self)] = self.colours
         return palette
@@ -169,10 +169,13 @@ def get_space(name: str) -> LabelSpace:
 
 
 def reduction(source: str, target: str) -> UInt8[np.ndarray, "256"]:
-    """The table that turns train ids of `source` into those of `target`.
+    """The table from train ids of space `source` to those of space `target`.
 
     Returns:
-        `table[id]`; whatever is no class of `source` becomes ignore.
+        `table[id]`; values that are not a class of `source` become ignore.
+
+    Raises:
+        KeyError: a space is unknown, or there is no reduction between them.
     """
     source_names, target_names = get_space(source).names, get_space(target).names
     table = np.full(256, IGNORE, np.uint8)
@@ -191,11 +194,11 @@ def numbered_space(count: int, names: tuple[str, ...] = ()) -> LabelSpace:
     """A space of classes that no dataset names, in colours that tell neighbours apart.
 
     Args:
-        count: of the classes, 1..255.
-        names: of the classes; by default "class 0", "class 1", ...
+        count: number of classes, 1..255.
+        names: names of the classes; by default "class 0", "class 1", ...
 
     Raises:
-        ValueError: too many classes, or a name stands twice.
+        ValueError: too many classes, or a name occurs twice.
     """
     if not 1 <= count <= IGNORE:
         raise ValueError(f"{count} classes: a label map holds 1..{IGNORE}.")

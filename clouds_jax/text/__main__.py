@@ -1,11 +1,11 @@
-r"""Class embeddings of CLIP's text tower, computed once and kept beside the weights: the program.
+r"""Computes the class embeddings of CLIP's text tower, once, and keeps them beside the weights.
 
     python -m clouds_jax.text --weights weights/convnext_large_d_320 --space cityscapes19
 
-Every name of every class is read in 14 sentences, whose embeddings are normalised, averaged and
+Every name of every class is embedded in 14 sentences, whose embeddings are normalised, averaged and
 normalised again: one row of the class matrix per name. Training and evaluation with the text
-classifier or the ensemble look for the file beside the weights of their encoder; where the tower
-was converted to another folder, say so with --output.
+classifier or the ensemble look for the file beside the weights of their encoder; if the tower was
+converted to another folder, give the encoder's with --output.
 """
 
 import argparse
@@ -24,14 +24,18 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--weights", type=Path, required=True, help="folder with a text tower")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="weights folder with a text tower"
+    )
     parser.add_argument("--space", required=True, choices=SPACES, help="label space of the classes")
     parser.add_argument("--output", type=Path, help="folder to write to (default: --weights)")
     parser.add_argument(
-        "--activation", choices=("gelu", "quick_gelu"), help="of the tower (default: as converted)"
+        "--activation",
+        choices=("gelu", "quick_gelu"),
+        help="activation of the tower (default: as converted)",
     )
     parser.add_argument(
-        "--vocabulary", type=Path, help="CLIP's merges (default: those of open_clip_torch)"
+        "--vocabulary", type=Path, help="file of CLIP's merges (default: that of open_clip_torch)"
     )
     return parser
 

@@ -1,12 +1,4 @@
-r"""Class embeddings of CLIP's text tower, computed once and kept beside the weights: the program.
-
-    python -m clouds_jax.text --weights weights/convnext_large_d_320 --space cityscapes19
-
-Every name of every class is read in 14 sentences, whose embeddings are normalised, averaged and
-normalised again: one row of the class matrix per name. Training and evaluation with the text
-classifier or the ensemble look for the file beside the weights of their encoder; where the tower
-was converted to another folder, say so with --output.
-"""
+"""The class matrix: CLIP's text embeddings of the class names, in a file beside the weights."""
 
 import dataclasses
 import hashlib
@@ -29,7 +21,7 @@ from clouds_jax.text import class_names
 from clouds_jax.text.tokenizer import Tokenizer
 from clouds_jax.weights import fill_module, load_weights
 
-_AT_ONCE = 8  # names per call of the tower
+_NAMES_PER_CALL = 8  # of the text tower
 
 Tokenize = Callable[[Sequence[str]], Int[np.ndarray, "n t"]]
 Encode = Callable[[Int[np.ndarray, "n t"]], Float[np.ndarray, "n v"]]
@@ -37,12 +29,12 @@ Encode = Callable[[Int[np.ndarray, "n t"]], Float[np.ndarray, "n v"]]
 
 @dataclasses.dataclass(frozen=True)
 class ClassMatrix:
-    """What a text classifier compares with.
+    """The weights of a text classifier.
 
     Attributes:
         matrix: one unit vector per name.
-        class_of_row: the class that each row is a name of.
-        logit_scale: natural logarithm of CLIP's own factor for cosines.
+        class_of_row: class of the name of each row.
+        logit_scale: natural logarithm of CLIP's factor for cosines.
     """
 
     matrix: Float[np.ndarray, "r v"]
@@ -61,24 +53,24 @@ def class_embeddings(
     """One unit vector per name, and the class that each name belongs to.
 
     Args:
-        encode: ids to embeddings of any length.
-        tokenize: texts to ids; the largest id ends a text.
-        names: of every class.
+        encode: function from ids to embeddings of any length.
+        tokenize: function from texts to ids; the largest id ends a text.
+        names: names of every class.
         templates: sentences with `{}` for the name.
-        progress: draws a progress bar.
+        progress: draw a progress bar.
 
     Source: FC-CLIP's text classifier; synonyms stay apart, the classifier takes their maximum.
     """
-    flat = [name for synonyms in names for name in synonyms]
-    ids = tokenize([template.format(name) for name in flat for template in templates])
-    ids = ids[:, : ids.argmax(-1).max() + 1]  # what follows the last end mark changes nothing
-    count = len(templates) * _AT_ONCE
+    all_names = [name for synonyms in names for name in synonyms]
+    ids = tokenize([template.format(name) for name in all_names for template in templates])
+    ids = ids[:, : ids.argmax(-1).max() + 1]  # ids after the last end mark change nothing
+    count = len(templates) * _NAMES_PER_CALL
     rows = []
-    with tqdm(total=len(flat), desc="names", unit="name", disable=not progress) as bar:
+    with tqdm(total=len(all_names), desc="names", unit="name", disable=not progress) as bar:
         for first in range(0, len(ids), count):
-            part = ids[first : first + count]
-            filled = np.resize(part, (count, ids.shape[1]))  # one shape, hence one compilation
-            embedded = np.asarray(encode(filled), np.float32)[: len(part)]
+            chunk = ids[first : first + count]
+            padded = np.resize(chunk, (count, ids.shape[1]))  # one shape, hence one compilation
+            embedded = np.asarray(encode(padded), np.float32)[: len(chunk)]
             embedded = _unit(embedded).reshape(-1, len(templates), embedded.shape[-1])
             rows.append(_unit(embedded.mean(1)))
             bar.update(len(rows[-1]))
@@ -88,11 +80,14 @@ def class_embeddings(
 def load_tower(
     folder: str | os.PathLike, *, quick_gelu: bool | None = None
 ) -> tuple[Encode, clip_text.TextSize, Mapping[str, Any]]:
-    """The text tower of a weights folder: its function, its numbers, its weights.
+    """The text tower of a weights folder: its function, its size, its weights.
 
     Args:
-        folder: of `python -m porting convert`.
-        quick_gelu: the activation; None takes what the conversion noted.
+        folder: weights folder of `python -m porting convert`.
+        quick_gelu: activation of the tower; None: the one that the conversion recorded.
+
+    Raises:
+        ValueError: the folder holds no text tower, or does not say its activation.
     """
     tree, provenance = load_weights(folder, ("text",))
     if not tree:
@@ -103,13 +98,13 @@ def load_tower(
         )
     tree = tree["text"]
     if quick_gelu is None:
-        noted = provenance.get("target", {}).get("text", {})
-        if "quick_gelu" not in noted:
+        target = provenance.get("target", {}).get("text", {})
+        if "quick_gelu" not in target:
             raise ValueError(
                 f"{folder} does not say which activation its text tower has; say it with"
                 " --activation (OpenAI's weights: quick_gelu, LAION's: gelu)."
             )
-        quick_gelu = bool(noted["quick_gelu"])
+        quick_gelu = bool(target["quick_gelu"])
     size = clip_text.size_of(tree, quick_gelu=quick_gelu)
     graphdef, state = fill_module(
         lambda: clip_text.TextTower(size, rngs=nnx.Rngs(0)),
@@ -134,18 +129,27 @@ def make_class_matrix(
     vocabulary: Path | None = None,
     progress: bool = False,
 ) -> tuple[Path, bool]:
-    """Writes the class matrix of a label space; returns its file and whether it is new."""
+    """Writes the class matrix of a label space; returns its file and whether it is new.
+
+    Args:
+        folder: weights folder with a text tower.
+        space: name of the label space.
+        output: folder to write to.
+        quick_gelu: activation of the tower; None: the one that the conversion recorded.
+        vocabulary: file of CLIP's merges; None: that of open_clip_torch.
+        progress: draw a progress bar.
+    """
     names = class_names.class_names(get_space(space))
     encode, size, tree = load_tower(folder, quick_gelu=quick_gelu)
-    said = {
+    description = {
         "space": space,
         "names": names,
         "templates": class_names.TEMPLATES,
         "quick_gelu": size.quick_gelu,
         "text_sha256": _hash(tree),
     }
-    described = json.dumps(said, sort_keys=True)
-    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+    text = json.dumps(description, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = output / f"class_embeddings-{space}-{digest}.npz"
     if path.exists():
         return path, False
@@ -156,27 +160,32 @@ def make_class_matrix(
         matrix=matrix,
         class_of_row=rows,
         logit_scale=np.float32(tree["logit_scale"]),
-        description=np.asarray(described),
+        description=np.asarray(text),
     )
     return path, True
 
 
 def load_class_matrix(folder: str | os.PathLike, space: LabelSpace) -> ClassMatrix:
-    """The class matrix beside the weights in `folder`, of the present names and templates."""
+    """The class matrix beside the weights in `folder`, of today's names and templates.
+
+    Raises:
+        FileNotFoundError: there is none, or only of other names or templates.
+        ValueError: there are several, from different text towers.
+    """
     wanted = json.loads(json.dumps([class_names.class_names(space), class_names.TEMPLATES]))
-    found, others = [], []
+    matches, others = [], []
     for path in sorted(Path(folder).glob(f"class_embeddings-{space.name}-*.npz")):
         with np.load(path) as file:
-            said = json.loads(str(file["description"]))
-            fits = [said["names"], said["templates"]] == wanted
-            (found if fits else others).append((path, dict(file)))
-    if len(found) == 1:
-        arrays = found[0][1]
+            description = json.loads(str(file["description"]))
+            fits = [description["names"], description["templates"]] == wanted
+            (matches if fits else others).append((path, dict(file)))
+    if len(matches) == 1:
+        arrays = matches[0][1]
         return ClassMatrix(arrays["matrix"], arrays["class_of_row"], float(arrays["logit_scale"]))
-    if found:
+    if matches:
         raise ValueError(
-            f"{folder} has {len(found)} class matrices of {space.name}, from different text towers:"
-            f" {', '.join(path.name for path, _ in found)}; delete all but one."
+            f"{folder} has {len(matches)} class matrices of {space.name}, from different text"
+            f" towers: {', '.join(path.name for path, _ in matches)}; delete all but one."
         )
     stale = f" ({others[0][0].name} is of other names or sentences)" if others else ""
     raise FileNotFoundError(
@@ -191,7 +200,7 @@ def _unit(x: Float[np.ndarray, "*n v"]) -> Float[np.ndarray, "*n v"]:
 
 
 def _hash(tree: Mapping[str, Any]) -> str:
-    """Of all numbers of a tree and their places."""
+    """sha256 of the paths and values of a tree."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         digest.update(jax.tree_util.keystr(path).encode())

@@ -1,4 +1,4 @@
-"""The names of the classes and the sentences that CLIP reads them in.
+"""Names of the classes, and the sentence templates that CLIP embeds them in.
 
 Source: FC-CLIP's names for Cityscapes, which CLOUDS uses unchanged; the 14 templates of ViLD that
     most open-vocabulary segmenters use.
@@ -41,25 +41,30 @@ train, trains, locomotive, locomotives, freight train
 motorcycle, motorcycles
 bicycle, bicycles, bike, bikes
 """
-# Label space -> synonyms of each class; other spaces have their classes' own names alone.
+# Label space -> synonyms of each class; classes of other spaces have no synonyms.
 _SYNONYMS: dict[str, Names] = {
     "cityscapes19": tuple(tuple(line.split(", ")) for line in _CITYSCAPES.split("\n")[1:-1])
 }
 
 
 def class_names(space: LabelSpace) -> Names:
-    """For each class of a label space, the names that it may be recognised by."""
+    """For each class of a label space, its synonyms."""
     if space == SPACES.get(space.name) and space.name in _SYNONYMS:
         return _SYNONYMS[space.name]
     return tuple((name,) for name in space.names)
 
 
 def class_of_row(names: Names) -> tuple[int, ...]:
-    """For each name in order, the class that it is a name of."""
+    """For each name in order, its class."""
     return tuple(k for k, synonyms in enumerate(names) for _ in synonyms)
 
 
 def seen_classes(names: Names, trained: Names) -> tuple[bool, ...]:
-    """Whether each class shares a name with any class that was trained."""
-    known = {name for synonyms in trained for name in synonyms}
-    return tuple(any(name in known for name in synonyms) for synonyms in names)
+    """For each class, whether it shares a name with a trained class.
+
+    Args:
+        names: names of the evaluated classes.
+        trained: names of the classes of the training.
+    """
+    trained_names = {name for synonyms in trained for name in synonyms}
+    return tuple(any(name in trained_names for name in synonyms) for synonyms in names)

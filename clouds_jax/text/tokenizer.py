@@ -1,7 +1,6 @@
-"""CLIP's tokenizer: text to the ids that the text tower was trained on.
+"""CLIP's tokenizer: byte pair encoding over lower-cased text whose unicode is repaired.
 
-Byte pair encoding over lower-cased, repaired text: 256 bytes, the same 256 as ends of words,
-48,894 merges and two marks, 49,408 ids in all.
+256 bytes, the same 256 as ends of words, 48,894 merges and two marks are 49,408 ids.
 
 Source: the SimpleTokenizer of OpenAI's CLIP (MIT) as open_clip ships it, `clean="lower"`. Its
     vocabulary, a file of merges in order of rank, is read from the installed open_clip_torch.
@@ -41,18 +40,18 @@ def find_vocabulary(path: str | os.PathLike | None = None) -> pathlib.Path:
     open_clip itself is not imported, since it would bring PyTorch with it.
     """
     if path is not None:
-        found = pathlib.Path(path)
-        if not found.is_file():
-            raise FileNotFoundError(f"{found}: no such vocabulary; it is called {_FILE}.")
-        return found
+        file = pathlib.Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such vocabulary; it is called {_FILE}.")
+        return file
     try:
         package = importlib.metadata.distribution("open_clip_torch")
     except importlib.metadata.PackageNotFoundError:
         package = None
     if package is not None:
-        found = pathlib.Path(str(package.locate_file(f"open_clip/{_FILE}")))
-        if found.is_file():
-            return found
+        file = pathlib.Path(str(package.locate_file(f"open_clip/{_FILE}")))
+        if file.is_file():
+            return file
     raise FileNotFoundError(
         f"CLIP's vocabulary {_FILE} was not found; install open_clip_torch (`pip install --no-deps"
         " open_clip_torch` is enough) or name the file with --vocabulary."
@@ -60,18 +59,18 @@ def find_vocabulary(path: str | os.PathLike | None = None) -> pathlib.Path:
 
 
 class Tokenizer:
-    """Text to ids; ids of words are remembered.
+    """Turns texts into ids; the ids of words are cached.
 
     Args:
-        vocabulary: the file of merges; None as in `find_vocabulary`.
-        context: ids per text.
+        vocabulary: file of merges; None: that of open_clip_torch, see `find_vocabulary`.
+        context: number of ids per text.
     """
 
     def __init__(
         self, vocabulary: str | os.PathLike | None = None, *, context: int = CONTEXT
     ) -> None:
         file = find_vocabulary(vocabulary)
-        # the first line is a comment, and what follows the last merge was never used
+        # the first line is a comment, and the lines after the last merge were never used
         lines = gzip.decompress(file.read_bytes()).decode().split("\n")[1 : _MERGES + 1]
         merges = [tuple(line.split()) for line in lines]
         if len(merges) != _MERGES or any(len(merge) != 2 for merge in merges):
@@ -103,7 +102,7 @@ class Tokenizer:
         return out
 
     def _units(self, word: str) -> list[str]:
-        """The parts of a word: of all neighbours the pair of the lowest rank joins, until none."""
+        """The units of a word: neighbours are merged, the pair of lowest rank first."""
         letters = _letters()
         units = [letters[byte] for byte in word.encode()]
         units[-1] += _END_OF_WORD

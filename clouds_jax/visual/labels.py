@@ -1,6 +1,6 @@
 """Label maps as pictures: colours, overlays, errors, legends, panels.
 
-All pictures are uint8 RGB, sizes in pixels. Figures with axes are in `visual.plots`.
+All pictures are uint8 RGB; sizes are in pixels. Figures with axes are in `visual.plots`.
 """
 
 import functools
@@ -16,7 +16,7 @@ from clouds_jax.constants import IGNORE
 from clouds_jax.data.classes import LabelSpace
 
 Picture = UInt8[np.ndarray, "h w 3"]
-Drawing = UInt8[np.ndarray, "_ _ 3"]  # of a size of its own
+Drawing = UInt8[np.ndarray, "_ _ 3"]  # of any size
 Label = UInt8[np.ndarray, "h w"]
 
 IGNORED_COLOUR = (0, 0, 0)
@@ -32,7 +32,7 @@ def colourise(label: Label, space: LabelSpace) -> Picture:
 
 
 def boundaries(label: Label, thickness: int = 1) -> Bool[np.ndarray, "h w"]:
-    """Pixels with another class at most `thickness` pixels to the right or below."""
+    """Pixels that have another class within `thickness` pixels to the right or below."""
     out = np.zeros(label.shape, bool)
     for d in range(1, thickness + 1):
         out[:, :-d] |= label[:, d:] != label[:, :-d]
@@ -43,7 +43,11 @@ def boundaries(label: Label, thickness: int = 1) -> Bool[np.ndarray, "h w"]:
 def overlay(image: Picture, label: Label, space: LabelSpace, alpha: float = 0.55) -> Picture:
     """The classes' colours over the image, with a light line where two classes meet.
 
-    Ignored pixels keep the image. `alpha` is the share of the colour.
+    Args:
+        image: RGB.
+        label: train ids; ignored pixels show the image.
+        space: colours of the classes.
+        alpha: opacity of the colours, 0..1.
     """
     mixed = (1 - alpha) * image + alpha * colourise(label, space)
     mixed = np.where((label == IGNORE)[..., None], image, mixed)
@@ -64,13 +68,13 @@ def error_map(image: Picture, label: Label, predicted: Label) -> Picture:
 
 @functools.cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: the same on every machine."""
+    """DejaVu Sans as matplotlib ships it, so the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf", name), size)
 
 
 def shorten(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
-    """`text` with its middle left out, so that it is at most `width` wide."""
+    """`text` with an ellipsis for its middle where it is wider than `width` pixels."""
     if face.getlength(text) <= width:
         return text
     for keep in range(len(text) - 1, 1, -1):
@@ -81,25 +85,27 @@ def shorten(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
 
 
 def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17) -> Drawing:
-    """A strip of colour patches with names, in as many lines as `width` asks for.
+    """A strip of colour patches with class names, in as many lines as `width` needs.
 
     Args:
         classes: ids to list; 255 is listed as "ignored".
-        size: of the letters.
+        space: names and colours of the classes.
+        width: width of the strip.
+        size: font size.
     """
     face, patch, gap, margin = font(size), round(1.2 * size), round(0.5 * size), round(0.7 * size)
     line = round(1.9 * size)
     places, x, y = [], margin, margin
     for c in sorted(set(classes)):
-        known = c < len(space.names)
-        name = space.names[c] if known else "ignored"
-        colour = tuple(space.colours[c]) if known else IGNORED_COLOUR
+        is_class = c < len(space.names)
+        name = space.names[c] if is_class else "ignored"
+        colour = tuple(space.colours[c]) if is_class else IGNORED_COLOUR
         name = shorten(name, width - 2 * margin - patch - gap, face)
-        wide = patch + gap + round(face.getlength(name))
-        if x > margin and x + wide > width - margin:
+        entry = patch + gap + round(face.getlength(name))
+        if x > margin and x + entry > width - margin:
             x, y = margin, y + line
         places.append((x, y, name, colour))
-        x += wide + 2 * gap + patch
+        x += entry + 2 * gap + patch
     strip = Image.new("RGB", (width, y + line + margin // 2), PAPER)
     draw = ImageDraw.Draw(strip)
     for x, y, name, colour in places:
@@ -109,7 +115,7 @@ def legend(classes: Iterable[int], space: LabelSpace, width: int, size: int = 17
 
 
 def with_legend(picture: Drawing, label: Label, space: LabelSpace) -> Drawing:
-    """`picture` above a legend of the classes that `label` shows."""
+    """`picture` with a legend of the classes of `label` below it."""
     h, w = picture.shape[:2]
     size = int(np.clip(w / 55, 11, 40))
     present = [c for c in np.unique(label).tolist() if c < len(space.names)]
@@ -117,13 +123,13 @@ def with_legend(picture: Drawing, label: Label, space: LabelSpace) -> Drawing:
 
 
 def _fit(picture: Drawing, width: int) -> Drawing:
-    """`picture` at this width; smooth when it shrinks, crisp pixels when a tiny one grows."""
+    """`picture` at this width: averaged when it shrinks, nearest when it grows."""
     h, w = picture.shape[:2]
-    how = Image.Resampling.BOX if w >= width else Image.Resampling.NEAREST
+    resampling = Image.Resampling.BOX if w >= width else Image.Resampling.NEAREST
     if w == width:
         return picture
     height = max(1, round(h * width / w))
-    return np.asarray(Image.fromarray(picture).resize((width, height), how))
+    return np.asarray(Image.fromarray(picture).resize((width, height), resampling))
 
 
 def panels(
@@ -137,45 +143,55 @@ def panels(
     """A table of pictures: one title per column, one caption under each row.
 
     Args:
-        foot: a strip below the table, such as a legend; as wide as `panels_width` says.
-        width: of one column.
+        rows: pictures of any size, one per column.
+        titles: titles of the columns.
+        captions: captions of the rows.
+        foot: strip below the table, such as a legend, of the width `panels_width`; None: no strip.
+        width: width of one column.
     """
     gap, head, caption = 8, 40, 34
     total = panels_width(len(titles), width)
     rows = [[_fit(p, width) for p in row] for row in rows]
-    tall = [max(p.shape[0] for p in row) for row in rows]
-    height = head + sum(tall) + len(rows) * caption + gap
+    heights = [max(p.shape[0] for p in row) for row in rows]
+    height = head + sum(heights) + len(rows) * caption + gap
     canvas = Image.new("RGB", (total, height), PAPER)
     draw = ImageDraw.Draw(canvas)
     left = [gap + i * (width + gap) for i in range(len(titles))]
     for x, title in zip(left, titles, strict=True):
         draw.text((x, head / 2), title, fill=INK, font=font(22, bold=True), anchor="lm")
     y = head
-    for row, high, text in zip(rows, tall, captions, strict=True):
+    for row, row_height, text in zip(rows, heights, captions, strict=True):
         for x, picture in zip(left, row, strict=True):
             canvas.paste(Image.fromarray(picture), (x, y))
         text = shorten(text, total - 2 * gap, font(17))
-        draw.text((gap, y + high + caption / 2 - 2), text, fill=PALE, font=font(17), anchor="lm")
-        y += high + caption
+        middle = y + row_height + caption / 2 - 2
+        draw.text((gap, middle), text, fill=PALE, font=font(17), anchor="lm")
+        y += row_height + caption
     table = np.asarray(canvas)
     return table if foot is None else np.concatenate([table, foot])
 
 
 def panels_width(columns: int, width: int = 440) -> int:
-    """Width of a table of `columns` pictures: that of its legend."""
+    """Width of a table of `columns` pictures, and of its legend."""
     return 8 + columns * (width + 8)
 
 
 def label_panels(
     examples: Sequence[tuple[str, Drawing, Label]], space: LabelSpace, *, width: int = 440
 ) -> Drawing:
-    """Image, label and both together of some examples, with a legend."""
-    rows = [[i, colourise(t, space), overlay(i, t, space)] for _, i, t in examples]
-    seen = np.unique(np.concatenate([np.unique(t) for *_, t in examples])).tolist()
+    """Image, label and overlay of some examples, one per row, with a legend.
+
+    Args:
+        examples: (caption, image, label) of each row.
+        space: names and colours of the classes.
+        width: width of one column.
+    """
+    rows = [[x, colourise(y, space), overlay(x, y, space)] for _, x, y in examples]
+    present = np.unique(np.concatenate([np.unique(y) for *_, y in examples])).tolist()
     return panels(
         rows,
         titles=["image", "label", "label over image"],
-        captions=[key for key, *_ in examples],
-        foot=legend(seen, space, panels_width(3, width)),
+        captions=[caption for caption, *_ in examples],
+        foot=legend(present, space, panels_width(3, width)),
         width=width,
     )

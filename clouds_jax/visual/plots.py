@@ -1,6 +1,6 @@
 """Figures with axes: confusion matrices and learning curves.
 
-They are drawn with matplotlib's objects, not its global state, so drawing has no side effects.
+They use matplotlib's objects, not its global state, so drawing has no side effects.
 """
 
 import math
@@ -16,13 +16,13 @@ from clouds_jax.files import read_json_lines, written_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Told apart by colour-blind readers too (Okabe and Ito).
+# Distinguishable for colour-blind readers, too (Okabe and Ito).
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6e6e6e"
 
 
 def save(figure: "Figure", path: pathlib.Path, dpi: int = 130) -> None:
-    """Writes the figure in the format that the name's ending says; whole or not at all."""
+    """Writes the figure, in the format that the name's ending says."""
     with written_whole(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=dpi, facecolor="white")
 
@@ -30,12 +30,18 @@ def save(figure: "Figure", path: pathlib.Path, dpi: int = 130) -> None:
 def confusion_matrix(
     matrix: Int[np.ndarray, "k j"], rows: Sequence[str], columns: Sequence[str], *, title: str = ""
 ) -> "Figure":
-    """Where the pixels of each labelled class went, in per cent of that class.
+    """Confusion matrix, in per cent of the pixels of each labelled class.
 
-    Classes that no label shows are left out of the rows. The number at a row's end is the
-    class's share of all pixels.
+    Classes that no label shows have no row. The number at a row's end is the class's share of all
+    pixels.
+
+    Args:
+        matrix: pixels by labelled class (row) and predicted class (column).
+        rows: names of the labelled classes.
+        columns: names of the predicted classes.
+        title: title of the figure.
     """
-    from matplotlib.figure import Figure  # here, and not on the way to a first step: it is slow
+    from matplotlib.figure import Figure  # slow to import; a training draws after its first step
 
     pixels = matrix.sum(1, keepdims=True)
     kept = np.flatnonzero(pixels) if pixels.any() else np.arange(len(matrix))
@@ -45,7 +51,7 @@ def confusion_matrix(
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=55, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(kept)), [rows[i] for i in kept])
+    axes.set_yticks(range(len(kept)), [rows[int(i)] for i in kept])
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     for y, row in enumerate(shares):
@@ -88,7 +94,7 @@ def read_series(run: pathlib.Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def smooth(values: Sequence[float], width: int) -> Float[np.ndarray, " n"]:
-    """Running mean over `width` values centred on each, fewer at the ends: it does not lag."""
+    """Running mean over a Hann window of `width` values, centred, so that it does not lag."""
     finite = np.asarray(values, np.float64)
     window = np.hanning(width + 2)[1:-1]
     middle = slice(len(window) // 2, len(window) // 2 + len(finite))
@@ -97,10 +103,10 @@ def smooth(values: Sequence[float], width: int) -> Float[np.ndarray, " n"]:
 
 
 def curves(runs: Sequence[pathlib.Path]) -> "Figure":
-    """Loss and scores over the steps of one or several runs.
+    """Loss and mIoU over the steps of one or several runs.
 
     Args:
-        runs: run directories; each is one colour. Scores have a panel if any run has some.
+        runs: run directories, one colour each. There is a panel of mIoU if any run was evaluated.
     """
     runs = list(dict.fromkeys(run.resolve() for run in runs))
     logs = {name: read_series(run) for name, run in zip(run_names(runs), runs, strict=True)}
@@ -146,7 +152,7 @@ def curves(runs: Sequence[pathlib.Path]) -> "Figure":
 
 
 def run_names(runs: Sequence[pathlib.Path]) -> list[str]:
-    """What tells run directories apart: their paths without the folders that all share.
+    """Short names of run directories: their paths without the folders that all share.
 
     `rows/warmup/seed0` and `rows/joint/seed0` are `warmup` and `joint`.
     """
@@ -160,7 +166,7 @@ def run_names(runs: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _shared(paths: Sequence[Sequence[str]], most: int) -> int:
-    """How many parts, at most `most`, all paths begin with."""
+    """Number of leading parts, at most `most`, that all paths have in common."""
     return next(
         (i for i in range(most) if len({path[i] for path in paths}) > 1),
         most,

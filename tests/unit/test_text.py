@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax.data.classes import SPACES
+from clouds_jax.data.classes import SPACES, get_space
 from clouds_jax.nn import clip_text as nn_text
 from clouds_jax.text import __main__ as program
 from clouds_jax.text import class_matrix, class_names

@@ -96,7 +96,7 @@ def test_another_file_is_refused(tmp_path):
 
 def test_tokenizing_imports_no_torch(tokenize, root):
     code = (
-        "import sys; from clouds_jax import tokenizer; tokenizer.Tokenizer()(['a road']);"
+        "import sys; from clouds_jax.text import tokenizer; tokenizer.Tokenizer()(['a road']);"
         "wrong = {'torch', 'open_clip'} & set(sys.modules); assert not wrong, wrong"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -1,4 +1,4 @@
-"""The datasets this code can turn into shards and read."""
+"""The datasets that `python -m clouds_jax.data.build` turns into shards."""
 
 import fnmatch
 

@@ -14,11 +14,11 @@ from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.loader import train_batches
 from clouds_jax.data.records import parse_ref
-from clouds_jax.visual import batches as show
+from clouds_jax.visual.batches import describe, save_panel
 
 
 def _batches(args: argparse.Namespace) -> tuple[grain.IterDataset, LabelSpace]:
-    """What the arguments name: the batches of a training, or of one dataset."""
+    """The batches that the arguments select: of a training, or of one dataset."""
     if args.config:
         path, _, mode = args.config.partition(":")
         experiment = read_experiment(runpy.run_path(path)["get_config"](mode))
@@ -41,11 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", help="config file, with :debug or without")
     parser.add_argument("--shards", type=Path, help="root of all shards (default: the config's)")
-    parser.add_argument("--ref", help="dataset/split to show instead of a config's mix")
-    parser.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), default=(512, 512))
+    parser.add_argument("--ref", help="dataset/split to show instead of the data of a config")
+    parser.add_argument(
+        "--crop", type=int, nargs=2, metavar=("H", "W"), default=(512, 512), help="crop of --ref"
+    )
     parser.add_argument("--batch", type=int, default=4, help="images per batch of --ref")
-    parser.add_argument("--batches", type=int, default=2, help="batches to count")
-    parser.add_argument("--seed", type=int, default=0, help="of --ref")
+    parser.add_argument(
+        "--batches", type=int, default=2, help="number of batches whose classes are counted"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the batches of --ref")
     parser.add_argument("--output", type=Path, default=Path("panel.png"), help="PNG to write")
     return parser
 
@@ -62,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         dataset, space = _batches(args)
         iterator = iter(dataset)
         batches = [next(iterator) for _ in range(args.batches)]
-    print(show.describe(batches, space))
-    show.save_panel(args.output, batches[0]["image"], batches[0]["label"], space)
+    print(describe(batches, space))
+    save_panel(args.output, batches[0]["image"], batches[0]["label"], space)
     print(f"panel: {args.output}")
 
 
