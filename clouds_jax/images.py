@@ -1,4 +1,4 @@
-"""Image files as people have them, read as RGB and written whole or not at all."""
+"""Image files: read as 8-bit RGB, written whole or not at all."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 
 
 class BadImage(ValueError):
-    """An image file that cannot become 8-bit RGB; the text names it and says why."""
+    """An image that cannot become 8-bit RGB; the message names it and the reason."""
 
 
 def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -43,14 +43,14 @@ def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
 def as_rgb(
     image: str | os.PathLike | Image.Image | UInt8[np.ndarray, "h w *c"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """An image in any of the forms that people have it in, as 8-bit RGB.
+    """An image file, PIL image or array as 8-bit RGB.
 
     Args:
         image: path, PIL image, or uint8 array [h, w], [h, w, 3] or [h, w, 4].
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such image.
+        BadImage: the file or the array is no such image.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(pathlib.Path(image))
@@ -70,7 +70,7 @@ def as_rgb(
 
 
 def rgb(file: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A PIL image as 8-bit RGB, turned upright as its EXIF says; `name` is for the error."""
+    """A PIL image as 8-bit RGB, turned upright as its EXIF says; errors call it `name`."""
     image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # one channel of 16 bits, or of 16 kept in 32
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
@@ -110,22 +110,22 @@ def write_npz(path: pathlib.Path, **arrays: ArrayLike) -> None:
 
 def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
     """The image files below a folder, by name; hidden ones left out."""
-    found = sorted(
+    paths = sorted(
         p
         for p in folder.rglob("*")
         if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
     )
-    if not found:
+    if not paths:
         raise FileNotFoundError(
             f"{folder} has no images; looked for {', '.join(s[1:] for s in SUFFIXES)}."
         )
-    return found
+    return paths
 
 
 def resize(
     picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """`picture` at `size` = (h, w), smooth."""
+    """`picture` at `size` = (h, w), bilinear with antialiasing."""
     if picture.shape[:2] == tuple(size):
         return picture
     return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR))
