@@ -83,8 +83,8 @@ def run(config: ConfigDict | None) -> None:
             )
     if jax.process_index() == 0:
         report.write(scored, output, about)
-        print(report.table(scored, about))
-        print(f"written to {output}")
+        print(f"\n{report.summary(scored)}\n")
+        print(f"classes, worst images, panels: {output}/results.md and the pictures beside it")
 
 
 def main(argv: list[str]) -> None:

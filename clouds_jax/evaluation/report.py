@@ -118,11 +118,8 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}" if math.isfinite(value) else "–"
 
 
-def table(results: Sequence[Result], about: Mapping[str, Any]) -> str:
-    """The numbers as Markdown that also reads well as plain text."""
-    lines = ["# Evaluation", ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if isinstance(value, str | int)]
-    lines += ["", "mIoU in per cent, by number of classes:", ""]
+def summary(results: Sequence[Result]) -> str:
+    """Mean IoU of each dataset by number of classes, as a Markdown table."""
     kinds = list(dict.fromkeys(score.name for result in results for score in result.scores))
     rows = []
     for result in results:
@@ -137,7 +134,14 @@ def table(results: Sequence[Result], about: Mapping[str, Any]) -> str:
             ]
         )  # fmt: skip
     head = ["dataset", "protocol", *kinds, "pixel acc.", "class acc.", "images", "images/s"]
-    lines += markdown(head, rows, left=2)
+    return "\n".join(["mIoU in per cent, by number of classes:", "", *markdown(head, rows, left=2)])
+
+
+def table(results: Sequence[Result], about: Mapping[str, Any]) -> str:
+    """All numbers as Markdown: means, classes, worst images."""
+    lines = ["# Evaluation", ""]
+    lines += [f"- {key}: {value}" for key, value in about.items() if isinstance(value, str | int)]
+    lines += ["", summary(results)]
     for space in dict.fromkeys(result.space.name for result in results):
         group = [result for result in results if result.space.name == space]
         names = group[0].space.names

@@ -28,8 +28,7 @@ from clouds_jax.data import records
 from clouds_jax.data.classes import LabelSpace, get_space, reduction
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.records import Example
-from clouds_jax.evaluation import batches as eval_batches
-from clouds_jax.evaluation import metrics, protocols
+from clouds_jax.evaluation import batches, metrics, protocols
 from clouds_jax.evaluation.batches import Item
 from clouds_jax.evaluation.metrics import Score
 from clouds_jax.evaluation.protocols import Protocol
@@ -121,56 +120,89 @@ def evaluate(
         progress: draws a progress bar with the remaining time.
         devices: of this host; all by default.
     """
-    mesh = sharding.make_mesh(devices or jax.local_devices())
-    absent = metrics.absent_of(dataset)
-    finest = metrics.common_spaces(label_space, model_space)[0]
-    rows, columns = len(get_space(label_space)), len(get_space(model_space))
-    mine = range(jax.process_index(), len(examples), jax.process_count())
-    shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
     if not len(examples):
         raise ValueError(f"{dataset} has no examples to score.")
-    total = np.zeros((rows, columns), np.int64)
-    per_image: dict[str, float] = {}
-    kept: dict[str, Panel] = {}
+    mesh = sharding.make_mesh(devices or jax.local_devices())
+    mine = range(jax.process_index(), len(examples), jax.process_count())
+    shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
+    sums = Accumulator(label_space, model_space)
     began = time.perf_counter()
 
     def items() -> Iterator[Item]:
+        classes = len(get_space(label_space))
         for index in mine:
-            yield eval_batches.make_item(examples[index], protocol, rows, shown=index in shown)
+            yield batches.make_item(examples[index], protocol, classes, shown=index in shown)
 
-    pace = eval_batches.Pace()
+    pace = batches.Pace()
     with jax.set_mesh(mesh):
         states = jax.device_put(_whole(states), sharding.replicated(mesh))
-        step = make_step(graphdef, protocol, mesh=mesh, rows=rows, columns=columns)
+        step = make_step(
+            graphdef, protocol, mesh=mesh, rows=sums.total.shape[0], columns=sums.total.shape[1]
+        )
         size = batch_per_device * mesh.size
-        batches = eval_batches.same_shape(items(), size)
+        same = batches.same_shape(items(), size)
         with tqdm(total=len(mine), desc=dataset, unit="image", disable=not progress) as bar:
-            for batch, predicted, counts, steady in _run(step, states, batches, size, mesh):
+            for batch, predicted, counts, steady in _run(step, states, same, size, mesh):
                 for i, item in enumerate(batch):
-                    total += counts[i]
-                    miou = metrics.score(counts[i], label_space, model_space)[0].miou
-                    per_image[item.key] = miou
-                    if item.shown:
-                        label = reduction(label_space, finest)[item.label]
-                        guess = reduction(model_space, finest)[jax.device_get(predicted[i])]
-                        kept[item.key] = Panel(item.key, item.image, label, guess, miou)
+                    sums.add(item, predicted[i], counts[i])
                 bar.update(len(batch))
                 pace.lap(len(batch), steady=steady)
 
-    if jax.process_count() > 1:
-        total = np.asarray(multihost_utils.process_allgather(total)).sum(0)
+    absent = metrics.absent_of(dataset)
+    total = sums.over_hosts()
     return Result(
         dataset=dataset,
         protocol=protocol,
         absent=absent,
-        space=get_space(finest),
+        space=get_space(sums.finest),
         scores=metrics.score(total, label_space, model_space, absent),
-        confusion=metrics.reduced(total, label_space, model_space, finest),
-        images=per_image,
-        panels=tuple(kept.values()),
+        confusion=metrics.reduced(total, label_space, model_space, sums.finest),
+        images=sums.images,
+        panels=tuple(sums.panels.values()),
         seconds=time.perf_counter() - began,
         images_per_second=pace.rate() * jax.process_count(),
     )
+
+
+class Accumulator:
+    """Sums over the images of this host, in exact integers.
+
+    Args:
+        label_space: of the labels.
+        model_space: of the predictions.
+
+    Attributes:
+        finest: the finest space that both reduce to.
+        total: labels by predictions, int64.
+        images: mIoU of each image over its own classes, by key.
+        panels: examples to look at, by key.
+    """
+
+    def __init__(self, label_space: str, model_space: str):
+        self._spaces = label_space, model_space
+        self.finest = metrics.common_spaces(label_space, model_space)[0]
+        self.total = np.zeros((len(get_space(label_space)), len(get_space(model_space))), np.int64)
+        self.images: dict[str, float] = {}
+        self.panels: dict[str, Panel] = {}
+
+    def add(
+        self, item: Item, predicted: UInt8[Array, "h w"], counts: Int[np.ndarray, "k j"]
+    ) -> None:
+        """Adds one image; its prediction stays on the device unless it is shown."""
+        labels, model = self._spaces
+        self.total += counts
+        miou = metrics.score(counts, labels, model)[0].miou
+        self.images[item.key] = miou
+        if item.shown:
+            label = reduction(labels, self.finest)[item.label]
+            shown = reduction(model, self.finest)[jax.device_get(predicted)]
+            self.panels[item.key] = Panel(item.key, item.image, label, shown, miou)
+
+    def over_hosts(self) -> Int[np.ndarray, "k j"]:
+        """The confusion matrix of all hosts."""
+        if jax.process_count() == 1:
+            return self.total
+        return np.asarray(multihost_utils.process_allgather(self.total)).sum(0)
 
 
 def evaluate_dataset(
@@ -258,16 +290,16 @@ def evenly_spaced(count: int, n: int) -> list[int]:
     return sorted({round((i + 0.5) * count / n - 0.5) for i in range(n)}) if count else []
 
 
-def _run(step: Step, states: Any, batches: Iterable[list[Item]], size: int, mesh: Mesh):
+def _run(step: Step, states: Any, grouped: Iterable[list[Item]], size: int, mesh: Mesh):
     """Yields (batch, predicted on the device, counts, whether nothing was compiled meanwhile).
 
     The next batch is read while the devices work on the last one.
     """
     running, seen, compiled = None, set(), False
-    for batch in batches:
+    for batch in grouped:
         compiled |= batch[0].shapes not in seen
         seen.add(batch[0].shapes)
-        images, labels = eval_batches.stack(batch, size, mesh)
+        images, labels = batches.stack(batch, size, mesh)
         out = step(states, images, labels)
         if running is not None:
             batch_before, (predicted, counts) = running

@@ -24,10 +24,12 @@ _WIDTH = 440
 TITLES = ("image", "teacher", "components and points", "masks of SAM", "refined")
 
 
-def draw(key: str, image: Picture, teacher: Label, found: Refinement, space: LabelSpace) -> Drawing:
+def draw(
+    key: str, image: Picture, teacher: Label, refinement: Refinement, space: LabelSpace
+) -> Drawing:
     """The steps of one refinement side by side, with a legend; see `steps`."""
-    row, caption = steps(key, image, teacher, found, space)
-    seen = {*np.unique(teacher).tolist(), *np.unique(found.label).tolist()}
+    row, caption = steps(key, image, teacher, refinement, space)
+    seen = {*np.unique(teacher).tolist(), *np.unique(refinement.label).tolist()}
     return table([row], TITLES, [caption], seen, space)
 
 
@@ -44,9 +46,9 @@ def table(
 
 
 def steps(
-    key: str, image: Picture, teacher: Label, found: Refinement, space: LabelSpace
+    key: str, image: Picture, teacher: Label, refinement: Refinement, space: LabelSpace
 ) -> tuple[list[Picture], str]:
-    """The pictures of `TITLES` for one image, and what there is to say of it.
+    """The pictures of `TITLES` for one image, and a caption.
 
     Pixels without a class show the grey image; pixels that several masks claim and the rules drop
     are red among the masks.
@@ -54,36 +56,38 @@ def steps(
     grey = np.repeat(image.mean(-1, keepdims=True).astype(np.uint8), 3, -1)
     components = np.full(teacher.shape, IGNORE, np.uint8)
     claimed = np.full(teacher.shape, IGNORE, np.uint8)
-    for i, value in enumerate(found.components.label.tolist()):
-        components[found.components.slot == i] = value
-        claimed[found.masks[i]] = value
+    for i, value in enumerate(refinement.components.label.tolist()):
+        components[refinement.components.slot == i] = value
+        claimed[refinement.masks[i]] = value
     masks = overlay(grey, claimed, space)
-    masks[found.overlapped] = WRONG_COLOUR
-    for mask in found.masks:
+    masks[refinement.overlapped] = WRONG_COLOUR
+    for mask in refinement.masks:
         masks[boundaries(mask.astype(np.uint8))] = 255
     row = [
         image,
         overlay(image, teacher, space),
-        _points(overlay(grey, components, space), found),
+        _points(overlay(grey, components, space), refinement),
         masks,
-        overlay(grey, found.label, space),
+        overlay(grey, refinement.label, space),
     ]
-    count = len(found.points)
-    told = f"{count} components" if count else "no component is large enough: the teacher's label"
+    count = len(refinement.points)
+    summary = (
+        f"{count} components" if count else "no component is large enough: the teacher's label"
+    )
     known = teacher != IGNORE
-    confirmed = 100 * (found.label == teacher)[known].mean() if known.any() else 0
-    caption = f"{key}: {told}, {confirmed:.1f} % of the teacher's pixels kept"
-    if found.overlapped.any():
-        caption += f", {100 * found.overlapped.mean():.1f} % claimed by several masks (red)"
+    confirmed = 100 * (refinement.label == teacher)[known].mean() if known.any() else 0
+    caption = f"{key}: {summary}, {confirmed:.1f} % of the teacher's pixels kept"
+    if refinement.overlapped.any():
+        caption += f", {100 * refinement.overlapped.mean():.1f} % claimed by several masks (red)"
     return row, caption
 
 
-def _points(picture: Picture, found: Refinement) -> Picture:
+def _points(picture: Picture, refinement: Refinement) -> Picture:
     """Draws the points that prompt, large enough to be seen when the picture is shrunk."""
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)
     radius = max(2.0, picture.shape[1] / 110)
-    for x, y in found.points.reshape(-1, 2).tolist():
+    for x, y in refinement.points.reshape(-1, 2).tolist():
         box = (x - radius, y - radius, x + radius, y + radius)
         pen.ellipse(box, fill="white", outline="black", width=max(1, round(radius / 3)))
     return np.asarray(canvas)

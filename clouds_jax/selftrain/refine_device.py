@@ -23,10 +23,10 @@ from clouds_jax.selftrain.refine_rules import RefineRules
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Refined:
-    """What became of a batch of pseudo-labels.
+    """Refined pseudo-labels of a batch, and refinement metrics.
 
     Attributes:
-        label: to learn from; 255 where no mask is left.
+        label: class maps to learn from; 255 where no mask is left.
         present: classes that are targets.
         points: (x, y) of the pixels that prompted, per component slot.
         components: number of large components.
@@ -86,27 +86,27 @@ def refine_labels(
     Source: CLOUDS (CVPR 2024), refinement with SAM inside the training forward.
     """
 
-    def one(xs):
+    def refine_image(xs):
         return _refine_one(sam, *xs, rules=rules, classes=classes, chunk=chunk)
 
     # one image after another, so that each decodes only the prompts it has
-    return jax.lax.map(one, (embeddings, labels, bits))
+    return jax.lax.map(refine_image, (embeddings, labels, bits))
 
 
 def _refine_one(sam, embedding, label, bits, *, rules: RefineRules, classes: int, chunk: int):
     size = label.shape
     n = bits.shape[0]
-    found = components.large_components(label, min_area=rules.min_area, limit=n)
-    points = components.random_points(found, bits)
+    large = components.large_components(label, min_area=rules.min_area, limit=n)
+    points = components.random_points(large, bits)
     scale = jnp.asarray(prompt_scale(size, sam.image), jnp.float32)
     scaled = points.astype(jnp.float32) * scale[None, None]
     slots = -(-n // chunk) * chunk
     spare = ((0, slots - n), (0, 0), (0, 0))
     scaled = jnp.pad(scaled, spare)
     kinds = jnp.ones(scaled.shape[:2], jnp.int32)
-    of_slot = jnp.pad(found.label, (0, slots - n), constant_values=IGNORE)
-    valid = jnp.pad(found.valid, (0, slots - n))
-    count = found.valid.sum()
+    of_slot = jnp.pad(large.label, (0, slots - n), constant_values=IGNORE)
+    valid = jnp.pad(large.valid, (0, slots - n))
+    count = large.valid.sum()
 
     def decode(carry):
         start, claims = carry
@@ -120,7 +120,7 @@ def _refine_one(sam, embedding, label, bits, *, rules: RefineRules, classes: int
     _, claims = jax.lax.while_loop(lambda carry: carry[0] < count, decode, start)
     masked = refine_rules.resolve(claims, rules, jnp)
     refined, present = refine_rules.targets(
-        label, masked, found.label, found.valid, rules, classes, jnp
+        label, masked, large.label, large.valid, rules, classes, jnp
     )
     unlabelled = refined == IGNORE
     share = lambda where: where.mean(dtype=jnp.float32)  # noqa: E731
@@ -143,7 +143,7 @@ def best_masks(
     kinds: Int[Array, "n p"],
     size: tuple[int, int],
 ) -> Bool[Array, "n h w"]:
-    """The mask that SAM thinks best of the three it proposes for each prompt, at image size.
+    """Of the three masks that SAM proposes for a prompt the one with the highest predicted IoU.
 
     Args:
         sam: prompt encoder and mask decoder.

@@ -24,10 +24,10 @@ Masks = Bool[np.ndarray, "n h w"]
 
 @dataclasses.dataclass(frozen=True)
 class Refinement:
-    """What became of a pseudo-label, and what was in between.
+    """A refined pseudo-label and the steps that led to it.
 
     Attributes:
-        label: to learn from; 255 where no mask is left.
+        label: class map to learn from; 255 where no mask is left.
         present: classes that are targets.
         components: the large ones.
         points: (x, y) of the pixels that prompted.
@@ -48,23 +48,23 @@ def large_components(label: Label, min_area: int) -> Components:
 
     Source: steps 1 and 2 of CLOUDS' refinement, scipy.ndimage.label with 4-connectivity.
     """
-    found: list[tuple[int, int, Bool[np.ndarray, "h w"]]] = []
+    components: list[tuple[int, int, Bool[np.ndarray, "h w"]]] = []
     for value in np.flatnonzero(np.bincount(label.reshape(-1), minlength=256)[:IGNORE]):
         regions = scipy.ndimage.label(label == value)[0]
         areas = np.bincount(regions.reshape(-1))
-        found += [
+        components += [
             (int(value), int(areas[r]), regions == r)
             for r in range(1, len(areas))
             if areas[r] > min_area
         ]
-    slot = np.full(label.shape, len(found), np.int32)
-    for i, (_, _, where) in enumerate(found):
+    slot = np.full(label.shape, len(components), np.int32)
+    for i, (_, _, where) in enumerate(components):
         slot[where] = i
     return Components(
         slot=slot,
-        label=np.array([value for value, _, _ in found], np.uint8),
-        area=np.array([area for _, area, _ in found], np.int32),
-        valid=np.ones(len(found), bool),
+        label=np.array([value for value, _, _ in components], np.uint8),
+        area=np.array([area for _, area, _ in components], np.int32),
+        valid=np.ones(len(components), bool),
     )
 
 
@@ -96,7 +96,7 @@ def draws(
 def refine_label(
     label: Label,
     bits: UInt32[np.ndarray, "m p"],
-    ask: Callable[[Points], Masks],
+    prompt: Callable[[Points], Masks],
     *,
     rules: RefineRules,
     classes: int,
@@ -104,26 +104,27 @@ def refine_label(
     """Refines one pseudo-label.
 
     Args:
-        label: of the teacher.
-        bits: of `draws`.
-        ask: SAM: points (x, y) in pixels of the image, a row per mask -> masks at image size.
-        rules: see `RefineRules`.
-        classes: k.
+        label: class map of the teacher.
+        bits: random numbers, see `draws`.
+        prompt: prompts SAM: points (x, y) in pixels of the image, a row per mask -> masks [n, h, w]
+            at image size.
+        rules: rules of the refinement.
+        classes: number of classes, k.
 
     Source: CLOUDS (CVPR 2024), the refinement in its training forward.
     """
-    found = large_components(label, rules.min_area)
-    points = random_points(found, bits)
+    components = large_components(label, rules.min_area)
+    points = random_points(components, bits)
     masks, claims = np.zeros((0, *label.shape), bool), refine_rules.no_claims(label.shape)
     if len(points):
-        masks = ask(points)
-        claims = refine_rules.claim(claims, masks, found.label)
+        masks = prompt(points)
+        claims = refine_rules.claim(claims, masks, components.label)
     resolved = refine_rules.resolve(claims, rules)
     refined, present = refine_rules.targets(
-        label, resolved, found.label, found.valid, rules, classes
+        label, resolved, components.label, components.valid, rules, classes
     )
     overlapped = (claims.count > 1) & (resolved == IGNORE)
-    return Refinement(refined, present, found, points, masks, overlapped)
+    return Refinement(refined, present, components, points, masks, overlapped)
 
 
 def statistics(before: Label, after: Refinement, names: tuple[str, ...]) -> dict[str, int]:

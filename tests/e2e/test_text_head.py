@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from clouds_jax.data.classes import get_space
 from clouds_jax.nn.clip_text import SIZES, TextTower
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.text import class_matrix
