@@ -87,7 +87,7 @@ else
   "$python" - "$photos" <<'PY'
 import sys
 from PIL import Image
-from clouds_jax.data.streets import render
+from clouds_jax.streets import render
 for domain in ("newtown-day", "newtown-dusk", "suburb-rain", "suburb-snow"):
     Image.fromarray(render(domain, 7, 0)[0]).save(f"{sys.argv[1]}/{domain}.png")
 PY

@@ -173,7 +173,7 @@ class Folder:
                 written += 1
             if written != len(self.indices(shard)):
                 raise StageError(
-                    f"{path.name}: {written} records were made, {len(self.indices(shard))} asked."
+                    f"{path.name}: {written} records, expected {len(self.indices(shard))}."
                 )
             self.check()
         report = {
