@@ -1,10 +1,11 @@
-"""The programs on PyTorch's side: checkpoints both ways with proof, and the offline stages."""
+"""Converts PyTorch checkpoints both ways, verifies the conversion, and runs the offline stages."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from clouds_jax.command_line import EXPECTED, message
 from porting.commands import (
     convert,
     diff,
@@ -48,21 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "family", "") is None:
-        # argparse takes a family that options part from its file for the file
+        # argparse takes a family for the file when options stand between the two
         args.family, args.file, rest = args.file, rest[0], []
-    if hasattr(args, "overrides"):  # of a config, which says itself what it does not know
+    if hasattr(args, "overrides"):  # of a config, which reports unknown keys itself
         args.overrides, rest = rest, []
         args.command = ["porting", *(sys.argv[1:] if argv is None else argv)]
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.run(args)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, KeyError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        print(f"error: {text}", file=sys.stderr)
+    except EXPECTED as error:
+        print(f"error: {message(error)}", file=sys.stderr)
         return 1
 
 

@@ -1,9 +1,9 @@
-"""Lets torchvision be imported where its compiled operators do not fit the installed torch.
+"""Makes torchvision importable where its compiled operators do not fit the installed torch.
 
 torchvision is bound to one build of torch. On a CPU machine its wheel may load no operators, and
-then its import fails where it declares shapes for `torchvision::nms`. open_clip, timm and
-segment_anything import torchvision for image transforms only, so declaring the two operators
-without giving them a body is enough.
+then its import fails where it registers shapes for `torchvision::nms`. open_clip, timm and
+segment_anything import torchvision for image transforms only, so it suffices to declare the two
+operators without an implementation.
 """
 
 import importlib
@@ -13,11 +13,11 @@ _OPERATORS = {
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_libraries: list = []  # torch forgets what it was told when the library object goes
+_libraries: list = []  # torch drops the declarations when the library object is deleted
 
 
 def prepare() -> None:
-    """Imports torchvision, with declared operators if it needs them."""
+    """Imports torchvision; declares its operators first where they are missing."""
     if "torchvision" in sys.modules:
         return
     try:

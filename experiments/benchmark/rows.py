@@ -48,9 +48,9 @@ class Setting:
 @functools.cache
 def models(encoder: str, setting: Setting) -> Any:
     """Both sides with the same random weights."""
-    from porting.benchmark import programs
+    from porting.benchmark.models import Models
 
-    return programs.Models(
+    return Models(
         encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, compiled=setting.compiled
     )
 

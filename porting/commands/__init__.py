@@ -1,4 +1,4 @@
-"""The subcommands of `python -m porting`: one module each, with `add` and what it runs."""
+"""The subcommands of `python -m porting`: one module each, with `add` and `run`."""
 
 import argparse
 
@@ -14,7 +14,14 @@ def parser(
     text: str,
     examples: str,
 ) -> argparse.ArgumentParser:
-    """A subcommand's parser: the first sentence stands in the overview, all of it in --help."""
+    """Adds a subcommand's parser.
+
+    Args:
+        commands: subparsers of the program.
+        name: name of the subcommand.
+        text: description; its first sentence is also shown in the overview.
+        examples: command lines, one per line.
+    """
     return commands.add_parser(
         name,
         help=text.split(". ")[0].rstrip("."),
@@ -24,12 +31,14 @@ def parser(
     )
 
 
-def add_family(one: argparse.ArgumentParser) -> None:
-    """The family, which may be left out, the file, and how it is read."""
-    one.add_argument(
-        "family", nargs="?", help="see `list`; left out, or `auto`: the one that fits best"
+def add_family(command: argparse.ArgumentParser) -> None:
+    """Adds the optional family, the file, and the options that say how it is read."""
+    command.add_argument(
+        "family", nargs="?", help="see `list`; `auto` or nothing: the one that fits best"
     )
-    one.add_argument("file", help=FILE_HELP)
-    one.add_argument("--clip", metavar="FILE", help="second file, with the CLIP that FILE lacks")
-    one.add_argument("--encoder", help="our encoder (default: the one that fits)")
-    one.add_argument("--heads", type=int, default=8, help="attention heads (default: 8)")
+    command.add_argument("file", help=FILE_HELP)
+    command.add_argument(
+        "--clip", metavar="FILE", help="second file, with the CLIP that FILE lacks"
+    )
+    command.add_argument("--encoder", help="our encoder (default: the one that fits)")
+    command.add_argument("--heads", type=int, default=8, help="attention heads (default: 8)")

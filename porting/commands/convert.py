@@ -1,4 +1,4 @@
-"""`convert`: from a checkpoint to a folder of weights."""
+"""`convert`: converts a checkpoint to a weights folder."""
 
 import argparse
 from pathlib import Path
@@ -8,11 +8,11 @@ from porting.commands import add_family, parser
 
 def add(commands) -> None:
     """Adds the subcommand."""
-    one = parser(
+    command = parser(
         commands,
         "convert",
-        "Make a folder of weights of a checkpoint. Strict: every tensor has one rule, every array"
-        " of the model is filled, and every source tensor is made anew from the weights and"
+        "Convert a checkpoint to a weights folder. Strict: every tensor has one rule, every array"
+        " of the model is filled, and every source tensor is restored from the weights and"
         " compared bit by bit. Works part by part, so memory does not grow with the file; the"
         " folder appears under its name only when it is complete.",
         "python -m porting convert package:efficientnet_lite0 --output weights/lite0\n"
@@ -21,17 +21,17 @@ def add(commands) -> None:
         "python -m porting convert clouds model_final.pth --clip open_clip_pytorch_model.bin \\\n"
         "    --output weights/clouds",
     )
-    add_family(one)
-    one.add_argument("--output", type=Path, help="the folder to make")
-    one.add_argument(
+    add_family(command)
+    command.add_argument("--output", type=Path, help="the new weights folder")
+    command.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16", "keep"),
         default="float32",
-        help="of the written floating-point arrays; keep: as in the file (default: float32)",
+        help="dtype of the floating-point arrays; keep: as in the file (default: float32)",
     )
-    one.add_argument("--force", action="store_true", help="replace an existing folder")
-    one.add_argument("--dry-run", action="store_true", help="the same as `plan`")
-    one.set_defaults(run=run)
+    command.add_argument("--force", action="store_true", help="replace an existing folder")
+    command.add_argument("--dry-run", action="store_true", help="the same as `plan`")
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if args.output is None:
             raise ValueError("--output is missing: where to write the weights (or use `plan`).")
         convert.check_writable(args.output, force=args.force)
-    made = convert.prepare(
+    conversion = convert.prepare(
         args.family,
         args.file,
         encoder=args.encoder,
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
         strict=not args.dry_run,
     )
     if args.dry_run:
-        return plan.show(made)
-    plan.show(made, brief=True)
-    parts = convert.save(made, args.output, dtype=args.dtype, force=args.force)
-    print(f"{parts.same} tensors come back bit for bit")
-    if parts.narrowed:
-        print(f"{parts.narrowed} do not: {args.dtype} holds less than the file")
+        return plan.show(conversion)
+    plan.show(conversion, brief=True)
+    stream = convert.save(conversion, args.output, dtype=args.dtype, force=args.force)
+    print(f"{stream.exact} tensors come back bit for bit")
+    if stream.narrowed:
+        print(f"{stream.narrowed} do not: {args.dtype} holds less than the file")
     print(f"wrote {args.output}")
     return 0

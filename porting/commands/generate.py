@@ -13,7 +13,7 @@ _SHOWN = 24  # images on the contact sheet
 
 def add(commands) -> None:
     """Adds the subcommand."""
-    one = parser(
+    command = parser(
         commands,
         "generate",
         "Make images from prompts with a diffusion model, or take photos in their place. Image i"
@@ -23,9 +23,9 @@ def add(commands) -> None:
         "python -m porting generate --config configs/stages/base.py --workdir runs/stages \\\n"
         "    --config.generate.provider=folder --config.generate.folder.path=photos",
     )
-    stage_config.add_config(one)
-    runner.add_running(one)
-    one.set_defaults(run=run)
+    stage_config.add_config(command)
+    runner.add_running(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`inspect`: the tensors of a checkpoint, without their numbers."""
+"""`inspect`: lists the tensors of a checkpoint without their values."""
 
 import argparse
 
@@ -7,25 +7,24 @@ from porting.commands import FILE_HELP, parser
 
 def add(commands) -> None:
     """Adds the subcommand."""
-    one = parser(
+    command = parser(
         commands,
         "inspect",
-        "List the tensors of a checkpoint. Names, types and shapes come from the file's headers;"
-        " the numbers are only hashed, so memory does not grow with the file.",
+        "List the tensors of a checkpoint. Names, dtypes and shapes come from the file's headers;"
+        " the file is only hashed, so memory does not grow with it.",
         "python -m porting inspect open_clip_model.safetensors\n"
         "python -m porting inspect hf://timm/convnext_tiny.fb_in22k\n"
         "python -m porting inspect weights/clip",
     )
-    one.add_argument("file", help=FILE_HELP)
-    one.set_defaults(run=run)
+    command.add_argument("file", help=FILE_HELP)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints one line per tensor and where they come from."""
-    from porting.conversion.convert import summary
-    from porting.files.open import headers
+    """Prints one line per tensor, and the origin of the file."""
+    from porting.files.open import read_headers, summary
 
-    state, provenance = headers(args.file)
+    state, provenance = read_headers(args.file)
     width = max(len(name) for name in state)
     for name, tensor in state.items():
         print(f"{name:{width}}  {tensor.dtype!s:8}  {tensor.shape}")

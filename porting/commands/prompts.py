@@ -9,7 +9,7 @@ from porting.stages import config as stage_config
 
 def add(commands) -> None:
     """Adds the subcommand."""
-    one = parser(
+    command = parser(
         commands,
         "prompts",
         "Have a language model write prompts for a text-to-image model. Samples until enough"
@@ -22,12 +22,12 @@ def add(commands) -> None:
         "    --config.prompts.gguf=SmolLM2-135M-Instruct.Q4_1.gguf"
         " --config.prompts.mode=few_shot",
     )
-    stage_config.add_config(one)
-    one.add_argument(
+    stage_config.add_config(command)
+    command.add_argument(
         "--shard", default="", metavar="I/N",
         help="make the texts of one of N parts; a last run without it chooses the prompts",
     )  # fmt: skip
-    one.set_defaults(run=run)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

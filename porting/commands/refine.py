@@ -12,7 +12,7 @@ from porting.stages import config as stage_config
 
 def add(commands) -> None:
     """Adds the subcommand."""
-    one = parser(
+    command = parser(
         commands,
         "refine",
         "Refine pseudo-labels by SAM: the large connected components of each class prompt it with"
@@ -23,12 +23,14 @@ def add(commands) -> None:
         "    --config.refine.preset=fixed --config.refine.sam=sam_vit_h \\\n"
         "    --config.refine.weights=sam_vit_h_4b8939.pth",
     )
-    stage_config.add_config(one)
-    one.add_argument("--ref", default="", help="images, NAME/SPLIT (default: those of generate)")
-    one.add_argument("--labels", default="", help="NAME/SPLIT (default: NAME.pseudo/SPLIT)")
-    one.add_argument("--name", default="", help="of the new shards (default: NAME.refined)")
-    runner.add_running(one)
-    one.set_defaults(run=run)
+    stage_config.add_config(command)
+    command.add_argument(
+        "--ref", default="", help="images, NAME/SPLIT (default: those of generate)"
+    )
+    command.add_argument("--labels", default="", help="NAME/SPLIT (default: NAME.pseudo/SPLIT)")
+    command.add_argument("--name", default="", help="of the new shards (default: NAME.refined)")
+    runner.add_running(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""From a folder of weights back to the checkpoint it was made of."""
+"""Restores a checkpoint from the weights folder that it was converted to."""
 
 import collections
 import dataclasses
@@ -11,16 +11,17 @@ import ml_dtypes  # noqa: F401  numpy knows the name "bfloat16" through it
 import numpy as np
 
 from clouds_jax.weights import load_weights
-from porting.conversion.convert import Conversion, save
+from porting.conversion.conversion import Conversion
+from porting.conversion.convert import save
 from porting.conversion.streaming import bits_equal
 from porting.files.open import open_checkpoint, tensor_hash, without_prefix
 from porting.tables import get_table
-from porting.tables.rules import ConversionError, invert_rules
+from porting.tables.apply import ConversionError, invert_rules
 
 
 @dataclasses.dataclass(frozen=True)
-class _Described:
-    """Shape and type of a tensor of the original."""
+class _TensorSpec:
+    """Shape and dtype of a tensor of the original."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -28,13 +29,13 @@ class _Described:
 
 @dataclasses.dataclass(frozen=True)
 class Inverted:
-    """A checkpoint made of a folder of weights.
+    """A checkpoint restored from a weights folder.
 
     Attributes:
-        state: the tensors, in the original's order.
-        source: of the folder's provenance: where the original came from.
-        same: how many of them have the hash of the original's.
-        missing: name -> why the conversion had left it out.
+        state: tensors by name, in the order of the original.
+        source: provenance of the original, as the folder keeps it.
+        same: number of tensors whose hash is that of the original.
+        missing: name of each tensor that the conversion dropped -> its reason.
     """
 
     state: dict[str, np.ndarray]
@@ -44,17 +45,17 @@ class Inverted:
 
 
 def invert(folder: Path, *, original: str | None = None) -> Inverted:
-    """Makes the checkpoint anew that a folder of weights was converted from.
+    """Restores the checkpoint that a weights folder was converted from.
 
     Args:
-        folder: of weights.
-        original: the checkpoint itself, for the tensors that the conversion left out.
+        folder: a weights folder.
+        original: the checkpoint itself, to take the tensors from that the conversion dropped.
 
     Raises:
-        ConversionError: weights and provenance do not fit each other, or `original` is another.
+        ConversionError: weights and provenance do not fit each other, or `original` is another
+            checkpoint.
+        ValueError: `convert` did not write the folder, or wrote it with another table version.
     """
-    pass
-
     tree, provenance = load_weights(folder)
     if "tensors" not in provenance:
         raise ValueError(f"{folder} was not written by `convert`: its provenance names no tensors.")
@@ -65,28 +66,28 @@ def invert(folder: Path, *, original: str | None = None) -> Inverted:
             f" {table.name}, this is version {table.version}; convert the original anew."
         )
     known: dict[str, Any] = provenance["tensors"] | provenance["dropped"]
-    names = {name: _described(known[name]) for name in provenance.get("order", known)}
-    state = invert_rules(tree, table.rules, names)
-    missing = {name: known[name]["why"] for name in names if name not in state}
+    specs = {name: _spec(known[name]) for name in provenance.get("order", known)}
+    state = invert_rules(tree, table.rules, specs)
+    missing = {name: known[name]["why"] for name in specs if name not in state}
     if original:
-        state |= _taken(original, provenance, missing)
+        state |= _take_from(original, provenance, missing)
         missing = {}
     same = sum(tensor_hash(tensor) == known[name]["sha256"] for name, tensor in state.items())
-    ordered = {name: state[name] for name in names if name in state}
+    ordered = {name: state[name] for name in specs if name in state}
     return Inverted(ordered, provenance["source"], same, missing)
 
 
-def _described(entry: Mapping[str, Any]) -> _Described:
-    return _Described(tuple(entry["shape"]), np.dtype(entry["dtype"]))
+def _spec(entry: Mapping[str, Any]) -> _TensorSpec:
+    return _TensorSpec(tuple(entry["shape"]), np.dtype(entry["dtype"]))
 
 
-def _taken(
+def _take_from(
     original: str, provenance: Mapping[str, Any], names: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """The tensors of these names, from the original checkpoint."""
-    state, found = open_checkpoint(original)
-    prefix = provenance["source"]["prefix"].removeprefix(found.prefix)
-    state, _ = without_prefix(state, found, prefix)
+    """The tensors of these names, taken from the original checkpoint."""
+    state, source = open_checkpoint(original)
+    prefix = provenance["source"]["prefix"].removeprefix(source.prefix)
+    state, _ = without_prefix(state, source, prefix)
     misfits = []
     for name in names:
         if name not in state:
@@ -99,13 +100,13 @@ def _taken(
 
 
 @dataclasses.dataclass(frozen=True)
-class Counts:
-    """What a roundtrip has compared.
+class RoundtripCounts:
+    """Tensors that a roundtrip compared.
 
     Attributes:
-        same: tensors that came back bit for bit: all that the table does not leave out.
-        by_dtype: the same by type.
-        dropped: reason -> how many tensors the table leaves out and cannot make anew.
+        same: number of tensors restored bit for bit: all that the table does not drop.
+        by_dtype: the same, by dtype.
+        dropped: reason -> number of tensors that the table drops and cannot restore.
     """
 
     same: int
@@ -113,31 +114,33 @@ class Counts:
     dropped: dict[str, int]
 
 
-def roundtrip(made: Conversion, weights: Path | None = None) -> Counts:
-    """Converts to a folder, reads it, makes the checkpoint anew and compares every bit.
+def roundtrip(conversion: Conversion, weights: Path | None = None) -> RoundtripCounts:
+    """Converts to a folder, restores the checkpoint from it and compares every bit.
 
     Args:
-        made: the conversion.
-        weights: a folder that was converted before; None makes a temporary one.
+        conversion: without misfits.
+        weights: a folder with the converted weights; None writes a temporary one.
 
     Raises:
-        ConversionError: all tensors that do not come back.
+        ConversionError: lists all tensors that are not restored exactly.
     """
     if weights is None:
         with tempfile.TemporaryDirectory() as folder:
-            save(made, Path(folder) / "weights")
-            return roundtrip(made, Path(folder) / "weights")
-    back = invert(weights)
-    wrong = [f"{name}: not in {weights}" for name in made.plan.used if name not in back.state]
-    wrong += [
-        f"{name}: does not come back bit for bit"
-        for name, tensor in back.state.items()
-        if name not in made.state or not bits_equal(tensor, made.state[name])
+            save(conversion, Path(folder) / "weights")
+            return roundtrip(conversion, Path(folder) / "weights")
+    source, restored = conversion.state, invert(weights)
+    misfits = [
+        f"{name}: not in {weights}" for name in conversion.plan.used if name not in restored.state
     ]
-    if wrong:
-        raise ConversionError(wrong)
-    return Counts(
-        same=len(back.state),
-        by_dtype=dict(collections.Counter(str(t.dtype) for t in back.state.values())),
-        dropped=dict(collections.Counter(back.missing.values())),
+    misfits += [
+        f"{name}: does not come back bit for bit"
+        for name, tensor in restored.state.items()
+        if name not in source or not bits_equal(tensor, source[name])
+    ]
+    if misfits:
+        raise ConversionError(misfits)
+    return RoundtripCounts(
+        same=len(restored.state),
+        by_dtype=dict(collections.Counter(str(t.dtype) for t in restored.state.values())),
+        dropped=dict(collections.Counter(restored.missing.values())),
     )

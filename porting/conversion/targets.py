@@ -1,4 +1,4 @@
-"""The models that weights are converted for: their trees of shapes, without any array."""
+"""The model that a checkpoint is converted to, inferred from its tensors, as a tree of shapes."""
 
 import dataclasses
 import functools
@@ -18,7 +18,8 @@ from clouds_jax.nn.sam.decoder import PromptedMasks
 from clouds_jax.nn.sam.registry import get_sam
 from porting.files.trees import Tree
 from porting.tables import Table
-from porting.tables.rules import ConversionError, plan, shapes_of
+from porting.tables.apply import ConversionError, plan
+from porting.tables.rules import shapes_by_target
 
 _PIXEL = "head.pixel_decoder."
 _TRANSFORMER = "head.transformer_decoder."
@@ -29,22 +30,22 @@ _LEVELS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a checkpoint is converted to.
+    """The model that a checkpoint is converted to.
 
     Attributes:
-        want: nested dict of `jax.ShapeDtypeStruct`, with `encoder`, `text` and `head` or some,
-            or with `sam`.
+        shapes: nested dict of `jax.ShapeDtypeStruct` with some of `encoder`, `text` and `head`, or
+            with `sam`.
         encoder: name in `ENCODERS`, or None.
-        text: numbers of the text tower, or None.
-        head: numbers of the head, or None.
-        widths: of the features the head reads.
-        classes: of the head, without no-object; None for the text classifier, which has as many
-            as its class matrix.
+        text: size of CLIP's text tower, or None.
+        head: size of the Mask2Former head, or None.
+        widths: channels of res2 to res5 as the head reads them.
+        classes: number of classes of the head, without no-object; None for the text classifier,
+            which has as many as its class matrix.
         embedding: width of the class matrix that the text classifier reads.
         sam: name in `SAMS`; None also for SAM's decoder alone.
     """
 
-    want: Tree
+    shapes: Tree
     encoder: str | None = None
     text: TextSize | None = None
     head: HeadSize | None = None
@@ -55,25 +56,26 @@ class Target:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, without the shapes."""
-        fields = dataclasses.asdict(dataclasses.replace(self, want={}))
-        return {key: value for key, value in fields.items() if key != "want" and value is not None}
+        fields = dataclasses.asdict(dataclasses.replace(self, shapes={}))
+        del fields["shapes"]
+        return {key: value for key, value in fields.items() if value is not None}
 
 
-@functools.cache  # the shapes of a large encoder take seconds
-def encoder_want(name: str) -> Tree:
+@functools.cache  # tracing a large encoder takes seconds
+def encoder_shapes(name: str) -> Tree:
     """Shapes of an encoder's weights."""
     spec = get_encoder(name)
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0)))))
 
 
-def text_want(size: TextSize) -> Tree:
+def text_tower_shapes(size: TextSize) -> Tree:
     """Shapes of a text tower's weights."""
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: TextTower(size, rngs=nnx.Rngs(0)))))
 
 
 @functools.cache
-def sam_want(name: str | None) -> Tree:
-    """Shapes of a SAM's weights; None: of what all share, prompt encoder and mask decoder."""
+def sam_shapes(name: str | None) -> Tree:
+    """Shapes of a SAM's weights; None: of the prompt encoder and mask decoder that all share."""
 
     def make() -> nnx.Module:
         rngs = nnx.Rngs(0)
@@ -82,95 +84,92 @@ def sam_want(name: str | None) -> Tree:
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make)))
 
 
-def head_want(
+def head_shapes(
     widths: tuple[int, int, int, int],
     size: HeadSize,
     classes: int | None,
     embedding: int | None = None,
 ) -> Tree:
-    """Shapes of a Mask2Former head's weights; a class matrix, which no file holds, is left out."""
+    """Shapes of a Mask2Former head's weights, without the class matrix, which no file holds."""
     rows = None if embedding is None else TextRows((0,), embedding)
     make = lambda: Mask2FormerHead(widths, size, classes or 1, rows=rows, rngs=nnx.Rngs(0))  # noqa: E731
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make), nnx.Param))
 
 
-def choose(
+def infer_target(
     source: Mapping[str, Any], table: Table, *, encoder: str | None = None, heads: int = 8
 ) -> Target:
-    """The model that a checkpoint is for, told from its tensors.
+    """Infers the model of a checkpoint from the shapes of its tensors.
 
     Args:
         source: name -> anything with `shape` and `dtype`.
-        table: of the checkpoint's family.
+        table: rules of the checkpoint's family.
         encoder: name in `ENCODERS`, or in `SAMS` for files of SAM; None takes the one of the
-            table's encoders that fits.
-        heads: attention heads of a Mask2Former head, the one number no shape tells.
+            table's encoders that fits best.
+        heads: attention heads of a Mask2Former head, the one number that no shape shows.
 
     Raises:
-        ConversionError: the misfits of the encoder that comes nearest.
+        ConversionError: no tensor is of the family.
     """
-    shapes = shapes_of(source, table.rules)
+    shapes = shapes_by_target(source, table.rules)
     target = Target({})
     if any(path.startswith("head.") for path in shapes):
-        widths, size, classes, embedding = _head_of(shapes, heads)
-        want = {"head": head_want(widths, size, classes, embedding)}
-        target = Target(want, head=size, widths=widths, classes=classes, embedding=embedding)
+        target = _head_target(shapes, heads)
     if any(path.startswith("text.") for path in shapes):
-        tower = _text_of(shapes, quick_gelu=any(".attnpool." in name for name in source))
-        want = target.want | {"text": text_want(tower)}
-        target = dataclasses.replace(target, want=want, text=tower)
+        tower = _text_size(shapes, quick_gelu=any(".attnpool." in name for name in source))
+        merged = target.shapes | {"text": text_tower_shapes(tower)}
+        target = dataclasses.replace(target, shapes=merged, text=tower)
+    names = (encoder,) if encoder else table.encoders
     if any(path.startswith("encoder.") for path in shapes):
-        names = (encoder,) if encoder else table.encoders
-        best, want = _nearest(
-            source, table, names, lambda name: target.want | {"encoder": encoder_want(name)}
+        name, merged = _best_model(
+            source, table, names, lambda name: target.shapes | {"encoder": encoder_shapes(name)}
         )
-        target = dataclasses.replace(target, want=want, encoder=best)
+        target = dataclasses.replace(target, shapes=merged, encoder=name)
     if any(path.startswith(_SAM_ENCODER) for path in shapes):
-        names = (encoder,) if encoder else table.encoders
-        best, want = _nearest(source, table, names, lambda name: {"sam": sam_want(name)})
-        target = dataclasses.replace(target, want=want, sam=best)
+        name, merged = _best_model(source, table, names, lambda name: {"sam": sam_shapes(name)})
+        target = dataclasses.replace(target, shapes=merged, sam=name)
     elif any(path.startswith(_SAM) for path in shapes):
-        target = dataclasses.replace(target, want={"sam": sam_want(None)})
-    if not target.want:
+        target = dataclasses.replace(target, shapes={"sam": sam_shapes(None)})
+    if not target.shapes:
         raise ConversionError([f"no tensor of the file is of family {table.name}"])
     return target
 
 
-def _nearest(
+def _best_model(
     source: Mapping[str, Any],
     table: Table,
     names: Sequence[str],
-    want_of: Callable[[str], Tree],
+    shapes_of: Callable[[str], Tree],
 ) -> tuple[str, Tree]:
-    """The first model without a misfit, or the one with the fewest, and its shapes."""
-    found: dict[int, tuple[str, Tree]] = {}
+    """Name and shapes of the first model without a misfit, or of the one with the fewest."""
+    by_misfits: dict[int, tuple[str, Tree]] = {}
     for name in names:
-        want = want_of(name)
-        misfits = len(plan(source, table.rules, want).misfits)
+        shapes = shapes_of(name)
+        misfits = len(plan(source, table.rules, shapes).misfits)
         if not misfits:
-            return name, want
-        found.setdefault(misfits, (name, want))
-    return found[min(found)]
+            return name, shapes
+        by_misfits.setdefault(misfits, (name, shapes))
+    return by_misfits[min(by_misfits)]
 
 
 def _axis(shapes: Mapping[str, tuple[int, ...]], path: str, number: int, default: int) -> int:
-    """One axis of a target, or what stands for a tensor that is missing."""
+    """Length of one axis of a target; `default` where the tensor is missing."""
     shape = shapes.get(path, ())
     return shape[number] if len(shape) > number else default
 
 
 def _rows(shapes: Mapping[str, tuple[int, ...]], pattern: str, default: int) -> int:
-    """How many rows a stacked target has."""
-    found = [re.fullmatch(pattern + r"\[(\d+)\]", path) for path in shapes]
-    return max((int(match[1]) + 1 for match in found if match), default=default)
+    """Number of rows of a stacked target; `default` where all its tensors are missing."""
+    matches = [re.fullmatch(pattern + r"\[(\d+)\]", path) for path in shapes]
+    return max((int(match[1]) + 1 for match in matches if match), default=default)
 
 
-def _text_of(shapes: Mapping[str, tuple[int, ...]], *, quick_gelu: bool) -> TextSize:
-    """The text tower whose tensors have these shapes; what is missing counts as in CLOUDS.
+def _text_size(shapes: Mapping[str, tuple[int, ...]], *, quick_gelu: bool) -> TextSize:
+    """Size of the text tower with these shapes; missing tensors count as in CLOUDS.
 
     Args:
         shapes: by path of the target.
-        quick_gelu: whether it is OpenAI's, which no shape tells: that of a CLIP ResNet is.
+        quick_gelu: OpenAI's activation, which no shape shows; CLIP's ResNets have it.
     """
     usual = clip_text.SIZES["convnext_large_d_320"]
     return TextSize(
@@ -183,13 +182,11 @@ def _text_of(shapes: Mapping[str, tuple[int, ...]], *, quick_gelu: bool) -> Text
     )
 
 
-def _head_of(
-    shapes: Mapping[str, tuple[int, ...]], heads: int
-) -> tuple[tuple[int, int, int, int], HeadSize, int | None, int | None]:
-    """Widths, size, classes and width of the class matrix of the head with these shapes.
+def _head_target(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Target:
+    """The Mask2Former head with these shapes.
 
-    A tensor that is missing counts as in CLOUDS, so that it is reported as missing and not as a
-    wrong size of everything else.
+    A missing tensor counts as in CLOUDS, so that it is reported as missing and not as a wrong size
+    of everything else.
     """
     usual = HeadSize()
     axis = functools.partial(_axis, shapes)
@@ -230,4 +227,10 @@ def _head_of(
         axis(_PIXEL + "input_proj.1.conv.kernel", 0, 1),
         axis(_PIXEL + "input_proj.0.conv.kernel", 0, 1),
     )
-    return widths, size, classes, embedding
+    return Target(
+        {"head": head_shapes(widths, size, classes, embedding)},
+        head=size,
+        widths=widths,
+        classes=classes,
+        embedding=embedding,
+    )

@@ -1,4 +1,4 @@
-"""Reads one checkpoint file of any kind; large ones are mapped, not read.
+"""Reads one checkpoint file of any format; large files are memory-mapped.
 
 .pt .pth .bin     torch: zip, older stream, TorchScript
 .safetensors      Hugging Face
@@ -33,7 +33,7 @@ SAFETENSORS_DTYPES = {
     "I64": np.dtype(np.int64),
     "U8": np.dtype(np.uint8),
 }
-# What the readers run into when bytes are missing or wrong.
+# Errors of the readers where bytes are missing or wrong.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -44,11 +44,18 @@ _DAMAGE = (
     OSError,
     RuntimeError,
 )
-_NPY_HEADER = 1 << 16  # bytes; more than a header of numbers needs
+_NPY_HEADER = 1 << 16  # bytes; more than the header of a numeric array takes
 
 
 def read(path: Path) -> tuple[Any, str]:
-    """The content of one file and its kind; told by its first bytes, not by its name."""
+    """Reads one file; returns its content and its format.
+
+    The first bytes decide on the format, not the name, except that a zip file is .npz by its name.
+
+    Raises:
+        UnsafePickleError: the file asks to run code; the message names it.
+        ValueError: damaged, or of an unknown format.
+    """
     with path.open("rb") as file:
         head = file.read(16)
     try:
@@ -71,7 +78,7 @@ def read(path: Path) -> tuple[Any, str]:
 
 
 def release(tensor: np.ndarray) -> None:
-    """Gives the memory of a mapped tensor back; its numbers are read again when next used."""
+    """Frees the memory of a mapped tensor; its values are read from disk again when next used."""
     base: Any = tensor
     while isinstance(base, np.ndarray):
         base = base.base
@@ -80,7 +87,7 @@ def release(tensor: np.ndarray) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself beside its tensors; of other files, nothing."""
+    """The metadata of a safetensors file; empty for files of other formats."""
     with path.open("rb") as file:
         if file.read(16)[8:9] != b"{":
             return {}
@@ -88,7 +95,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _safetensors_header(memory: np.ndarray, path: Path) -> tuple[dict[str, Any], int]:
-    """The header, and where the numbers begin: length of header, header in JSON, numbers."""
+    """The header, and the offset of the values: length of header, header in JSON, values."""
     length = int.from_bytes(memory[:8].tobytes(), "little")
     if 8 + length > memory.size:
         raise ValueError(f"{path} is cut short: its header of {length} bytes is not all there.")
@@ -114,12 +121,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of numpy's zip file, none of them pickled."""
+    """The arrays of an .npz file; refuses pickled ones."""
     memory = np.memmap(path, np.uint8, "r")
     arrays = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            raw = torch_files.stored(memory, archive, info)
+            raw = torch_files.entry_bytes(memory, archive, info)
             file = io.BytesIO(raw[:_NPY_HEADER].tobytes())
             version = np.lib.format.read_magic(file)
             read_header = {

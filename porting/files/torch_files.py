@@ -1,9 +1,9 @@
-"""The files that torch writes, read without torch; numbers stay on disk until they are used.
+"""Reads the files that torch writes, without torch; values stay on disk until they are used.
 
 Three layouts: the zip file of `torch.save` since 1.6, the stream before it (magic number
 0x1950a86a20f9469cfc6c), and the TorchScript archive of `torch.jit.save`, a zip file with a program
-beside the weights. Of such an archive the attributes of the modules are read and nothing else: the
-program's text is never opened.
+beside the weights. Of such an archive only the attributes of the modules are read: the program is
+never opened.
 """
 
 import zipfile
@@ -21,11 +21,11 @@ from porting.files.unpickle import (
     Unpickler,
     dtype_of,
     load,
-    resolved,
+    to_arrays,
 )
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DEEPEST = 64  # modules in modules; a module that holds itself would have no end
+_MAX_DEPTH = 64  # nested modules; a module that holds itself would never end
 
 
 def is_torchscript(archive: zipfile.ZipFile) -> bool:
@@ -35,9 +35,9 @@ def is_torchscript(archive: zipfile.ZipFile) -> bool:
 
 
 def read_torch_zip(path: Path) -> tuple[Any, str]:
-    """The content of a zip file of torch, and which of the two kinds it is.
+    """The content of a zip file of torch, and its format, "torch zip" or "torchscript".
 
-    Of a TorchScript archive the content is what `torch.jit.load(path).state_dict()` would give.
+    For a TorchScript archive the content is that of `torch.jit.load(path).state_dict()`.
     """
     memory = np.memmap(path, np.uint8, "r")
     with zipfile.ZipFile(path) as archive:
@@ -52,7 +52,7 @@ def read_torch_zip(path: Path) -> tuple[Any, str]:
 
         def storage(kind: Name, key: str, _location: str, numel: int, *_: Any) -> Storage:
             if key not in storages:
-                data = stored(memory, archive, entries[f"data/{key}"])
+                data = entry_bytes(memory, archive, entries[f"data/{key}"])
                 if data.size != numel * dtype_of(kind).itemsize:
                     raise ValueError(f"storage {key} has {data.size} bytes for {numel} numbers")
                 storages[key] = Storage(dtype_of(kind), numel, data)
@@ -61,16 +61,16 @@ def read_torch_zip(path: Path) -> tuple[Any, str]:
         with archive.open(entries["data.pkl"]) as file:
             content = load(Unpickler(file, storage, script=script), path)
     if not script:
-        return resolved(content), "torch zip"
+        return to_arrays(content), "torch zip"
     if not isinstance(content, ScriptModule):
         raise ValueError(f"{path} is a TorchScript archive of no module.")
     return {name: view.array() for name, view in _tensors(content, "", 0)}, "torchscript"
 
 
 def _tensors(module: ScriptModule, prefix: str, depth: int) -> Iterator[tuple[str, TensorView]]:
-    """The tensors of a module and of the modules in it, in the order of a state dict."""
-    if depth > _DEEPEST:
-        raise ValueError(f"modules lie {_DEEPEST} deep in each other")
+    """Yields the tensors of a module and its submodules, in the order of a state dict."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"modules lie {_MAX_DEPTH} deep in each other")
     attributes = module.attributes or {}
     for name, value in attributes.items():
         if isinstance(value, TensorView):
@@ -81,7 +81,7 @@ def _tensors(module: ScriptModule, prefix: str, depth: int) -> Iterator[tuple[st
 
 
 def read_torch_legacy(path: Path) -> Any:
-    """The content of a `.pth` of torch before 1.6: four pickles, then the numbers."""
+    """The content of a `.pth` of torch before 1.6: pickles, then the values of the storages."""
     storages: dict[str, Storage] = {}
 
     def storage(kind: Name, key: str, _location: str, numel: int, view: Any = None) -> Storage:
@@ -97,28 +97,28 @@ def read_torch_legacy(path: Path) -> Any:
             raise ValueError(f"{path} was written on a big-endian machine; save it on another.")
         content = load(Unpickler(file, storage), path)
         order = load(Unpickler(file), path)
-        place = file.tell()
+        offset = file.tell()
     memory = np.memmap(path, np.uint8, "r")
     for key in order:
-        known = storages[key]
-        numel = int.from_bytes(memory[place : place + 8].tobytes(), "little")
-        start, end = place + 8, place + 8 + numel * known.dtype.itemsize
-        if numel != known.numel or end > memory.size:
+        storage_of_key = storages[key]
+        numel = int.from_bytes(memory[offset : offset + 8].tobytes(), "little")
+        start, end = offset + 8, offset + 8 + numel * storage_of_key.dtype.itemsize
+        if numel != storage_of_key.numel or end > memory.size:
             raise ValueError(f"{path} is cut short or damaged: storage {key} is not all there.")
-        known.data, place = memory[start:end], end
-    return resolved(content)
+        storage_of_key.data, offset = memory[start:end], end
+    return to_arrays(content)
 
 
 def is_torch_legacy(head: bytes) -> bool:
-    """Whether a file that begins with `head` is of torch before 1.6."""
+    """Whether a file that begins with the bytes `head` is of torch before 1.6."""
     return _LEGACY_MAGIC.to_bytes(10, "little") in head[:16]
 
 
-def stored(memory: np.ndarray, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of one zip entry: a view of the file, or a copy if it is compressed."""
+def entry_bytes(memory: np.ndarray, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """The bytes of a zip entry: a view of the mapped file, or a copy if it is compressed."""
     if info.compress_type != zipfile.ZIP_STORED:
         return np.frombuffer(archive.read(info), np.uint8)
-    # The local header is 30 bytes, then name and extra field with lengths of their own.
+    # The local header has 30 bytes, then name and extra field; it states their lengths.
     header = memory[info.header_offset : info.header_offset + 30].tobytes()
     start = info.header_offset + 30
     start += int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")

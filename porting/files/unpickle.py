@@ -1,8 +1,8 @@
-"""Unpickles tensors without torch and without running what a pickle asks for.
+"""Unpickles tensors without torch and without running code of the file.
 
-A pickle is a program: it names functions and calls them. This reader knows the few names that
-tensors and arrays need and answers each with a function of its own; at any other name it stops and
-says which one the file wanted. Nothing of torch or of numpy's own unpickling is called.
+A pickle is a program: it names functions and calls them. This reader has a substitute for each of
+the few names that tensors and arrays need; at any other name it stops and reports which one the
+file asked for. Nothing of torch or of numpy's own unpickling is called.
 
 Sources: torch.serialization, torch._utils and torch/csrc/jit/serialization/pickler.cpp (the names).
 """
@@ -46,13 +46,13 @@ _TORCH_DTYPES = {
     "uint64": np.dtype(np.uint64),
     "uint8": np.dtype(np.uint8),
 }
-# What numpy arrays of a checkpoint may hold, by numpy's short names.
+# dtypes of numpy arrays in a checkpoint, by numpy's short names
 _NUMPY_DTYPES = {
     np.dtype(t).str[1:]
     for t in ("bool", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 }
 
-# What the unpickler runs into when bytes are missing or wrong.
+# Errors of the unpickler where bytes are missing or wrong.
 _DAMAGE = (
     pickle.UnpicklingError,
     AttributeError,
@@ -68,17 +68,17 @@ _DAMAGE = (
 
 
 class UnsafePickleError(ValueError):
-    """The file asks for something that tensors and arrays do not need."""
+    """The file asks for a name that tensors and arrays do not need."""
 
 
 @dataclasses.dataclass
 class Storage:
-    """A torch storage: a flat run of numbers that tensors are views of.
+    """A torch storage: a flat array that tensors are views of.
 
     Attributes:
-        dtype: of the numbers.
-        numel: how many there are.
-        data: the numbers, once they are known (the older layout keeps them at the file's end).
+        dtype: dtype of the elements.
+        numel: number of elements.
+        data: their bytes; None until they are read (the older format has them at the file's end).
     """
 
     dtype: np.dtype
@@ -88,7 +88,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class TensorView:
-    """A tensor as the pickle describes it; `array()` makes it."""
+    """A tensor as the pickle describes it: a strided view of a storage."""
 
     storage: Storage
     offset: int
@@ -108,7 +108,7 @@ class TensorView:
             raise ValueError(f"a tensor has the impossible shape {self.shape}, {self.strides}")
         if 0 in self.shape:
             return np.zeros(self.shape, self.dtype)
-        # as_strided checks no bounds, so the last number's place is computed here.
+        # as_strided checks no bounds, so the last element's index is computed here
         last = self.offset + sum(
             (n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)
         )
@@ -123,7 +123,7 @@ class TensorView:
 
 
 class _Dtype:
-    """Stands for numpy.dtype inside a pickle."""
+    """Substitute for numpy.dtype."""
 
     def __init__(self, name: str, *_: Any):
         if not isinstance(name, str) or name.lstrip("<>|=") not in _NUMPY_DTYPES:
@@ -138,7 +138,7 @@ class _Dtype:
 
 
 class _NumpyArray:
-    """Stands for numpy.ndarray inside a pickle."""
+    """Substitute for numpy.ndarray."""
 
     data: np.ndarray | None = None
 
@@ -148,28 +148,28 @@ class _NumpyArray:
 
 
 class ScriptModule:
-    """Stands for every type of a TorchScript archive: its attributes by name, no code.
+    """Substitute for every type of a TorchScript archive: attributes without code.
 
     Attributes:
-        attributes: tensors, modules and plain values.
+        attributes: tensors, modules and plain values by name.
     """
 
     attributes: dict[str, Any] | None = None
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            state = {}  # a type of C++ with a state of its own, which holds no weights of a model
+            state = {}  # a C++ type with its own state, which holds no weights
         self.attributes = state
 
 
 class Name(NamedTuple):
-    """The answer to a name that a pickle asks for.
+    """Substitute for a name that a pickle asks for.
 
-    A tuple, because a pickle may also set attributes of what it got; these have none.
+    A tuple, because a pickle may also set attributes of an object, and tuples have none.
 
     Attributes:
-        call: what calling the name does, or None for names that are only mentioned.
-        dtype: of a torch storage type or torch dtype.
+        call: function in place of the named one; None for names that are only mentioned.
+        dtype: dtype of a torch storage type or torch dtype.
     """
 
     call: Callable[..., Any] | None = None
@@ -182,7 +182,7 @@ class Name(NamedTuple):
 
 
 def _from_bytes(raw: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """An array of raw bytes; refuses lengths that do not fit."""
+    """An array of raw bytes; refuses lengths that do not fit the shape."""
     if not isinstance(dtype, _Dtype) or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise UnsafePickleError("asks for an array of unknown kind")
     if isinstance(raw, str):  # written by Python 2, read as latin-1
@@ -201,7 +201,7 @@ def _scalar(dtype: _Dtype, raw: Any = b"") -> Any:
 
 
 def _encode(text: str, codec: str) -> bytes:
-    """How protocol 2 writes bytes: as latin-1 text and a call that encodes it."""
+    """Protocol 2 writes bytes as latin-1 text and a call that encodes it."""
     if codec not in ("latin1", "latin-1"):
         raise UnsafePickleError(f"asks for the codec {codec!r}")
     return text.encode("latin-1")
@@ -216,7 +216,7 @@ def _tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_: Any) -
 
 
 def dtype_of(kind: Any) -> np.dtype:
-    """Of a torch storage type or torch dtype."""
+    """The dtype of a torch storage type or torch dtype."""
     if not isinstance(kind, Name) or kind.dtype is None:
         raise UnsafePickleError("asks for a storage of unknown kind")
     return kind.dtype
@@ -254,7 +254,7 @@ _NAMES: dict[tuple[str, str], Name] = {
 }
 
 
-# What a TorchScript archive needs besides; its types, `__torch__.*`, are `ScriptModule` to us.
+# Further names in a TorchScript archive; its types, `__torch__.*`, become `ScriptModule`.
 _SCRIPT_NAMES: dict[tuple[str, str], Name] = {
     **{
         ("torch.jit._pickle", name): Name(_parameter)
@@ -271,11 +271,11 @@ _SCRIPT_NAMES: dict[tuple[str, str], Name] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Answers the names of `_NAMES`, and nothing else.
+    """An unpickler that resolves the names in `_NAMES` and refuses all others.
 
     Args:
-        file: with the pickle.
-        storage: makes the storage of a torch tensor; None where there are none.
+        file: open file with the pickle.
+        storage: creates the storage of a torch tensor; None where a file has none.
         script: whether the file is a TorchScript archive.
     """
 
@@ -286,7 +286,7 @@ class Unpickler(pickle.Unpickler):
         *,
         script: bool = False,
     ):
-        # Latin-1 is how files of Python 2 (older model zoos) keep their bytes.
+        # files of Python 2 (older model zoos) hold bytes as latin-1
         super().__init__(file, encoding="latin-1")
         self._storage = storage
         self._script = script
@@ -310,11 +310,11 @@ class Unpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> Any:
     """The content of a plain pickle of numpy arrays (Detectron2's `.pkl`)."""
     with path.open("rb") as file:
-        return resolved(load(Unpickler(file), path))
+        return to_arrays(load(Unpickler(file), path))
 
 
 def load(unpickler: Unpickler, path: Path) -> Any:
-    """Runs an unpickler; says in the file's name what went wrong."""
+    """Runs an unpickler; its errors name the file."""
     try:
         return unpickler.load()
     except UnsafePickleError as error:
@@ -326,10 +326,10 @@ def load(unpickler: Unpickler, path: Path) -> Any:
         raise ValueError(f"{path} is cut short or damaged: {error}") from error
 
 
-def resolved(content: Any) -> Any:
-    """The content with arrays in place of the stand-ins."""
+def to_arrays(content: Any) -> Any:
+    """Replaces the substitutes in the content by arrays."""
     if isinstance(content, dict):
-        return {key: resolved(value) for key, value in content.items()}
+        return {key: to_arrays(value) for key, value in content.items()}
     if isinstance(content, TensorView):
         return content.array()
     if isinstance(content, _NumpyArray):

@@ -8,20 +8,25 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from clouds_jax.files import written_whole
+
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def write(
     output: Path, state: Mapping[str, np.ndarray], source: Mapping[str, Any], *, plain: bool
 ) -> None:
-    """Writes a file under its final name only when it is complete.
+    """Writes a checkpoint file; it appears under its name only when complete.
 
     Args:
-        output: the file; its ending says which kind.
-        state: the tensors.
-        source: of the original's provenance: `prefix`, `entry` and `parts` say how its names began
-            and how deep its tensors lay. The flat kinds keep the prefix alone.
-        plain: neither.
+        output: the file; its suffix decides on the format.
+        state: tensors by name.
+        source: provenance of the original, whose `prefix`, `entry` and `parts` give its names and
+            nesting back. Flat formats get the prefix alone.
+        plain: neither prefix nor nesting.
+
+    Raises:
+        ValueError: an unknown suffix, a format that needs torch without torch, or bfloat16 in .npz.
     """
     writer = _writer(output)
     prefix = "" if plain else source.get("prefix", "")
@@ -31,21 +36,8 @@ def write(
     writer(output, content)
 
 
-def _atomically(output: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` with another name, which becomes `output` when it has succeeded."""
-    temporary = output.with_name(f".{output.name}.tmp-{os.getpid()}{output.suffix}")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def check_writable(output: Path, *, force: bool = False) -> None:
-    """Says before the work that `output` cannot be written."""
+    """Raises before the work if `output` cannot be written."""
     _writer(output)
     if output.is_dir():
         raise IsADirectoryError(f"{output} is a folder; give --output a file.")
@@ -70,7 +62,7 @@ def _writer(output: Path) -> Callable[[Path, dict[str, Any]], None]:
 
 
 def _nested(content: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors under the keys where the original had them."""
+    """Nests the tensors under the keys of the original."""
     if source.get("parts"):
         nested: dict[str, Any] = {part: {} for part in source["parts"]}
         for name, tensor in content.items():
@@ -85,24 +77,29 @@ def _nested(content: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any
 def write_safetensors(
     output: Path, content: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file under its final name only when it is complete.
+    """Writes a safetensors file; it appears under its name only when complete.
 
-    The order of the tensors is the format's own: by type, then by name.
+    The format has its own order of the tensors: by dtype, then by name.
     """
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in content.items()}
-    _atomically(output, lambda path: save_file(contiguous, path, metadata=dict(metadata)))
+    with written_whole(output) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(contiguous, temporary, metadata=dict(metadata))
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 def _write_npz(path: Path, content: dict[str, Any]) -> None:
-    brain = [name for name, tensor in content.items() if tensor.dtype == _BFLOAT16]
-    if brain:
+    refused = [name for name, tensor in content.items() if tensor.dtype == _BFLOAT16]
+    if refused:
         raise ValueError(
-            f"{brain[0]} and {len(brain) - 1} more are bfloat16, which .npz cannot hold; write"
+            f"{refused[0]} and {len(refused) - 1} more are bfloat16, which .npz cannot hold; write"
             " .safetensors."
         )
-    _atomically(path, lambda temporary: np.savez(temporary, allow_pickle=False, **content))
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **content)
 
 
 def _write_torch(path: Path, content: dict[str, Any]) -> None:
@@ -111,12 +108,13 @@ def _write_torch(path: Path, content: dict[str, Any]) -> None:
     def tensors(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: tensors(inner) for name, inner in value.items()}
-        array = np.array(value)  # torch wants memory of its own that may be written
+        array = np.array(value)  # a writable copy, as torch requires
         if array.dtype == _BFLOAT16:
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
 
-    _atomically(path, lambda temporary: torch.save(tensors(content), temporary))
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(tensors(content), file)
 
 
 def _torch() -> Any:

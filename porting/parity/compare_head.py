@@ -1,10 +1,10 @@
-"""The Mask2Former head of ours against Hugging Face's, in three views.
+"""Compares the JAX Mask2Former head with Hugging Face's, in three views.
 
-Masked attention is a threshold: a mask bit that flips at 0.5, because two float32 sums were made
-in another order, changes what follows by more than rounding does. So the transformer decoder is
-run by itself (`chain`, flips counted), with the reference's masks (`given masks`), and layer by
-layer on the reference's own inputs (`block`). The reference also runs in float64, with the same
-masks, which tells how much of a difference is rounding (`porting.parity.tap`).
+Masked attention is a threshold: a mask bit that flips at 0.5, because two float32 sums were taken
+in a different order, changes all that follows by more than rounding. So the transformer decoder
+runs on its own (`chain`, with flips counted), with the reference's masks (`given masks`), and layer
+by layer on the reference's inputs (`block`). The reference also runs in float64, with the same
+masks, which shows how much of a difference is rounding (`porting.parity.tap`).
 """
 
 import dataclasses
@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clouds_jax.nn.layers import Linear
-from clouds_jax.nn.mask2former import class_heads
+from clouds_jax.nn.mask2former.class_heads import LinearHead
 from clouds_jax.nn.mask2former.head import Mask2FormerHead, class_scores
 from clouds_jax.nn.mask2former.transformer_decoder import TransformerDecoder
 from clouds_jax.typing import Prediction
-from porting.parity.jax_steps import member, pure
+from porting.parity.jax_steps import jitted, unstack
 from porting.parity.recordings import HeadRecord
 from porting.parity.tap import Tap, View, compare
 from porting.parity.tolerances import Tolerance
@@ -32,116 +31,116 @@ _PIXEL_OUTPUTS = (
 
 
 def compare_head(
-    kept: HeadRecord, head: Mask2FormerHead, size: tuple[int, int], tolerance: Tolerance
+    record: HeadRecord, head: Mask2FormerHead, size: tuple[int, int], tolerance: Tolerance
 ) -> list[Tap]:
-    """Runs ours on what the reference was given.
+    """Runs the JAX head on the inputs of the recorded run.
 
     Args:
-        kept: of the reference, with the weights that `head` was converted from.
-        head: ours.
-        size: (h, w) of the images, for the map of classes.
+        record: of the reference with the same weights.
+        head: the JAX head.
+        size: (h, w) of the images before padding, for the class scores.
         tolerance: bounds.
 
     Returns:
         The taps in the model's order.
     """
     return [
-        *_pixel_decoder(head, kept, tolerance),
-        *_transformer_decoder(head, kept, size, tolerance),
+        *_pixel_decoder(head, record, tolerance),
+        *_transformer_decoder(head, record, size, tolerance),
     ]
 
 
-def _pixel_decoder(head: Mask2FormerHead, kept: HeadRecord, tolerance: Tolerance) -> list[Tap]:
-    decoder, theirs = head.pixel_decoder, kept.float32
-    sizes = tuple(level.shape[1:3] for level in theirs.levels)
-    layer = pure(
+def _pixel_decoder(head: Mask2FormerHead, record: HeadRecord, tolerance: Tolerance) -> list[Tap]:
+    decoder, expected = head.pixel_decoder, record.float32
+    sizes = tuple(level.shape[1:3] for level in expected.levels)
+    layer = jitted(
         decoder.layers,
-        lambda m, i, x, positions: member(m, i)(x, positions, sizes),
+        lambda m, i, x, positions: unstack(m, i)(x, positions, sizes),
     )
     taps = []
-    names = [name for name in kept.inputs if name.startswith("pixel_decoder.")]
+    names = [name for name in record.inputs if name.startswith("pixel_decoder.")]
     for i, name in enumerate(names):
-        tokens = kept.inputs[name]
-        out = layer(i, tokens, np.broadcast_to(kept.positions, tokens.shape))
-        taps.append(compare(name, "block", out, kept.outputs[name], tolerance))
-    fused = pure(decoder, lambda m, *args: m.fuse(*args))(theirs.levels[-1], kept.features["res2"])
-    taps.append(compare("pixel_decoder.fuse", "block", fused, theirs.mask_features, tolerance))
-    mask_features, levels = pure(decoder, lambda m, f: m(f))(kept.features)
+        tokens = record.inputs[name]
+        out = layer(i, tokens, np.broadcast_to(record.positions, tokens.shape))
+        taps.append(compare(name, "block", out, record.outputs[name], tolerance))
+    fused = jitted(decoder, lambda m, *args: m.fuse(*args))(
+        expected.levels[-1], record.features["res2"]
+    )
+    taps.append(compare("pixel_decoder.fuse", "block", fused, expected.mask_features, tolerance))
+    mask_features, levels = jitted(decoder, lambda m, f: m(f))(record.features)
     outputs = (
         (*levels, mask_features),
-        *((*side.levels, side.mask_features) for side in (theirs, kept.float64)),
+        *((*side.levels, side.mask_features) for side in (expected, record.float64)),
     )
-    for name, ours, reference, exact in zip(_PIXEL_OUTPUTS, *outputs, strict=True):
-        taps.append(compare(name, "chain", ours, reference, tolerance, exact=exact))
+    for name, actual, reference, exact in zip(_PIXEL_OUTPUTS, *outputs, strict=True):
+        taps.append(compare(name, "chain", actual, reference, tolerance, exact=exact))
     return taps
 
 
 def _transformer_decoder(
-    head: Mask2FormerHead, kept: HeadRecord, size: tuple[int, int], tolerance: Tolerance
+    head: Mask2FormerHead, record: HeadRecord, size: tuple[int, int], tolerance: Tolerance
 ) -> list[Tap]:
-    decoder, reference = _Decoder(head.transformer_decoder), kept.float32
+    decoder, reference = _Decoder(head.transformer_decoder), record.float32
     taps = []
 
-    # layer by layer, each on what the reference's layer was given
-    for i, mask in enumerate(kept.masks):
+    # layer by layer, each on the input of the reference's layer
+    for i, mask in enumerate(record.masks):
         name = f"transformer_decoder.layers.{i}"
-        queries, level = kept.inputs[name], reference.levels[i % _LEVELS]
+        queries, level = record.inputs[name], reference.levels[i % _LEVELS]
         out = decoder.layer(i, queries, level, mask)
-        own = decoder.mask(queries, reference.mask_features, level)
-        flipped = int((own != mask).sum())
-        theirs = kept.outputs[name]
-        taps.append(compare(name, "block", out, theirs, tolerance, flips=flipped, bits=mask.size))
+        own_mask = decoder.mask(queries, reference.mask_features, level)
+        flips = int((own_mask != mask).sum())
+        expected = record.outputs[name]
+        taps.append(compare(name, "block", out, expected, tolerance, flips=flips, bits=mask.size))
 
     logits = Prediction(jnp.asarray(reference.class_logits), jnp.asarray(reference.mask_logits))
     scores = jax.jit(class_scores, static_argnums=1)(logits, size)
     taps.append(compare("class_scores", "block", scores, reference.class_scores, tolerance))
 
-    # by itself: from the features, with its own and with the reference's masks
-    mask_features, levels = pure(head.pixel_decoder, lambda m, f: m(f))(kept.features)
-    prediction = pure(head, lambda m, f: m(f, all_outputs=True))(kept.features)
-    flips = [0]
-    queries = own_queries = decoder.first(mask_features.shape[0])
-    given = [queries]
-    for i, theirs in enumerate(kept.masks):
+    # from the features on, with its own masks and with those of the reference
+    mask_features, levels = jitted(head.pixel_decoder, lambda m, f: m(f))(record.features)
+    prediction = jitted(head, lambda m, f: m(f, all_outputs=True))(record.features)
+    total_flips = [0]
+    own_queries = decoder.first(mask_features.shape[0])
+    queries_given = [own_queries]
+    for i, given in enumerate(record.masks):
         level = levels[i % _LEVELS]
         mask = decoder.mask(own_queries, mask_features, level)
-        flips.append(flips[-1] + int((mask != theirs).sum()))
+        total_flips.append(total_flips[-1] + int((mask != given).sum()))
         own_queries = decoder.layer(i, own_queries, level, mask)
-        given.append(decoder.layer(i, given[-1], level, theirs))
-    pools = not isinstance(head.transformer_decoder.class_embed, Linear)
-    taps += _outputs(prediction, kept, size, "chain", tolerance, flips, pools=pools)
-    prediction = decoder.predict(jnp.stack(given), mask_features)
-    classes = decoder.classify(jnp.stack(given), mask_features, kept.float32.mask_logits)
+        queries_given.append(decoder.layer(i, queries_given[-1], level, given))
+    pools = not isinstance(head.transformer_decoder.class_embed, LinearHead)
+    taps += _outputs(prediction, record, size, "chain", tolerance, total_flips, pools=pools)
+    prediction = decoder.predict(jnp.stack(queries_given), mask_features)
+    classes = decoder.classify(jnp.stack(queries_given), mask_features, reference.mask_logits)
     prediction = dataclasses.replace(prediction, class_logits=classes)
-    return taps + _outputs(prediction, kept, size, "given masks", tolerance, None, pools=pools)
+    return taps + _outputs(prediction, record, size, "given masks", tolerance, None, pools=pools)
 
 
 class _Decoder:
-    """Parts of the transformer decoder as compiled functions; layers by their original number."""
+    """Parts of the transformer decoder, compiled; layers by their number in the original."""
 
     def __init__(self, decoder: TransformerDecoder):
-        # one compilation per level: which member of its stack is an argument
+        # one compilation per level: the place in its stack is an argument
         self.layer_of = [
-            pure(
+            jitted(
                 decoder,
-                lambda m, group, queries, level, mask, j=j: member(m.layers[j], group)(
+                lambda m, group, queries, level, mask, j=j: unstack(m.layers[j], group)(
                     queries, m.query_embed[...], *m.memory(j, level), mask
                 ),
             )
             for j in range(_LEVELS)
         ]
-        self.mask_of = pure(
+        self.mask_of = jitted(
             decoder,
             lambda m, queries, features, level: m.attention_mask(
                 queries, m.shrink(features, level.shape[1:3])
             ),
         )
-        self.predict = pure(decoder, lambda m, queries, features: m.predict(queries, features))
-        self.classify = pure(
+        self.predict = jitted(decoder, lambda m, queries, features: m.predict(queries, features))
+        self.classify = jitted(
             decoder,
-            lambda m, queries, features, masks: class_heads.classify(
-                m.class_embed, m.norm(queries), features, masks
-            ),
+            lambda m, queries, features, masks: m.class_embed(m.norm(queries), features, masks),
         )
         self.query_feat = np.asarray(decoder.query_feat[...])
 
@@ -157,7 +156,7 @@ class _Decoder:
 
 def _outputs(
     prediction: Prediction,
-    kept: HeadRecord,
+    record: HeadRecord,
     size: tuple[int, int],
     view: View,
     tolerance: Tolerance,
@@ -165,42 +164,47 @@ def _outputs(
     *,
     pools: bool,
 ) -> list[Tap]:
-    """Class and mask logits of every output, and the scores of the last one.
+    """Compares class and mask logits of every output, and the class scores of the last one.
 
     A class head that pools features under the masks has a threshold of its own: where `pools`, a
     mask pixel on the other side of 0 counts as a flip for the class logits.
     """
-    bits = np.cumsum([0, *(mask.size for mask in kept.masks)])
-    reference, exact = kept.float32, kept.float64
+    bits = np.cumsum([0, *(mask.size for mask in record.masks)])
+    reference, exact = record.float32, record.float64
 
-    def pixels(o: int, side: Any) -> int:
-        return int(((side.mask_logits[o] > 0) != (reference.mask_logits[o] > 0)).sum())
+    def pooling_flips(o: int, outputs: Any) -> int:
+        return int(((outputs.mask_logits[o] > 0) != (reference.mask_logits[o] > 0)).sum())
 
-    def counts(o: int, *, classes: bool) -> dict[str, Any]:
+    def flip_counts(o: int, *, classes: bool) -> dict[str, Any]:
         if flips is None:
             return {}
         # after a flip the two sides compute different things: `given masks` judges what follows
-        found, of = flips[o], int(bits[o])
+        flipped, total = flips[o], int(bits[o])
         if pools and classes:
-            found, of = found + pixels(o, prediction), of + reference.mask_logits[o].size
-        return dict(flips=found, bits=of, judged=found == 0)
+            flipped += pooling_flips(o, prediction)
+            total += reference.mask_logits[o].size
+        return dict(flips=flipped, bits=total, judged=flipped == 0)
 
-    def truth_of(name: str, o: int) -> Any:
+    def exact_of(name: str, o: int) -> Any:
         """The float64 run, unless it pooled under other masks than the float32 run."""
-        other = pools and name != "mask_logits" and pixels(o, exact) > 0
-        return None if other else getattr(exact, name)
+        other_masks = pools and name != "mask_logits" and pooling_flips(o, exact) > 0
+        return None if other_masks else getattr(exact, name)
 
     taps = []
     last = reference.class_logits.shape[0] - 1
     for o in range(last + 1):
         for name in ("class_logits", "mask_logits"):
-            ours, theirs = (getattr(x, name)[o] for x in (prediction, reference))
-            truth = truth_of(name, o)
-            more = counts(o, classes=name == "class_logits")
-            exact_o = None if truth is None else truth[o]
-            tap = compare(f"{name}.{o}", view, ours, theirs, tolerance, exact=exact_o, **more)
-            taps.append(tap)
-    ours = jax.jit(class_scores, static_argnums=1)(prediction, size)
-    theirs, truth = reference.class_scores, truth_of("class_scores", last)
-    more = counts(last, classes=True)
-    return [*taps, compare("class_scores", view, ours, theirs, tolerance, exact=truth, **more)]
+            actual, expected = (getattr(x, name)[o] for x in (prediction, reference))
+            exact_all = exact_of(name, o)
+            exact_o = None if exact_all is None else exact_all[o]
+            counts = flip_counts(o, classes=name == "class_logits")
+            taps.append(
+                compare(f"{name}.{o}", view, actual, expected, tolerance, exact=exact_o, **counts)
+            )
+    scores = jax.jit(class_scores, static_argnums=1)(prediction, size)
+    expected, exact_scores = reference.class_scores, exact_of("class_scores", last)
+    counts = flip_counts(last, classes=True)
+    return [
+        *taps,
+        compare("class_scores", view, scores, expected, tolerance, exact=exact_scores, **counts),
+    ]

@@ -1,6 +1,7 @@
-"""The two models of a parity run: PyTorch's, where it is installed, and ours."""
+"""The same weights in PyTorch, where it is installed, and in JAX."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,38 +10,39 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from clouds_jax.nn import clouds
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.class_heads import TextRows
 from clouds_jax.nn.mask2former.head import Mask2FormerHead
 from clouds_jax.weights import fill_module
+from porting.conversion.conversion import Conversion
 from porting.conversion.targets import Target
+from porting.files.open import Provenance, tensor_hash
 from porting.files.trees import Tree
-from porting.tables import Table
-from porting.tables.rules import Plan
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderPair:
-    """An encoder; `name` is in `ENCODERS`.
+    """An encoder in both frameworks.
 
     Attributes:
-        name: in `ENCODERS`.
-        theirs: a `porting.reference.encoders.Reference`, or None without PyTorch.
-        ours: the module.
+        name: key of `ENCODERS`.
+        torch: a `porting.reference.encoders.Reference`, or None without PyTorch.
+        jax: the module.
     """
 
     name: str
-    theirs: Any
-    ours: Any
+    torch: Any
+    jax: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassMatrix:
-    """The class matrix of a text classifier, which is in no checkpoint.
+    """The class matrix of a text classifier, which no checkpoint holds.
 
     Attributes:
-        rows: unit vectors (r, v), those of a class beside each other.
-        counts: how many rows each class has.
+        rows: unit vectors (r, v), sorted by class.
+        counts: number of rows of each class.
     """
 
     rows: np.ndarray
@@ -52,8 +54,8 @@ class ClassMatrix:
         return tuple(c for c, count in enumerate(self.counts) for _ in range(count))
 
 
-def random_matrix(classes: int, width: int) -> ClassMatrix:
-    """Random unit vectors; one, two or three for a class in turn."""
+def random_class_matrix(classes: int, width: int) -> ClassMatrix:
+    """Random unit vectors; one, two or three per class in turn."""
     counts = tuple(1 + c % 3 for c in range(classes))
     rows = np.random.default_rng(classes).normal(size=(sum(counts), width)).astype(np.float32)
     return ClassMatrix(rows / np.linalg.norm(rows, axis=-1, keepdims=True), counts)
@@ -61,74 +63,79 @@ def random_matrix(classes: int, width: int) -> ClassMatrix:
 
 @dataclasses.dataclass(frozen=True)
 class HeadPair:
-    """A Mask2Former head.
+    """A Mask2Former head in both frameworks.
 
     Attributes:
-        widths: of the features it reads.
-        theirs: a `porting.reference.mask2former.Head`, or None without PyTorch.
-        ours: the module.
-        matrix: that both read, where the classifier is "text".
+        widths: channels of res2 to res5 as the head reads them.
+        torch: a `porting.reference.mask2former.Head`, or None without PyTorch.
+        jax: the module.
+        matrix: class matrix of both, where the classifier is "text".
     """
 
     widths: tuple[int, int, int, int]
-    theirs: Any
-    ours: Mask2FormerHead
+    torch: Any
+    jax: Mask2FormerHead
     matrix: ClassMatrix | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Sides:
-    """Both models with the same weights.
+class ModelPair:
+    """PyTorch and JAX models with the same weights.
 
     Attributes:
-        table: the rules that led from one side to the other.
-        target: what was converted.
-        plan: which tensor went where.
-        checkpoint: of a file its provenance; of random weights the seed and a hash.
-        state: the source tensors.
-        encoder, head: the models; one of them may be absent.
-        dtype: of our encoder.
+        conversion: the weights, and the rules that led from one side to the other.
+        encoder, head: the models, each None where the checkpoint has no such part; both None for
+            a SAM.
+        dtype: dtype of the JAX encoder.
     """
 
-    table: Table
-    target: Target
-    plan: Plan
-    checkpoint: dict[str, Any]
-    state: Mapping[str, Any]
-    encoder: EncoderPair | None
-    head: HeadPair | None
+    conversion: Conversion
+    encoder: EncoderPair | None = None
+    head: HeadPair | None = None
     dtype: str = "float32"
 
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """Provenance of the weights, as plain JSON."""
+        return self.conversion.provenance.to_json()
 
-def joined(
-    table: Table,
-    target: Target,
-    planned: Plan,
-    state: Mapping[str, Any],
-    tree: Tree,
-    checkpoint: dict[str, Any],
+
+def build_pair(
+    conversion: Conversion,
+    tree: Tree | None = None,
     *,
-    reference: Any = None,
-    reference_head: Any = None,
+    torch_encoder: Any = None,
+    torch_head: Any = None,
     matrix: ClassMatrix | None = None,
     dtype: str = "float32",
-) -> Sides:
-    """Our models with the weights of `tree`, beside the references."""
-    encoder = head = None
+) -> ModelPair:
+    """Builds the JAX models of a conversion beside those of PyTorch.
+
+    Args:
+        conversion: without misfits.
+        tree: weights of the JAX models; None converts them in memory.
+        torch_encoder, torch_head: the PyTorch models; None without PyTorch.
+        matrix: class matrix of a text classifier.
+        dtype: dtype of the JAX encoder.
+    """
+    target, encoder, head = conversion.target, None, None
+    tree = conversion.tree() if tree is None else tree
     if target.encoder:
         spec = get_encoder(target.encoder)
-        ours = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"], dtype)
-        encoder = EncoderPair(target.encoder, reference, ours)
+        module = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"], dtype)
+        encoder = EncoderPair(target.encoder, torch_encoder, module)
     if target.head and target.widths:
-        ours = _head(target, tree["head"], matrix)
-        head = HeadPair(target.widths, reference_head, ours, matrix)
+        module = _build_head(target, tree["head"], matrix)
+        head = HeadPair(target.widths, torch_head, module, matrix)
     if encoder is None and dtype != "float32":
         raise ValueError(f"dtype is {dtype}, but only encoders run in it and there is none.")
-    return Sides(table, target, planned, checkpoint, state, encoder, head, dtype)
+    return ModelPair(conversion, encoder, head, dtype)
 
 
-def _head(target: Target, tree: Mapping[Any, Any], matrix: ClassMatrix | None) -> Mask2FormerHead:
-    """Our head; `matrix` is put beside the weights of the text classifier."""
+def _build_head(
+    target: Target, tree: Mapping[Any, Any], matrix: ClassMatrix | None
+) -> Mask2FormerHead:
+    """The JAX head; `matrix` is put beside the weights of the text classifier."""
     assert target.widths and target.head
     widths, size, classes, rows = target.widths, target.head, target.classes, None
     if matrix is not None:
@@ -147,9 +154,9 @@ def with_weights(
     """The module that `make` describes, with the weights of `tree`; draws no random ones.
 
     Args:
-        make: builds the module; is not run.
-        tree: nested; members of lists under their number or, as on disk, its text.
-        dtype: that floating-point weights are cast to.
+        make: builds the module; traced, not run.
+        tree: nested dict; members of lists under their number or, as on disk, its text.
+        dtype: dtype that floating-point weights are cast to.
     """
     graphdef, state = fill_module(make, tree, where="the conversion")
 
@@ -159,8 +166,17 @@ def with_weights(
     return nnx.merge(graphdef, jax.tree.map(cast, state))
 
 
-def pixels_to_input(pixels: Any, pair: EncoderPair) -> jax.Array:
-    """RGB images 0..255 as the encoder takes them, before any padding."""
-    from clouds_jax.nn import clouds
+def random_provenance(state: Mapping[str, np.ndarray], seed: int) -> Provenance:
+    """Provenance of random weights: their seed, and a hash of all tensors."""
+    text = "".join(f"{name} {tensor_hash(tensor)}\n" for name, tensor in state.items())
+    return Provenance(
+        file=f"random weights, seed {seed}",
+        format="state dict of the PyTorch classes",
+        bytes=sum(tensor.nbytes for tensor in state.values()),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
 
-    return clouds.normalise(jnp.asarray(pixels), get_encoder(pair.name))
+
+def normalised(pixels: Any, encoder: EncoderPair) -> jax.Array:
+    """RGB images (b, h, w, 3), 0..255, normalised for the encoder; not padded."""
+    return clouds.normalise(jnp.asarray(pixels), get_encoder(encoder.name))

@@ -1,4 +1,4 @@
-"""Runs the PyTorch references and keeps what passes between their layers."""
+"""Runs PyTorch encoders and heads and records what passes between their layers."""
 
 import copy
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from porting.reference.encoders import Reference
 from porting.reference.mask2former import Head
 from porting.reference.nchw import to_numpy, to_torch
 
-_NAMES = ("res2", "res3", "res4", "res5")
+_FEATURES = ("res2", "res3", "res4", "res5")
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def record_encoder(reference: Reference, images: np.ndarray) -> EncoderRecord:
 
     Args:
         reference: in eval mode.
-        images: (b, h, w, 3), normalised.
+        images: normalised images, (b, h, w, 3).
     """
     feature_of = {step: name for name, step in reference.taps.items()}
     outputs: dict[str, np.ndarray] = {}
@@ -46,26 +46,28 @@ def record_head(
     Args:
         reference: in eval mode.
         features: res2 to res5, NHWC.
-        size: (h, w) of the images before padding, for the map of classes.
+        size: (h, w) of the images before padding, for the class scores.
     """
-    kept = _Kept()
-    float32 = _run(reference, features, size, kept)
-    exact = copy.deepcopy(reference).double()
+    hooks = _Hooks()
+    float32 = _run(reference, features, size, hooks)
+    double = copy.deepcopy(reference).double()
     wide = {name: x.astype(np.float64) for name, x in features.items()}
-    masks = kept.masks[:-1]  # the last one is read by no layer
-    float64 = _run(exact, wide, size, _Kept(), masks)
-    return HeadRecord(features, kept.inputs, kept.outputs, kept.positions, masks, float32, float64)
+    masks = hooks.masks[:-1]  # no layer reads the last one
+    float64 = _run(double, wide, size, _Hooks(), masks)
+    return HeadRecord(
+        features, hooks.inputs, hooks.outputs, hooks.positions, masks, float32, float64
+    )
 
 
 def run_head(
     reference: Head, features: dict[str, np.ndarray], size: tuple[int, int]
 ) -> HeadOutputs:
-    """One run in float32, of which only the outputs are kept."""
-    return _run(reference, features, size, _Kept())
+    """Runs a head in float32 and keeps the outputs alone; arguments as in `record_head`."""
+    return _run(reference, features, size, _Hooks())
 
 
-class _Kept:
-    """What the hooks of a run have seen."""
+class _Hooks:
+    """What the forward hooks of one run have recorded."""
 
     def __init__(self):
         self.inputs: dict[str, np.ndarray] = {}
@@ -80,71 +82,79 @@ def _run(
     reference: Head,
     features: dict[str, np.ndarray],
     size: tuple[int, int],
-    kept: _Kept,
+    recorded: _Hooks,
     masks: Sequence[np.ndarray] | None = None,
 ) -> HeadOutputs:
-    """One run; `masks` are attended with instead of the reference's own."""
+    """Runs a head once, with the attention masks `masks` instead of its own where given."""
 
-    def watch(name: str, queries_first: bool):
+    def on_layer(name: str, queries_first: bool):
         def hook(_module, args, kwargs, output):
-            given = args[0] if args else kwargs["hidden_states"]
+            layer_input = args[0] if args else kwargs["hidden_states"]
             if not queries_first:
-                kept.positions = kwargs["position_embeddings"][0].numpy()
+                recorded.positions = kwargs["position_embeddings"][0].numpy()
             axes = (1, 0, 2) if queries_first else (0, 1, 2)
-            kept.inputs[name] = given.permute(axes).numpy()
-            kept.outputs[name] = output[0].permute(axes).numpy()
+            recorded.inputs[name] = layer_input.permute(axes).numpy()
+            recorded.outputs[name] = output[0].permute(axes).numpy()
 
         return hook
 
-    def watch_masks(_module, _args, output):
+    def on_mask_predictor(_module, _args, output):
         blocked = output[1]  # (b * heads, q, s), the same for all heads
-        made = len(kept.masks)
-        kept.masks.append(~blocked.unflatten(0, (-1, reference.heads))[:, 0].numpy())
-        if masks is None or made == len(masks):
+        layer = len(recorded.masks)
+        recorded.masks.append(~blocked.unflatten(0, (-1, reference.heads))[:, 0].numpy())
+        if masks is None or layer == len(masks):
             return None
-        given = torch.from_numpy(~masks[made])
-        return output[0], given.repeat_interleave(reference.heads, dim=0)
+        replaced = torch.from_numpy(~masks[layer])
+        return output[0], replaced.repeat_interleave(reference.heads, dim=0)
 
-    def watch_pixels(_module, _args, output):
-        kept.pixel = output
+    def on_pixel_decoder(_module, _args, output):
+        recorded.pixel = output
 
+    pixel_layers = reference.pixel_decoder.encoder.layers
     decoder = reference.transformer.decoder
-    hooks = [
+    handles = [
         *(
-            layer.register_forward_hook(watch(f"pixel_decoder.layers.{i}", False), with_kwargs=True)
-            for i, layer in enumerate(reference.pixel_decoder.encoder.layers)
+            layer.register_forward_hook(
+                on_layer(f"pixel_decoder.layers.{i}", False), with_kwargs=True
+            )
+            for i, layer in enumerate(pixel_layers)
         ),
         *(
             layer.register_forward_hook(
-                watch(f"transformer_decoder.layers.{i}", True), with_kwargs=True
+                on_layer(f"transformer_decoder.layers.{i}", True), with_kwargs=True
             )
             for i, layer in enumerate(decoder.layers)
         ),
-        decoder.mask_predictor.register_forward_hook(watch_masks),
-        reference.pixel_decoder.register_forward_hook(watch_pixels),
+        decoder.mask_predictor.register_forward_hook(on_mask_predictor),
+        reference.pixel_decoder.register_forward_hook(on_pixel_decoder),
     ]
     try:
-        class_logits, mask_logits = reference([to_torch(features[name]) for name in _NAMES])
+        class_logits, mask_logits = reference([to_torch(features[name]) for name in _FEATURES])
     finally:
-        for hook in hooks:
-            hook.remove()
-    ours = np.moveaxis(mask_logits.numpy(), 2, -1)
+        for handle in handles:
+            handle.remove()
+    masks_last = np.moveaxis(mask_logits.numpy(), 2, -1)
     return HeadOutputs(
-        levels=tuple(map(to_numpy, kept.pixel.multi_scale_features)),
-        mask_features=to_numpy(kept.pixel.mask_features),
+        levels=tuple(map(to_numpy, recorded.pixel.multi_scale_features)),
+        mask_features=to_numpy(recorded.pixel.mask_features),
         class_logits=class_logits.numpy(),
-        mask_logits=ours,
-        class_scores=reference_scores(class_logits.numpy()[-1], ours[-1], size),
+        mask_logits=masks_last,
+        class_scores=class_scores(class_logits.numpy()[-1], masks_last[-1], size),
     )
 
 
-def reference_scores(
+def class_scores(
     class_logits: np.ndarray, mask_logits: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Class scores (b, h, w, k) in PyTorch, from logits in our layout.
+    """Class scores (b, h, w, k) in PyTorch.
 
-    Source: semantic inference of Mask2Former, spec 6.2: upsample to the padded image, sigmoid,
-        sum over queries weighted by class probability, cut the padding off.
+    Args:
+        class_logits: (b, q, k+1).
+        mask_logits: (b, h4, w4, q).
+        size: (h, w) of the images before padding.
+
+    Source: semantic inference of Mask2Former, spec 6.2: upsample to the padded image, sigmoid, sum
+        over queries weighted by class probability, crop the padding.
     """
     masks = to_torch(mask_logits)
     padded = (4 * masks.shape[2], 4 * masks.shape[3])

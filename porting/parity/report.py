@@ -1,8 +1,7 @@
-"""Writes what a parity run found, as report.json and report.md."""
+"""The report of a parity run, as report.json and report.md."""
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from porting.parity.model_pair import Sides
-from porting.parity.run import Case
-from porting.parity.tap import ROUNDINGS, Tap
+from clouds_jax.files import write_json, write_text
+from porting.parity.case import Case
+from porting.parity.model_pair import ModelPair
+from porting.parity.tap import ROUNDINGS
 from porting.parity.tolerances import MIOU_BOUND, Tolerance
+from porting.tables.apply import Plan
 
 if TYPE_CHECKING:
-    from porting.parity.miou import Labelled  # needs torch
+    from porting.parity.miou import LabelledScores  # needs torch
 
 _PACKAGES = (
     "clouds-jax",
@@ -31,45 +32,42 @@ _PACKAGES = (
 )
 
 
-_VIEWS = ("block", "chain", "given masks")
-
-
-def good(cases: Sequence[Case], labelled: "Labelled | None" = None) -> bool:
+def good(cases: Sequence[Case], labelled: "LabelledScores | None" = None) -> bool:
     """Whether every judged tap, and the difference in mIoU, is within its bounds."""
-    taps = all(tap.good for case in cases for tap in case.taps if tap.judged)
+    taps = all(case.first_bad is None for case in cases)
     return taps and (labelled is None or labelled.good)
 
 
-def _by_view(case: Case) -> dict[str, list[Tap]]:
-    taps = {view: [tap for tap in case.taps if tap.view == view] for view in _VIEWS}
-    return {view: found for view, found in taps.items() if found}
-
-
-def first_bad(case: Case) -> Tap | None:
-    """The first judged tap that is out of bounds, in the model's order."""
-    return next((tap for tap in case.taps if tap.judged and not tap.good), None)
-
-
 def to_json(
-    sides: Sides, cases: Sequence[Case], tolerance: Tolerance, labelled: "Labelled | None" = None
+    pair: ModelPair,
+    cases: Sequence[Case],
+    tolerance: Tolerance,
+    labelled: "LabelledScores | None" = None,
 ) -> dict[str, Any]:
-    """The whole report."""
+    """The content of report.json.
+
+    Args:
+        pair: the models.
+        cases: one per batch.
+        tolerance: the bounds.
+        labelled: mIoU of both sides on labelled images.
+    """
+    table, plan = pair.conversion.table, pair.conversion.plan
     dropped: dict[str, list[str]] = {}
-    for name, rule in sides.plan.dropped.items():
+    for name, rule in plan.dropped.items():
         dropped.setdefault(rule.why, []).append(name)
-    filled = [str(a) for _, addresses in sides.plan.used.values() for a in addresses]
     return {
-        "family": sides.table.name,
-        "table_version": sides.table.version,
-        "target": sides.target.to_json(),
+        "family": table.name,
+        "table_version": table.version,
+        "target": pair.conversion.target.to_json(),
         "tensors": {
-            "used": len(sides.plan.used),
-            "filled": len(filled),
+            "used": len(plan.used),
+            "filled": sum(len(addresses) for _, addresses in plan.used.values()),
             "dropped": dropped,
         },
-        "rules": _rules(sides),
+        "rules": _rules(plan),
         "tolerance": vars(tolerance),
-        "dtype": sides.dtype,
+        "dtype": pair.dtype,
         "device": jax.default_backend(),
         "versions": versions(),
         "cases": [
@@ -77,7 +75,7 @@ def to_json(
                 "name": case.name,
                 "checkpoint": case.checkpoint,
                 "taps": [tap.to_json() for tap in case.taps],
-                "first_out_of_bounds": getattr(first_bad(case), "name", None),
+                "first_out_of_bounds": getattr(case.first_bad, "name", None),
             }
             for case in cases
         ],
@@ -87,7 +85,7 @@ def to_json(
 
 
 def to_markdown(report: dict[str, Any], cases: Sequence[Case]) -> str:
-    """The report for people: the verdict, what was converted, one table per case."""
+    """The content of report.md: the verdict, the converted tensors, one table per case."""
     lines = [
         f"# Parity of {report['family']}: {report['verdict']}",
         "",
@@ -114,38 +112,34 @@ def to_markdown(report: dict[str, Any], cases: Sequence[Case]) -> str:
     if report.get("labelled"):
         lines += ["", _miou(report["labelled"])]
     for case in cases:
-        lines += ["", f"## {case.name}", "", *_worst(case), "", *_table(case)]
+        lines += ["", f"## {case.name}", "", *_summary(case), "", *_table(case)]
     return "\n".join(lines) + "\n"
 
 
-def _miou(found: dict[str, Any]) -> str:
-    """What both sides score on labelled images."""
+def _miou(scores: dict[str, Any]) -> str:
+    """The mIoU of both sides in a sentence."""
     return (
-        f"mIoU of {found['classes']} classes on {found['images']} images of {found['ref']}: ours"
-        f" {found['ours']:.4%}, PyTorch {found['theirs']:.4%}, difference"
-        f" {100 * found['delta']:+.4f} points (bound {100 * MIOU_BOUND:g});"
-        f" {found['agreement']:.4%} of the pixels have the same class."
+        f"mIoU of {scores['classes']} classes on {scores['images']} images of {scores['ref']}: ours"
+        f" {scores['ours']:.4%}, PyTorch {scores['theirs']:.4%}, difference"
+        f" {100 * scores['delta']:+.4f} points (bound {100 * MIOU_BOUND:g});"
+        f" {scores['agreement']:.4%} of the pixels have the same class."
     )
 
 
 def write(report: dict[str, Any], markdown: str, output: Path) -> None:
-    """Writes both files, each under its final name only when complete."""
-    output.mkdir(parents=True, exist_ok=True)
-    texts = {"report.json": json.dumps(report, indent=1) + "\n", "report.md": markdown}
-    for name, text in texts.items():
-        temporary = output / f".{name}.tmp"
-        temporary.write_text(text)
-        os.replace(temporary, output / name)
+    """Writes report.json and report.md to the folder `output`."""
+    write_json(output / "report.json", report)
+    write_text(output / "report.md", markdown)
 
 
-def _worst(case: Case) -> list[str]:
-    """What a reader wants first: file, verdict, the largest error of every view."""
+def _summary(case: Case) -> list[str]:
+    """The checkpoint, the first tap out of bounds, and the largest error of every view."""
     checkpoint = case.checkpoint
     lines = [f"{checkpoint['file']}, sha256 `{str(checkpoint['sha256'])[:16]}`.", ""]
-    bad = first_bad(case)
+    bad = case.first_bad
     if bad:
         lines += [f"**First out of bounds: `{bad.name}` ({bad.view}), {bad.ratio:.1e}.**", ""]
-    for view, taps in _by_view(case).items():
+    for view, taps in case.by_view().items():
         worst = max(taps, key=lambda tap: tap.ratio)
         judged = max((tap for tap in taps if tap.judged), key=lambda tap: tap.ratio)
         flips = max((tap.flips or 0 for tap in taps), default=0)
@@ -165,11 +159,11 @@ def _table(case: Case) -> list[str]:
         " | argmax | undecided | decided argmax | flips | |",
         "| --- | --- | --- " + "| ---: " * 9 + "| --- |",
     ]
-    bad = first_bad(case)
+    bad = case.first_bad
     for tap in case.taps:
         verdict = "reported only" if not tap.judged else "ok" if tap.good else "**OUT**"
-        own = tap.reference
-        if verdict == "ok" and own and tap.bound == ROUNDINGS * own.ratio:
+        rounding = tap.reference
+        if verdict == "ok" and rounding and tap.bound == ROUNDINGS * rounding.ratio:
             verdict = f"ok, bound {tap.bound:.1e} by the reference's rounding"
         name = f"**`{tap.name}`**" if tap is bad else f"`{tap.name}`"
         cells = [
@@ -180,8 +174,8 @@ def _table(case: Case) -> list[str]:
             f"{tap.mean_error:.1e}",
             f"{tap.ratio:.1e}",
             f"{tap.agreement:.4%}",
-            f"{own.ratio:.1e}" if own else "",
-            f"{own.agreement:.4%}" if own else "",
+            f"{rounding.ratio:.1e}" if rounding else "",
+            f"{rounding.agreement:.4%}" if rounding else "",
             "" if tap.undecided is None else f"{tap.undecided:,} of {tap.positions:,}",
             f"{tap.decided_agreement:.4%}",
             "" if tap.flips is None else str(tap.flips),
@@ -191,11 +185,11 @@ def _table(case: Case) -> list[str]:
     return lines
 
 
-def _rules(sides: Sides) -> dict[str, dict[str, Any]]:
-    """Pattern -> its layout and how many tensors it moved or left out."""
+def _rules(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Pattern -> its layout, and the number of tensors it moved or dropped."""
     rules: dict[str, dict[str, Any]] = {}
-    used = [rule for rule, _ in sides.plan.used.values()]
-    for rule in [*used, *sides.plan.dropped.values()]:
+    used = [rule for rule, _ in plan.used.values()]
+    for rule in [*used, *plan.dropped.values()]:
         entry = rules.setdefault(rule.pattern, {"layout": rule.layout.name, "tensors": 0})
         entry["tensors"] += 1
     return rules
@@ -203,10 +197,10 @@ def _rules(sides: Sides) -> dict[str, dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that take part, where they are installed."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # only the packages of the compared family are needed
-    return found
+    return versions

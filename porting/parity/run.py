@@ -1,17 +1,16 @@
-"""Runs PyTorch and clouds_jax with the same weights on the same images, tap by tap.
+"""Runs PyTorch and JAX with the same weights on the same images, and compares tap by tap.
 
-Weights are those of a file, or random ones (`porting.reference.randomise`). Either way they
-reach the PyTorch side as a state dict with the family's names, and our side through the family's
-rule table, so that a good report proves the table too.
+Weights are those of a file, or random (`porting.reference.randomise`). Either way they reach
+PyTorch as a state dict with the family's names, and JAX through the family's rule table, so that a
+good report verifies the table too.
 
-What PyTorch computes is recorded first and compared afterwards, so that it can also be kept in a
-file (`porting.parity.recordings_file`) and compared where PyTorch is not installed.
+PyTorch's outputs are recorded first and compared afterwards, so that they can be stored in a file
+(`porting.parity.recordings_file`) and compared where PyTorch is not installed.
 """
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +18,19 @@ import numpy as np
 import PIL.Image
 
 from clouds_jax.nn import clouds
+from porting.parity import recordings_file, sam
+from porting.parity.case import Case, ParityResult
 from porting.parity.compare_encoder import compare_encoder
 from porting.parity.compare_head import compare_head
-from porting.parity.jax_steps import pure
-from porting.parity.model_pair import Sides, pixels_to_input
+from porting.parity.jax_steps import jitted
+from porting.parity.model_pair import ModelPair, normalised
 from porting.parity.recordings import CaseRecord
 from porting.parity.tap import Tap, compare
 from porting.parity.tolerances import Tolerance, get_tolerance
-from porting.tables import get_table
+from porting.tables import Table, get_table
 
-# Images (b, h, w) of the random runs, one per seed in turn. Odd and not square, so that every
-# rounding and every swap of axes shows. Heads alone get features of the padded size.
+# Sizes (b, h, w) of random images, one per seed in turn. Odd and not square, so that every rounding
+# and every swap of axes shows. Heads alone get features of the padded size.
 _SHAPES = {
     "tiny": ((2, 75, 101), (1, 93, 67), (2, 64, 110)),
     "full": ((2, 371, 461), (2, 353, 481), (1, 509, 395)),
@@ -38,18 +39,27 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One run on one batch.
+class ModelSource:
+    """The models of a parity run.
 
     Attributes:
-        name: of the batch.
-        checkpoint: of the weights.
-        taps: in the model's order.
+        table: rules of the family.
+        weights: checkpoint file; None draws random weights.
+        encoder: name in `ENCODERS` or `SAMS`; None takes the first of the family, or the one that
+            fits `weights`.
+        size: "tiny" or "full", of random models and random images.
+        heads: attention heads of a head from a file.
+        dtype: dtype of the JAX encoder; the reference is float32.
+        converted: weights folder for the JAX side, instead of converting `weights` in memory.
     """
 
-    name: str
-    checkpoint: dict[str, Any]
-    taps: tuple[Tap, ...]
+    table: Table
+    weights: str | None = None
+    encoder: str | None = None
+    size: str = "tiny"
+    heads: int = 8
+    dtype: str = "float32"
+    converted: Path | None = None
 
 
 def run(
@@ -64,147 +74,143 @@ def run(
     dtype: str = "float32",
     converted: Path | None = None,
     store: Path | None = None,
-) -> tuple[Sides, list[Case], Tolerance]:
-    """Compares a family.
+) -> ParityResult:
+    """Compares PyTorch and JAX on one family.
 
     Args:
         family: name of the rule table.
-        weights: checkpoint file; None draws random ones.
-        encoder: our name; None takes the first of the family, or the one that fits `weights`.
-        size: "tiny" or "full", of random models and random images.
-        seeds: how many random models (without `weights`) and random batches (without `images`).
+        weights, encoder, size, heads, dtype, converted: see `ModelSource`.
+        seeds: number of random models (without `weights`) and random batches (without `images`).
         images: photos, or folders of them, one batch each.
-        heads: attention heads of a head from a file.
-        dtype: of our encoder; the reference is float32.
-        converted: folder of weights that our side takes, instead of converting `weights` again.
-        store: file to keep the reference's runs in.
-
-    Returns:
-        The last pair of models, one case per batch, and the bounds.
+        store: file for the recorded runs of PyTorch.
     """
-    table = get_table(family)
     tolerance = get_tolerance(dtype, jax.default_backend())
-    from porting.parity import sam  # which imports this module
-
-    if sam.of_sam(table):
-        if dtype != "float32" or converted or store:
-            raise ValueError("SAM is compared in float32, from its files, and not stored.")
-        numbers: dict[str, Any] = dict(weights=weights, encoder=encoder, size=size, seeds=seeds)
-        with jax.default_matmul_precision("highest"):
-            photos = _photos(images)
-            return *sam.run(table, tolerance, photos=photos, **numbers), tolerance
-    cases: list[Case] = []
-    kept: list[tuple[Sides, CaseRecord]] = []
-    sides = None
+    source = ModelSource(get_table(family), weights, encoder, size, heads, dtype, converted)
+    photos = _photos(images)
     with jax.default_matmul_precision("highest"):
-        for sides, record in _records(
-            table, weights, encoder, size, seeds, _photos(images), heads, dtype, converted
-        ):
-            cases.append(_case(sides, record, tolerance))
+        if sam.is_sam(source.table):
+            if dtype != "float32" or converted or store:
+                raise ValueError("SAM is compared in float32, from its files, and not stored.")
+            return sam.run(
+                source.table,
+                tolerance,
+                weights=weights,
+                encoder=encoder,
+                size=size,
+                seeds=seeds,
+                photos=photos,
+            )
+        runs, cases, pair = [], [], None
+        for pair, record in _records(source, photos, seeds):
+            cases.append(_compare(pair, record, tolerance))
             if store:
-                kept.append((sides, record))
-    if sides is None:
+                runs.append((pair, record))
+    if pair is None:
         raise ValueError(f"seeds is {seeds}; at least 1 is needed to compare anything.")
     if store:
-        from porting.parity import recordings_file
-
-        recordings_file.write(store, kept, with_weights=weights is None, heads=heads)
-    return sides, cases, tolerance
+        recordings_file.write(store, runs, with_weights=weights is None, heads=heads)
+    return ParityResult(pair, cases, tolerance)
 
 
-def run_stored(
-    file: Path, *, weights: str | None = None, dtype: str = "float32"
-) -> tuple[Sides, list[Case], Tolerance]:
-    """Compares with the reference's runs of a file; needs no PyTorch.
+def run_stored(file: Path, *, weights: str | None = None, dtype: str = "float32") -> ParityResult:
+    """Compares JAX with the recorded runs of a file; needs no PyTorch.
 
     Args:
-        file: what `run(store=...)` has written.
-        weights: the checkpoint, where the runs were made with one.
-        dtype: of our encoder.
+        file: written by `run(store=...)`.
+        weights: checkpoint of the runs, where they were recorded with one.
+        dtype: dtype of the JAX encoder.
     """
-    from porting.parity import recordings_file
-
     tolerance = get_tolerance(dtype, jax.default_backend())
-    cases, sides = [], None
+    cases, pair = [], None
     with jax.default_matmul_precision("highest"):
-        for sides, record in recordings_file.read(file, weights, dtype):
-            cases.append(_case(sides, record, tolerance))
-    if sides is None:
+        for pair, record in recordings_file.read(file, weights, dtype):
+            cases.append(_compare(pair, record, tolerance))
+    if pair is None:
         raise ValueError(f"{file} holds no runs.")
-    return sides, cases, tolerance
+    return ParityResult(pair, cases, tolerance)
 
 
 def _records(
-    table, weights, encoder, size, seeds, photos, heads, dtype, converted
-) -> Iterator[tuple[Sides, CaseRecord]]:
-    """The reference's runs, with the models they are of."""
-    from porting.parity import torch_models
+    source: ModelSource, photos: Sequence[tuple[str, np.ndarray]], seeds: int
+) -> Iterator[tuple[ModelPair, CaseRecord]]:
+    """Records the reference on every batch; yields it with the models."""
+    from porting.parity import torch_models  # `run_stored` does without torch
 
-    file = None
-    if weights:
-        file = torch_models.from_file(table, weights, heads, dtype, converted, encoder)
-    for seed in range(1 if weights and photos else seeds):
-        sides = file or torch_models.from_random(table, size, seed, encoder, dtype)
-        for name, pixels in photos or [_random_batch(size, seed)]:
-            yield sides, _record(sides, f"{name}, seed {seed}", pixels, seed)
+    fixed = None
+    if source.weights:
+        fixed = torch_models.from_file(
+            source.table,
+            source.weights,
+            source.heads,
+            dtype=source.dtype,
+            converted=source.converted,
+            encoder=source.encoder,
+        )
+    for seed in range(1 if source.weights and photos else seeds):
+        pair = fixed or torch_models.from_random(
+            source.table, source.size, seed, encoder=source.encoder, dtype=source.dtype
+        )
+        for name, pixels in photos or [_random_batch(source.size, seed)]:
+            yield pair, _record(pair, f"{name}, seed {seed}", pixels, seed)
 
 
-def _record(sides: Sides, name: str, pixels: np.ndarray, seed: int) -> CaseRecord:
-    """Runs the reference on RGB images 0..255."""
-    from porting.parity import record as recording
+def _record(pair: ModelPair, name: str, pixels: np.ndarray, seed: int) -> CaseRecord:
+    """Runs the reference on RGB images (b, h, w, 3), 0..255."""
+    from porting.parity.record import record_encoder, record_head
 
     b, h, w, _ = pixels.shape
     encoder = head = None
     features: dict[str, np.ndarray] = {}
-    if sides.encoder:
-        x = pixels_to_input(pixels, sides.encoder)
-        x = clouds.pad(x) if sides.head else x  # alone, an encoder shows how it takes odd sizes
-        encoder = recording.record_encoder(sides.encoder.theirs, np.asarray(x))
+    if pair.encoder:
+        x = normalised(pixels, pair.encoder)
+        x = clouds.pad(x) if pair.head else x  # an encoder alone shows how it treats odd sizes
+        encoder = record_encoder(pair.encoder.torch, np.asarray(x))
         features = encoder.features
-    if sides.head:
-        features = features or _random_features(sides.head.widths, (b, h, w), seed)
-        head = recording.record_head(sides.head.theirs, features, (h, w))
-    return CaseRecord(name, sides.checkpoint, (h, w), encoder, head)
+    if pair.head:
+        features = features or _random_features(pair.head.widths, (b, h, w), seed)
+        head = record_head(pair.head.torch, features, (h, w))
+    return CaseRecord(name, pair.checkpoint, (h, w), encoder, head)
 
 
-def _case(sides: Sides, record: CaseRecord, tolerance: Tolerance) -> Case:
-    """Compares ours with one run of the reference."""
+def _compare(pair: ModelPair, record: CaseRecord, tolerance: Tolerance) -> Case:
+    """Compares the JAX models with one recorded run."""
     taps: list[Tap] = []
-    if sides.encoder and record.encoder:
-        taps += compare_encoder(record.encoder, sides.encoder.ours, tolerance, sides.dtype)
-    if sides.head and record.head:
-        taps += compare_head(record.head, sides.head.ours, record.size, tolerance)
-    if sides.encoder and sides.head and record.encoder and record.head:
-        taps.append(_whole(sides, record, tolerance))
+    if pair.encoder and record.encoder:
+        taps += compare_encoder(record.encoder, pair.encoder.jax, tolerance, pair.dtype)
+    if pair.head and record.head:
+        taps += compare_head(record.head, pair.head.jax, record.size, tolerance)
+    if pair.encoder and pair.head and record.encoder and record.head:
+        taps.append(_compare_scores(pair, record, tolerance))
     return Case(record.name, record.checkpoint, tuple(taps))
 
 
-def _whole(sides: Sides, record: CaseRecord, tolerance: Tolerance) -> Tap:
-    """Class scores of ours from the padded images on, against those of the whole reference.
+def _compare_scores(pair: ModelPair, record: CaseRecord, tolerance: Tolerance) -> Tap:
+    """Compares class scores from the padded images on, through the whole model.
 
-    Only the map of classes is judged: masks may flip.
+    Reported only, since masks may flip.
     """
-    assert sides.encoder and sides.head and record.encoder and record.head
-    own = pure(sides.encoder.ours, lambda m, x: m(x))(
-        jnp.asarray(record.encoder.images, sides.dtype)
+    assert pair.encoder and pair.head and record.encoder and record.head
+    features = jitted(pair.encoder.jax, lambda m, x: m(x))(
+        jnp.asarray(record.encoder.images, pair.dtype)
     )
-    prediction = pure(sides.head.ours, lambda m, f: m(f, all_outputs=False))(own)
-    ours = jax.jit(sides.head.ours.scores, static_argnums=1)(prediction, record.size)
-    theirs = record.head.float32.class_scores
-    return compare("class_scores of the images", "chain", ours, theirs, tolerance, judged=False)
+    prediction = jitted(pair.head.jax, lambda m, f: m(f, all_outputs=False))(features)
+    scores = jax.jit(pair.head.jax.scores, static_argnums=1)(prediction, record.size)
+    expected = record.head.float32.class_scores
+    return compare("class_scores of the images", "chain", scores, expected, tolerance, judged=False)
 
 
 def _photos(images: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
-    """Name and pixels of photos; of a folder all that are in it."""
+    """Name and pixels (1, h, w, 3) of each photo; of a folder, of all photos in it."""
     files = []
     for path in images:
-        found = [path]
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGE_ENDINGS)
-            if not found:
-                endings = ", ".join(_IMAGE_ENDINGS)
-                raise FileNotFoundError(f"{path} has no images; they end in {endings}.")
-        files += found
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGE_ENDINGS)
+        if not inside:
+            endings = ", ".join(_IMAGE_ENDINGS)
+            raise FileNotFoundError(f"{path} has no images; they end in {endings}.")
+        files += inside
     return [(path.name, _photo(path)) for path in files]
 
 
@@ -221,7 +227,7 @@ def _random_batch(size: str, seed: int) -> tuple[str, np.ndarray]:
 def _random_features(
     widths: tuple[int, ...], shape: tuple[int, int, int], seed: int
 ) -> dict[str, np.ndarray]:
-    """Features of the padded images' size, with values like those of an encoder."""
+    """Features of the padded images' size, distributed like those of an encoder."""
     rng = np.random.default_rng(seed)
     b, h, w = shape
     padded = [-(-n // clouds.STRIDE) * clouds.STRIDE for n in (h, w)]

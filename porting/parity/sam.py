@@ -1,6 +1,5 @@
-"""Parity of SAM: image encoder, decoder, or both; what `porting.parity.run` is for the rest."""
+"""Parity of SAM: image encoder, decoder, or both. `porting.parity.run` does the other families."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,15 +8,14 @@ from flax import nnx
 
 from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks, input_size
 from clouds_jax.nn.sam.registry import get_sam, preprocess
+from porting.conversion.conversion import match
 from porting.conversion.convert import prepare
-from porting.conversion.targets import choose
-from porting.files.open import tensor_hash
+from porting.parity.case import Case, ParityResult
 from porting.parity.compare_sam import compare_sam
-from porting.parity.model_pair import Sides, with_weights
-from porting.parity.run import Case
+from porting.parity.model_pair import ModelPair, random_provenance, with_weights
+from porting.parity.recordings import SamRecord
 from porting.parity.tolerances import Tolerance
 from porting.tables import Table
-from porting.tables.rules import apply_rules, plan
 
 DEBUG = {
     "sam_vit_b": "sam_debug",
@@ -25,13 +23,13 @@ DEBUG = {
     "sam_vit_h": "sam_debug_h",
     "sam_tiny_vit": "mobile_sam_debug",
 }
-# inside, outside, no point; every prompt has five
+# Point labels of three prompts with five points each: inside (1), outside (0), no point (-1).
 _LABELS = ((1, 1, 1, 1, 1), (1, 0, 1, 1, -1), (0, 1, 1, 0, 1))
-_RANDOM_PHOTO = (211, 301)  # h and w of random images
+_RANDOM_SIZE = (211, 301)  # (h, w) of random images
 
 
-def of_sam(table: Table) -> bool:
-    """Whether a family's files hold a SAM or its decoder."""
+def is_sam(table: Table) -> bool:
+    """Whether the files of a family hold a SAM or its decoder."""
     return any(str(rule.target).startswith("sam.") for rule in table.rules)
 
 
@@ -44,81 +42,68 @@ def run(
     size: str,
     seeds: int,
     photos: Sequence[tuple[str, np.ndarray]],
-) -> tuple[Sides, list[Case]]:
-    """Compares a family of SAM; see `porting.parity.run.run` for the arguments."""
-    sides, cases = None, []
+) -> ParityResult:
+    """Compares a family of SAM; arguments as in `porting.parity.run.run`."""
+    pair, cases = None, []
     for seed in range(1 if weights and photos else seeds):
-        if sides is None or not weights:
-            theirs, ours, sides = _models(table, weights, encoder, size, seed)
-        for name, record in _records(theirs, ours, sides, photos, seed):
-            taps = tuple(compare_sam(record, ours, tolerance))
-            cases.append(Case(f"{name}, seed {seed}", sides.checkpoint, taps))
-    if sides is None:
+        if pair is None or not weights:
+            reference, model, pair = _models(table, weights, encoder, size, seed)
+        for name, record in _records(reference, pair.conversion.target.sam, photos, seed):
+            taps = tuple(compare_sam(record, model, tolerance))
+            cases.append(Case(f"{name}, seed {seed}", pair.checkpoint, taps))
+    if pair is None:
         raise ValueError(f"seeds is {seeds}; at least 1 is needed to compare anything.")
-    return sides, cases
+    return ParityResult(pair, cases, tolerance)
 
 
 def _models(
     table: Table, weights: str | None, encoder: str | None, size: str, seed: int
-) -> tuple[Any, PromptedMasks, Sides]:
-    """PyTorch's model and ours with the same weights, and where these are from."""
-    from porting.reference import sam as reference
+) -> tuple[Any, PromptedMasks, ModelPair]:
+    """The PyTorch and the JAX model with the same weights, and the conversion between them."""
+    from porting.reference.sam import build_sam, load_tensors, random_sam
 
     if weights:
-        made = prepare(table.name, weights, encoder=encoder)
-        state, target, checkpoint = made.state, made.target, made.provenance.to_json()
-        theirs = reference.filled(reference.sam(target.sam), state)
+        conversion = prepare(table.name, weights, encoder=encoder)
+        reference = load_tensors(build_sam(conversion.target.sam), conversion.state)
     else:
-        name = encoder
-        if name is None and table.encoders:
-            name = DEBUG[table.name] if size == "tiny" else table.encoders[0]
-        theirs = reference.random_sam(name, seed)
-        state = {path: tensor.numpy() for path, tensor in theirs.state_dict().items()}
-        target = choose(state, table, encoder=name)
-        text = "".join(f"{path} {tensor_hash(tensor)}\n" for path, tensor in state.items())
-        checkpoint = {
-            "file": f"random weights, seed {seed}",
-            "format": "state dict of the PyTorch classes",
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        }
+        if encoder is None and table.encoders:
+            encoder = DEBUG[table.name] if size == "tiny" else table.encoders[0]
+        reference = random_sam(encoder, seed)
+        state = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
+        conversion = match(state, random_provenance(state, seed), table, encoder=encoder)
+    name = conversion.target.sam
 
     def build() -> PromptedMasks:
         rngs = nnx.Rngs(0)
-        return get_sam(target.sam).build(rngs) if target.sam else PromptedMasks(rngs=rngs)
+        return get_sam(name).build(rngs) if name else PromptedMasks(rngs=rngs)
 
-    tree = apply_rules(state, table.rules, target.want)
-    ours = with_weights(build, tree["sam"])
-    planned = plan(state, table.rules, target.want)
-    return theirs, ours, Sides(table, target, planned, checkpoint, state, None, None)
+    model = with_weights(build, conversion.tree()["sam"])
+    return reference, model, ModelPair(conversion)
 
 
 def _records(
-    theirs: Any,
-    ours: PromptedMasks,
-    sides: Sides,
-    photos: Sequence[tuple[str, np.ndarray]],
-    seed: int,
-) -> Iterator[tuple[str, Any]]:
-    """The reference's runs: on photos, on a random image, or a decoder on a random embedding."""
-    from porting.reference import sam as reference
+    reference: Any, sam: str | None, photos: Sequence[tuple[str, np.ndarray]], seed: int
+) -> Iterator[tuple[str, SamRecord]]:
+    """Records the reference on photos, on a random image, or a decoder on a random embedding."""
+    from porting.parity.record_sam import record_sam
 
     rng = np.random.default_rng(seed)
     labels = np.asarray(_LABELS, np.int32)
-    if sides.target.sam is None:
+    if sam is None:
         size = DecoderSize()
         embedding = rng.normal(0, 0.3, (1, size.grid, size.grid, size.dim)).astype(np.float32)
-        points = _points(rng, (size.image, size.image))
-        yield "random embedding", reference.record(theirs, points, labels, embedding=embedding)
+        points = _random_points(rng, (size.image, size.image))
+        yield "random embedding", record_sam(reference, points, labels, embedding=embedding)
         return
-    spec = get_sam(sides.target.sam)
-    random = rng.integers(0, 256, (1, *_RANDOM_PHOTO, 3), np.uint8)
+    spec = get_sam(sam)
+    random = rng.integers(0, 256, (1, *_RANDOM_SIZE, 3), np.uint8)
     for name, pixels in photos or [("random image", random)]:
-        points = _points(rng, input_size(pixels.shape[1:3], spec.image))
+        points = _random_points(rng, input_size(pixels.shape[1:3], spec.image))
         images = preprocess(pixels, spec)
-        yield name, reference.record(theirs, points, labels, images=images)
+        yield name, record_sam(reference, points, labels, images=images)
 
 
-def _points(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Places inside the part of the encoder's input that is image."""
+def _random_points(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Points (x, y) inside the unpadded part, `size` (h, w), of the encoder's input."""
     shape = (*np.shape(_LABELS), 2)
     return rng.uniform(0, size[::-1], shape).astype(np.float32)

@@ -1,22 +1,24 @@
-"""Compares one array of ours with one of PyTorch, and names what is out of bounds.
+"""Compares one JAX array with its PyTorch reference.
 
-Two float32 programs that make their sums in another order differ by rounding. How much of a
-difference rounding explains is measured, not guessed: where the reference also ran in float64, its
-own float32 run is compared with that, and both distances stand side by side.
+Two float32 programs that sum in a different order differ by rounding. How much of a difference is
+rounding is measured, not guessed: where the reference also ran in float64, its own float32 run is
+compared with that, and both errors are reported.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from porting.parity.tolerances import Tolerance
 
-# Two float32 programs differ by the rounding of both, and the largest of millions of errors varies:
-# taps of the full-size head differ by 1.5 to 2.5 times the reference's own rounding.
+# Bound in units of the reference's own rounding. Two float32 programs differ by the rounding of
+# both, and the largest of millions of errors varies: taps of the full-size head differ by 1.5 to
+# 2.5 times that rounding.
 ROUNDINGS = 4
 
-View = Literal["chain", "block", "given masks"]
+View = Literal["block", "chain", "given masks"]
+VIEWS: tuple[View, ...] = get_args(View)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,29 +39,29 @@ class Tap:
     """One comparison.
 
     Attributes:
-        name: where in the model.
-        view: how ours got there. `chain`: from the images or features on, by itself. `block`:
-            from the reference's input of that block alone. `given masks`: by itself, but with the
+        name: place in the model.
+        view: input of the JAX side. `block`: the reference's input of that block. `chain`: images
+            or features, all blocks before on its own. `given masks`: as `chain`, but with the
             attention masks of the reference.
-        shape: of the compared arrays.
-        max_error, mean_error: absolute.
-        std: of the reference.
+        shape: shape of both arrays.
+        max_error, mean_error: absolute errors.
+        std: standard deviation of the reference.
         ratio: max_error over std.
-        positions: number of positions, all axes but the last.
+        positions: number of positions, over all axes but the last.
         agreement: share of positions with the same argmax over the last axis.
-        undecided: positions whose two largest values are, in float64, closer than twice the
-            largest rounding error of the reference: there its own argmax is chance. None where the
-            reference did not run in float64.
+        undecided: number of positions whose two largest values are, in float64, closer than twice
+            the largest rounding error of the reference, so that its own argmax is chance. None
+            where the reference did not run in float64.
         decided_agreement: `agreement` over the other positions, or over all.
         reference: the reference's own rounding, where it ran in float64.
-        flips: attention-mask bits that differ, on the way to this tap.
-        bits: how many there are.
+        flips: number of attention-mask bits before this tap that differ.
+        bits: number of attention-mask bits before this tap.
         judged: whether the verdict depends on this tap.
-        bound: on `ratio`: that of the tolerance, or `ROUNDINGS` times the reference's own rounding
-            where that is more.
-        good: error and, of what the model puts out, `decided_agreement` within their bounds. Of a
-            single block the argmax over the channels is told and not judged: it decides nothing,
-            and one tie among a few thousand positions is more than the bound.
+        bound: bound on `ratio`: that of the tolerance, or `ROUNDINGS` times the reference's own
+            rounding where that is more.
+        good: whether the error and, for outputs of the model, `decided_agreement` are within their
+            bounds. In a single block the argmax over the channels is only reported: it decides
+            nothing, and one tie among a few thousand positions exceeds the bound.
     """
 
     name: str
@@ -88,8 +90,8 @@ class Tap:
 def compare(
     name: str,
     view: View,
-    ours: Any,
-    theirs: Any,
+    actual: Any,
+    expected: Any,
     tolerance: Tolerance,
     *,
     exact: Any = None,
@@ -100,30 +102,33 @@ def compare(
     """Compares two arrays of one shape.
 
     Args:
-        name: where in the model.
+        name: place in the model.
         view: see `Tap`.
-        ours: what clouds_jax makes.
-        theirs: what PyTorch makes, in our layout.
+        actual: output of clouds_jax.
+        expected: output of PyTorch, in the same layout.
         tolerance: `block` bounds blocks, `model` everything else.
-        exact: what PyTorch makes in float64 with the same weights, inputs and attention masks.
-        flips: attention-mask bits that differ before this tap.
-        bits: of how many.
-        judged: False for what is only reported.
+        exact: output of PyTorch in float64 with the same weights, inputs and attention masks.
+        flips: number of attention-mask bits before this tap that differ.
+        bits: number of attention-mask bits before this tap.
+        judged: False for a tap that is only reported.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape:
-        raise ValueError(f"{name}: ours is {ours.shape}, the reference {theirs.shape}")
-    error = np.abs(ours - theirs)
-    std = float(theirs.std())
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if actual.shape != expected.shape:
+        raise ValueError(f"{name}: ours is {actual.shape}, the reference {expected.shape}")
+    error = np.abs(actual - expected)
+    std = float(expected.std())
     ratio = _ratio(error.max(), std)
-    same = ours.argmax(-1) == theirs.argmax(-1)
+    same = actual.argmax(-1) == expected.argmax(-1)
     decided, rounding = np.ones_like(same), None
     if exact is not None:
-        own = np.abs(theirs - exact).max()
+        own_error = np.abs(expected - exact).max()
         second, first = np.moveaxis(np.partition(exact, -2, axis=-1)[..., -2:], -1, 0)
-        decided = first - second > 2 * own
-        own_same = theirs.argmax(-1) == np.asarray(exact).argmax(-1)
-        rounding = Rounding(_ratio(own, std), float(own_same.mean()))
+        decided = first - second > 2 * own_error
+        own_same = expected.argmax(-1) == np.asarray(exact).argmax(-1)
+        rounding = Rounding(_ratio(own_error, std), float(own_same.mean()))
     decided_agreement = float(same[decided].mean()) if decided.any() else 1.0
     bound = tolerance.block if view == "block" else tolerance.model
     if rounding:
@@ -131,7 +136,7 @@ def compare(
     return Tap(
         name=name,
         view=view,
-        shape=ours.shape,
+        shape=actual.shape,
         max_error=float(error.max()),
         mean_error=float(error.mean()),
         std=std,

@@ -1,7 +1,7 @@
-"""How far ours may be from PyTorch: one table for all parity checks.
+"""Tolerances between JAX and PyTorch: one table for all parity checks.
 
-Errors are divided by the standard deviation of the reference's tensor, so that one number serves
-features of any size. Float32 on a GPU or TPU means full precision of the matrix products
+Errors are divided by the standard deviation of the reference, so that one number serves features of
+any scale. Float32 on a GPU or TPU means full precision of the matrix products
 (`jax.default_matmul_precision("highest")`, and TF32 off in PyTorch).
 """
 
@@ -13,9 +13,9 @@ class Tolerance:
     """Bounds of one dtype on one kind of device.
 
     Attributes:
-        op: largest absolute error of one operation on numbers of order 1.
-        block: largest error over standard deviation of one block, on the reference's own input.
-        model: the same after the whole chain.
+        op: largest absolute error of one operation on values of order 1.
+        block: largest error over standard deviation of one block, on the reference's input.
+        model: the same for all blocks in a chain.
         agreement: smallest share of positions whose argmax over the last axis is the same.
     """
 
@@ -38,12 +38,16 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
 }
 
 
-# Of mIoU (0..1) on the same images: 0.05 points.
+# Largest difference of mIoU (0..1) on the same images: 0.05 points.
 MIOU_BOUND = 5e-4
 
 
 def get_tolerance(dtype: str, device: str) -> Tolerance:
-    """The row of a dtype and device; an unknown one is answered with the known ones."""
+    """The bounds for a dtype on a device.
+
+    Raises:
+        KeyError: there are none; the message lists those that exist.
+    """
     if (dtype, device) not in TOLERANCES:
         known = ", ".join(f"{d} on {where}" for d, where in TOLERANCES)
         raise KeyError(f"TOLERANCES has no row for {dtype} on {device}; it has: {known}.")

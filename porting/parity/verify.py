@@ -1,15 +1,11 @@
-"""The acceptance table: every family and encoder, there and back, with proof.
+"""Verification of every family and encoder, there and back.
 
-One row is: random weights in the real PyTorch class -> a file -> the family told by itself ->
-`convert` -> parity of the folder on disk, tap by tap -> `invert` -> `load_state_dict(strict=True)`
--> `roundtrip` bit-equal.
+One row is: random weights in the real PyTorch class -> a file -> the family recognised -> `convert`
+-> parity of the weights folder, tap by tap -> `invert` -> `load_state_dict(strict=True)` ->
+`roundtrip`, bit for bit.
 """
 
 import dataclasses
-import hashlib
-import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,262 +14,212 @@ from typing import Any
 
 import numpy as np
 
+from clouds_jax.command_line import message
 from porting.conversion import convert, invert
-from porting.conversion import family as guess
+from porting.conversion.conversion import Conversion
+from porting.conversion.family import best_families
 from porting.files import write
 from porting.files.open import open_checkpoint
 from porting.parity import report, sam, torch_models
 from porting.parity import run as parity
-from porting.parity.tap import ROUNDINGS
-from porting.parity.tolerances import get_tolerance
+from porting.parity.case import Case
+from porting.parity.tap import VIEWS, Tap
+from porting.parity.tolerances import Tolerance
+from porting.parity.verify_table import Row, code_hashes
 from porting.reference.families import FAMILIES
-from porting.tables import TABLES, get_table
+from porting.tables import TABLES, Table, get_table
 
-_BOUNDS = get_tolerance("float32", "cpu")
-ROOT = Path(__file__).parents[2]
 # Families without a row, and why.
 _WITHOUT = {"open_clip_text": "the text tower has tests of its own against open_clip"}
-_ROOMS = ("porting", "clouds_jax")
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        family: of the rule table.
-        encoder: our name, or "" for heads alone.
-        size: "tiny" or "full".
-        seed: of weights and images.
-    """
-
-    family: str
-    encoder: str
-    size: str
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Of the row's file."""
-        return "-".join(filter(None, (self.family, self.encoder, self.size, str(self.seed))))
+Facts = dict[str, Any]  # part of a row's JSON
 
 
 def rows(families: Sequence[str], size: str, encoders: Sequence[str] = ()) -> list[Row]:
-    """All rows of these families, or of all; tiny models have one row per family."""
-    found = []
+    """The rows of these families, or of all.
+
+    Args:
+        families: names of rule tables; none for all.
+        size: "tiny" gives one row per family, "full" one per encoder.
+        encoders: names of encoders that the rows are restricted to; none for all.
+
+    Raises:
+        KeyError: an unknown family.
+        ValueError: a family that has no row.
+    """
+    chosen = []
     for name in families or [name for name in TABLES if name not in _WITHOUT]:
         table = get_table(name)
         if name in _WITHOUT:
             raise ValueError(f"family {name} has no row: {_WITHOUT[name]}.")
-        if name in FAMILIES:
-            family = FAMILIES[name]
-            names = (family.tiny,) if size == "tiny" else family.full
-            names = names if family.encoder else ("",)
-        else:  # of SAM
-            names = table.encoders or ("",)
-            if size == "tiny" and table.encoders:
-                names = (sam.DEBUG[name],)
-        found += [Row(name, one, size) for one in names if not encoders or one in encoders]
-    return found
+        names = _encoders_of(table, size)
+        chosen += [Row(name, own, size) for own in names if not encoders or own in encoders]
+    return chosen
 
 
-def run(row: Row, folder: Path) -> dict[str, Any]:
-    """Verifies one row; what goes wrong is part of the answer.
+def _encoders_of(table: Table, size: str) -> Sequence[str]:
+    """Names of the encoders with a row; "" for heads alone."""
+    if table.name in FAMILIES:
+        family = FAMILIES[table.name]
+        if not family.encoder:
+            return ("",)
+        return (family.tiny,) if size == "tiny" else family.full
+    if size == "tiny" and table.encoders:
+        return (sam.DEBUG[table.name],)
+    return table.encoders or ("",)
+
+
+def run(row: Row, folder: Path) -> Facts:
+    """Verifies one row; an error becomes part of the row instead of being raised.
 
     Args:
-        row: of the table.
-        folder: for temporary files.
+        row: family, encoder, size and seed.
+        folder: place for temporary files.
     """
     began = time.perf_counter()
-    found: dict[str, Any] = dataclasses.asdict(row) | {"verdict": "failed", "error": ""}
+    facts: Facts = dataclasses.asdict(row) | {"verdict": "failed", "error": ""}
     try:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            found |= _verify(row, Path(temporary))
+            facts |= _verify(row, Path(temporary))
     except (ValueError, RuntimeError, OSError, KeyError, TypeError, AssertionError) as error:
-        found["error"] = f"{type(error).__name__}: {error}"
-    found["seconds"] = time.perf_counter() - began
-    found["versions"] = report.versions()
-    found["code"] = _code()
-    return found
+        facts["error"] = f"{type(error).__name__}: {message(error)}"
+    facts["seconds"] = time.perf_counter() - began
+    facts["versions"] = report.versions()
+    facts["code"] = code_hashes()
+    return facts
 
 
-def _verify(row: Row, folder: Path) -> dict[str, Any]:
-    table, encoder = get_table(row.family), row.encoder or None
-    state, *_ = torch_models.random_state(table, row.size, row.seed, encoder)
-    file, weights, back = folder / "file.pth", folder / "weights", folder / "back.safetensors"
-    write.write(file, state, {}, plain=True)
-    numbers = sum(tensor.size for tensor in state.values())
-    expected = list(state)
-    del state
-    heads = torch_models.heads(row.size)
-    read, provenance = open_checkpoint(file)
-    told = [one.table.name for one in guess.best(read, provenance, heads=heads)]
-    made = convert.prepare(row.family, str(file), encoder=encoder, heads=heads)
-    parts = convert.save(made, weights)
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """The random checkpoint of a row.
 
-    _, cases, tolerance = parity.run(
-        row.family,
-        weights=str(file),
-        encoder=encoder,
-        size=row.size,
-        seeds=1,
-        heads=heads,
-        converted=None if sam.of_sam(table) else weights,
+    Attributes:
+        row: family, encoder, size and seed.
+        table: rules of the family.
+        file: the checkpoint.
+        weights: folder for the converted weights.
+        names: names of its tensors.
+        numbers: number of elements over all tensors.
+    """
+
+    row: Row
+    table: Table
+    file: Path
+    weights: Path
+    names: list[str]
+    numbers: int
+
+    @property
+    def encoder(self) -> str | None:
+        return self.row.encoder or None
+
+    @property
+    def heads(self) -> int:
+        return torch_models.head_count(self.row.size)
+
+
+def _verify(row: Row, folder: Path) -> Facts:
+    """All proofs of a row; each says whether it holds, and what was measured."""
+    subject = _write_random(row, folder)
+    recognised = _recognise(subject)
+    conversion = convert.prepare(
+        row.family, str(subject.file), encoder=subject.encoder, heads=subject.heads
     )
-    taps = [tap for case in cases for tap in case.taps]
-    judged = [tap for tap in taps if tap.judged]
-    worst = {
-        view: max((tap.ratio for tap in judged if tap.view == view), default=None)
-        for view in ("block", "chain", "given masks")
-    }
-
-    inverted = invert.invert(weights, original=str(file))
-    write.write(back, inverted.state, inverted.source, plain=False)
-    again, _ = open_checkpoint(back)
-    name = (
-        torch_models.encoder_name(table, row.size, encoder) if row.family in FAMILIES else encoder
-    )
-    loaded = torch_models.load_strictly(table, again, row.size, name)
-    counts = invert.roundtrip(made, weights)
-    same = sum(name in again and np.array_equal(again[name], made.state[name]) for name in expected)
+    stream = convert.save(conversion, subject.weights)
+    equal, parity_facts = _compare_outputs(subject)
+    inverted, loaded = _invert_and_load(subject, conversion)
+    bit_equal = invert.roundtrip(conversion, subject.weights).same
+    plan = conversion.plan
+    restored = sum(rule.value is not None for rule in plan.dropped.values())
     good = {
-        "family": row.family in told,
-        "parity": report.good(cases),
-        "inverted": same == len(expected),
-        "bits": counts.same == len(made.plan.used) + _remade(made) and parts.narrowed == 0,
+        "family": row.family in recognised,
+        "parity": equal,
+        "inverted": inverted,
+        "bits": bit_equal == len(plan.used) + restored and stream.narrowed == 0,
     }
     return {
-        "file_bytes": file.stat().st_size,
-        "tensors": len(expected),
-        "numbers": numbers,
-        "used": len(made.plan.used),
-        "dropped": len(made.plan.dropped),
-        "told": told,
-        "taps": len(taps),
-        "judged": len(judged),
-        "worst": worst,
-        # good only because the reference's own rounding is of that size (`compare.ROUNDINGS`)
-        "by_rounding": [
-            {"name": tap.name, "view": tap.view, "ratio": tap.ratio, "bound": tap.bound}
-            for tap in judged
-            if tap.good
-            and tap.ratio > (tolerance.block if tap.view == "block" else tolerance.model)
-        ],
-        "first_out_of_bounds": [getattr(report.first_bad(case), "name", None) for case in cases],
-        "tolerance": dataclasses.asdict(tolerance),
+        "file_bytes": subject.file.stat().st_size,
+        "tensors": len(subject.names),
+        "numbers": subject.numbers,
+        "used": len(plan.used),
+        "dropped": len(plan.dropped),
+        "told": recognised,
+        **parity_facts,
         "loaded": loaded,
-        "bit_equal": counts.same,
+        "bit_equal": bit_equal,
         "good": good,
         "verdict": "ok" if all(good.values()) else "failed",
     }
 
 
-def _remade(made: convert.Conversion) -> int:
-    """Tensors that are left out and made anew from the one value they have."""
-    return sum(rule.value is not None for rule in made.plan.dropped.values())
+def _write_random(row: Row, folder: Path) -> _Subject:
+    """Writes the state dict of the real PyTorch classes with random weights."""
+    table = get_table(row.family)
+    state = torch_models.random_models(table, row.size, row.seed, row.encoder or None).state
+    file = folder / "file.pth"
+    write.write(file, state, {}, plain=True)
+    numbers = sum(tensor.size for tensor in state.values())
+    return _Subject(row, table, file, folder / "weights", list(state), numbers)
 
 
-def failed(row: Row, error: str) -> dict[str, Any]:
-    """What is said of a row that did not come to an end."""
-    return dataclasses.asdict(row) | {
-        "verdict": "failed",
-        "error": error,
-        "seconds": 0.0,
-        "versions": report.versions(),
-        "code": {},
-    }
+def _recognise(subject: _Subject) -> list[str]:
+    """Names of the families that fit the file best, without naming one."""
+    state, provenance = open_checkpoint(subject.file)
+    return [fit.table.name for fit in best_families(state, provenance, heads=subject.heads)]
 
 
-def read(folder: Path, row: Row) -> dict[str, Any] | None:
-    """A good row that was made before by this code, or None."""
-    found = any_row(folder, row)
-    current = found["versions"] == report.versions() and all(
-        _hash(ROOT / name) == digest for name, digest in found["code"].items()
+def _compare_outputs(subject: _Subject) -> tuple[bool, Facts]:
+    """Parity of the weights folder with the file; whether all is within bounds."""
+    _, cases, tolerance = parity.run(
+        subject.row.family,
+        weights=str(subject.file),
+        encoder=subject.encoder,
+        size=subject.row.size,
+        seeds=1,
+        heads=subject.heads,
+        converted=None if sam.is_sam(subject.table) else subject.weights,
     )
-    return found if current and found["verdict"] == "ok" else None
+    return report.good(cases), _parity_facts(cases, tolerance)
 
 
-def any_row(folder: Path, row: Row) -> dict[str, Any]:
-    """What stands in the folder of a row."""
-    path = folder / "rows" / f"{row.name}.json"
-    return json.loads(path.read_text()) if path.exists() else failed(row, "not run")
+def _parity_facts(cases: Sequence[Case], tolerance: Tolerance) -> Facts:
+    judged = [tap for case in cases for tap in case.judged]
 
+    def above_tolerance(tap: Tap) -> bool:
+        return tap.ratio > (tolerance.block if tap.view == "block" else tolerance.model)
 
-def write_row(folder: Path, found: dict[str, Any]) -> None:
-    """Writes one row."""
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    row = Row(found["family"], found["encoder"], found["size"], found["seed"])
-    _replace(folder / "rows" / f"{row.name}.json", json.dumps(found, indent=1) + "\n")
-
-
-def write_table(folder: Path) -> None:
-    """Writes table.json and table.md of all rows that are in the folder."""
-    order = {name: i for i, name in enumerate(FAMILIES)}
-    found = [json.loads(path.read_text()) for path in sorted((folder / "rows").glob("*.json"))]
-    found.sort(key=lambda one: (one["size"], order.get(one["family"], len(order)), one["encoder"]))
-    _replace(folder / "table.json", json.dumps(found, indent=1) + "\n")
-    _replace(folder / "table.md", to_markdown(found))
-
-
-def to_markdown(found: Sequence[dict[str, Any]]) -> str:
-    """The table for people."""
-    good = sum(one["verdict"] == "ok" for one in found)
-    lines = [
-        f"# {good} of {len(found)} rows verified",
-        "",
-        "Random weights in the PyTorch class, written to a file, converted, compared, inverted and"
-        " loaded with `strict=True`. Errors are the largest of any judged tap over the standard"
-        f" deviation of the reference's; bounds are {_BOUNDS.block:g} for a block and"
-        f" {_BOUNDS.model:g} after a chain. Taps above them that are within {ROUNDINGS} times the"
-        " reference's own rounding (float32 against float64) are counted in the last column.",
-        "",
-        "| family | encoder | size | tensors | numbers | taps | block | chain | given masks"
-        " | strict load | bit-equal | seconds | |",
-        "| --- | --- | --- " + "| ---: " * 9 + "| --- |",
-    ]
-    for one in found:
-        cells = [f"`{one['family']}`", f"`{one['encoder']}`" if one["encoder"] else "head alone"]
-        cells.append(one["size"])
-        if "worst" in one:
-            worst = one["worst"]
-            errors = [
-                "" if worst[view] is None else f"{worst[view]:.1e}"
-                for view in ("block", "chain", "given masks")
-            ]
-            cells += [f"{one['tensors']:,}", f"{one['numbers']:,}", str(one["judged"]), *errors]
-            cells += [str(one["loaded"]), f"{one['bit_equal']} of {one['tensors']}"]
-        else:
-            cells += [""] * 8
-        cells += [f"{one['seconds']:.0f}", _verdict(one)]
-        lines.append("| " + " | ".join(cells) + " |")
-    left = "Tensors that are not bit-equal are those the table leaves out; they are taken from the"
-    return "\n".join([*lines, "", f"{left} original."]) + "\n"
-
-
-def _verdict(one: dict[str, Any]) -> str:
-    if one["verdict"] == "ok":
-        count = len(one["by_rounding"])
-        return f"ok, {count} taps by the reference's own rounding" if count else "ok"
-    if one["error"]:
-        return f"**{one['error'].splitlines()[0]}**"
-    return "**" + ", ".join(name for name, good in one["good"].items() if not good) + "**"
-
-
-def _code() -> dict[str, str]:
-    """Path -> hash of every module of ours that took part."""
-    files = {
-        Path(file).relative_to(ROOT).as_posix()
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in _ROOMS and (file := getattr(module, "__file__", None))
+    return {
+        "taps": sum(len(case.taps) for case in cases),
+        "judged": len(judged),
+        "worst": {
+            view: max((tap.ratio for tap in judged if tap.view == view), default=None)
+            for view in VIEWS
+        },
+        # good only because the reference's own rounding is of that size (`tap.ROUNDINGS`)
+        "by_rounding": [
+            {"name": tap.name, "view": tap.view, "ratio": tap.ratio, "bound": tap.bound}
+            for tap in judged
+            if tap.good and above_tolerance(tap)
+        ],
+        "first_out_of_bounds": [getattr(case.first_bad, "name", None) for case in cases],
+        "tolerance": dataclasses.asdict(tolerance),
     }
-    return {name: _hash(ROOT / name) for name in sorted(files)}
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+def _invert_and_load(subject: _Subject, conversion: Conversion) -> tuple[bool, int]:
+    """Restores the file from the weights and loads it into new PyTorch models with strict=True.
 
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    Returns:
+        Whether all tensors are equal, and the number of tensors that were loaded.
+    """
+    inverted = invert.invert(subject.weights, original=str(subject.file))
+    file = subject.file.with_name("back.safetensors")
+    write.write(file, inverted.state, inverted.source, plain=False)
+    restored, _ = open_checkpoint(file)
+    row = subject.row
+    loaded = torch_models.load_strictly(subject.table, restored, row.size, subject.encoder)
+    equal = all(
+        name in restored and np.array_equal(restored[name], conversion.state[name])
+        for name in subject.names
+    )
+    return equal, loaded

@@ -1,4 +1,4 @@
-"""The text and the pooled class head in plain PyTorch, for parity; names as in the original files.
+"""The text and the pooled class head in plain PyTorch, under the names of the original files.
 
 Layouts are PyTorch's: queries (b, q, d), mask features (b, d, h, w), mask logits (b, q, h, w).
 
@@ -11,28 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-_AREA = 1e-8
-_LARGEST = 100.0
+_EPS = 1e-8  # added to the area of a mask
+_MAX_SCALE = 100.0
 
 
 def mask_pool(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Mean of features (b, d, h, w) where mask logits (b, q, h, w) are positive: (b, q, d)."""
+    """Mean (b, q, d) of features (b, d, h, w) where mask logits (b, q, h, w) are positive."""
     with torch.no_grad():
         inside = (masks > 0).to(features.dtype)
-        share = inside / (inside.sum((-1, -2), keepdim=True) + _AREA)
+        share = inside / (inside.sum((-1, -2), keepdim=True) + _EPS)
     return torch.einsum("bdhw,bqhw->bqd", features, share)
 
 
 def text_logits(
     x: torch.Tensor, rows: torch.Tensor, counts: Sequence[int], logit_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Scaled cosines of x (b, q, v) with rows (r, v), the best of each class: (b, q, classes)."""
-    logits = logit_scale.exp().clamp(max=_LARGEST) * F.normalize(x, dim=-1) @ rows.T
+    """Logits (b, q, k): scaled cosines of x (b, q, v) with rows (r, v), the maximum per class."""
+    logits = logit_scale.exp().clamp(max=_MAX_SCALE) * F.normalize(x, dim=-1) @ rows.T
     return torch.stack([part.max(-1).values for part in logits.split(list(counts), -1)], -1)
 
 
 class Layers(nn.Module):
-    """Linear maps with ReLU between them."""
+    """An MLP: linear layers with ReLU between them."""
 
     def __init__(self, *sizes: int):
         super().__init__()
@@ -46,7 +46,7 @@ class Layers(nn.Module):
 
 
 class PooledPredictor(nn.Module):
-    """A linear map of the query plus what its mask shows."""
+    """A linear classifier of the query plus the features pooled under its mask."""
 
     def __init__(self, dim: int, classes: int):
         super().__init__()
@@ -60,12 +60,12 @@ class PooledPredictor(nn.Module):
 
 
 class TextPredictor(nn.Module):
-    """Cosines with the class matrix and a learned void vector.
+    """Cosine classifier with the class matrix and a learned void embedding.
 
     Args:
-        dim: of the queries.
-        matrix: unit vectors (r, v), those of a class beside each other; in no state dict.
-        counts: rows of each class.
+        dim: width of the queries.
+        matrix: unit vectors (r, v), sorted by class; not part of the state dict.
+        counts: number of rows of each class.
     """
 
     def __init__(self, dim: int, matrix: torch.Tensor, counts: Sequence[int]):

@@ -1,7 +1,7 @@
-"""The Mask2Former criterion in plain PyTorch, for parity: masks as arrays, matching by SciPy.
+"""The Mask2Former criterion in plain PyTorch, for parity: dense masks, matching by SciPy.
 
-All points are arguments, so both sides compare the same ones. Layouts are PyTorch's: mask logits
-(b, q, h, w). Points are (x, y) in [0, 1].
+All sampling points are arguments, so that both sides use the same ones. Layouts are PyTorch's:
+mask logits (b, q, h, w). Points are (x, y) in [0, 1].
 
 Source: CLOUDS `criterion.py` and `matcher.py`; detectron2 `point_features.py`.
 """
@@ -18,9 +18,9 @@ class Target:
     """Target masks of one image.
 
     Attributes:
-        classes: (m,) class of each mask.
-        masks: (m, H, W) of 0 and 1.
-        ignored: (H, W) of 0 and 1: pixels that take no part in the mask losses; None: all do.
+        classes: class of each mask, (m,).
+        masks: binary masks, (m, H, W).
+        ignored: pixels that the mask losses skip, (H, W), binary; None for none.
     """
 
     classes: torch.Tensor
@@ -28,7 +28,7 @@ class Target:
     ignored: torch.Tensor | None = None
 
     def counted(self, points: torch.Tensor) -> torch.Tensor:
-        """How far points (n, p, 2) take part: (n, p), 1 where no ignored pixel is near."""
+        """Weight (n, p) of points (n, p, 2) in mask losses: 1 where no ignored pixel is near."""
         if self.ignored is None:
             return points.new_ones(points.shape[:2])
         maps = self.ignored.to(points.dtype)[None].expand(len(points), -1, -1)
@@ -37,12 +37,12 @@ class Target:
 
 @dataclasses.dataclass
 class Points:
-    """Points of one image and decoder output; the m slots are those of the image's `Target`.
+    """Sampling points of one image and decoder output, m masks as in the image's `Target`.
 
     Attributes:
-        match: (p, 2) for the matching, shared by all masks.
-        candidates: (m, c, 2); the uncertain points are chosen among these.
-        random: (m, r, 2), used as they are.
+        match: points (p, 2) of the matching costs, shared by all masks.
+        candidates: points (m, c, 2) that the uncertain ones are chosen from.
+        random: points (m, r, 2) that are used as they are.
     """
 
     match: torch.Tensor
@@ -51,19 +51,20 @@ class Points:
 
 
 def targets_of(labels: torch.Tensor, classes: int) -> list[Target]:
-    """The masks of each label map (b, H, W): one per class that occurs, in ascending order."""
-    found = []
+    """The target of each label map of (b, H, W): one mask per class present, in ascending order."""
+    targets = []
     for label in labels:
         ids = [k for k in range(classes) if bool((label == k).any())]
         masks = [label == k for k in ids]
         empty = torch.zeros((0, *label.shape), device=labels.device)
         stacked = torch.stack(masks) if masks else empty
-        found.append(Target(torch.tensor(ids, dtype=torch.long, device=labels.device), stacked))
-    return found
+        classes_present = torch.tensor(ids, dtype=torch.long, device=labels.device)
+        targets.append(Target(classes_present, stacked))
+    return targets
 
 
 def sample(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Values of maps (n, h, w) at points (n, p, 2): (n, p)."""
+    """Bilinear samples (n, p) of maps (n, h, w) at points (n, p, 2)."""
     grid = 2 * points[:, :, None] - 1
     return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
 
@@ -84,7 +85,7 @@ def pair_costs(
     negative = F.binary_cross_entropy_with_logits(
         logits, torch.zeros_like(logits), reduction="none"
     )
-    # of a point near ignored pixels only the part that is target, or known not to be, counts
+    # near ignored pixels, only the share of a point that is known to be target or not counts
     counted = target.counted(points[None])
     mask = (positive @ wanted.T + negative @ (counted - wanted).T) / counted.sum().clamp(min=1)
 
@@ -96,7 +97,7 @@ def pair_costs(
 
 @torch.no_grad()
 def match(class_logits, mask_logits, targets, points, weights=(2.0, 5.0, 5.0)):
-    """Per image two index tensors (queries, masks) of one decoder output."""
+    """Matches one decoder output: per image the index tensors (queries, masks) of the pairs."""
     pairs = []
     for logits, masks, target, where in zip(
         class_logits, mask_logits, targets, points, strict=True
@@ -108,7 +109,7 @@ def match(class_logits, mask_logits, targets, points, weights=(2.0, 5.0, 5.0)):
 
 
 def class_loss(class_logits, targets, pairs, no_object: float = 0.1) -> torch.Tensor:
-    """Weighted cross-entropy of all queries (b, q, k+1)."""
+    """Weighted cross-entropy over all queries, of class logits (b, q, k+1)."""
     background = class_logits.shape[-1] - 1
     device = class_logits.device
     wanted = torch.full(class_logits.shape[:2], background, device=device)
@@ -120,7 +121,7 @@ def class_loss(class_logits, targets, pairs, no_object: float = 0.1) -> torch.Te
 
 
 def mask_losses(mask_logits, targets, pairs, points, uncertain: int):
-    """Sums over the matched masks of binary cross-entropy and dice loss."""
+    """Binary cross-entropy and dice loss, each summed over the matched masks."""
     maps = torch.cat([m[query] for m, (query, _) in zip(mask_logits, pairs, strict=True)])
     wanted = torch.cat([t.masks[mask] for t, (_, mask) in zip(targets, pairs, strict=True)])
     if not len(maps):
@@ -130,8 +131,8 @@ def mask_losses(mask_logits, targets, pairs, points, uncertain: int):
         for name in ("candidates", "random")
     )
     with torch.no_grad():
-        doubt = sample(maps, candidates).abs()
-        chosen = doubt.topk(uncertain, dim=1, largest=False).indices
+        certainty = sample(maps, candidates).abs()
+        chosen = certainty.topk(uncertain, dim=1, largest=False).indices
         where = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
         where = torch.cat([where, random], dim=1)
         wanted = sample(wanted.to(maps.dtype), where)
@@ -159,15 +160,15 @@ def criterion(
     weights: tuple[float, float, float] = (2.0, 5.0, 5.0),
     no_object: float = 0.1,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The total loss and its weighted terms; the lists run over decoder outputs, points[o][b].
+    """The total loss, and its weighted terms by the names of the original.
 
     Args:
-        class_logits: (b, q, k+1) each.
-        mask_logits: (b, q, h, w) each.
+        class_logits: (b, q, k+1) of each decoder output.
+        mask_logits: (b, q, h, w) of each decoder output.
         targets: one per image.
-        points: of every output and image.
-        uncertain: number of points kept of the candidates.
-        weights: of class, mask and dice loss.
+        points: sampling points, points[output][image].
+        uncertain: number of candidates that are used as points.
+        weights: weights of class, mask and dice loss.
         no_object: class weight of unmatched queries.
     """
     masks = max(sum(len(t.classes) for t in targets), 1)

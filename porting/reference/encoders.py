@@ -1,7 +1,7 @@
-"""The encoders in PyTorch: the classes of open_clip, timm and efficientnet_lite_pytorch.
+"""Encoders in PyTorch: the classes of open_clip, timm and efficientnet_lite_pytorch.
 
 Each is a `Reference`: a module whose state dict has the names of a family of checkpoints, and the
-steps that lead from images to the features.
+steps from images to features.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from porting import _torchvision
 
 Step = tuple[str, Callable[[torch.Tensor], torch.Tensor]]
 
-# open_clip's names of models that have the numbers of one of our sizes
+# our names of encoders -> open_clip's names of models of the same size
 _OPEN_CLIP = {
     "convnext_base": "convnext_base",
     "convnext_large_d_320": "convnext_large_d_320",
@@ -30,15 +30,15 @@ class Reference:
     """A PyTorch encoder.
 
     Attributes:
-        module: what `load_state_dict` fills; names as in the family's files.
-        steps: (name, function) from one feature map (NCHW) to the next, in order.
-        taps: name of a feature -> the step it comes out of.
-        embed: images -> image embedding, for models that have one.
-        norms: name of a feature -> what it goes through on its way out, while the next step takes
-            it as it was; empty for most.
+        module: the model; its state dict has the names of the family's files.
+        steps: (name, function from one NCHW feature map to the next), in order.
+        taps: name of a feature -> the step whose output it is.
+        embed: images -> image embedding, or None.
+        norms: name of a feature -> norm of that output, which the next step does not see; empty for
+            most.
     """
 
-    module: Any  # nn.Module; its attributes are modules too, which torch's types do not know
+    module: Any  # an nn.Module, whose attributes pyright does not know to be modules
     steps: tuple[Step, ...]
     taps: dict[str, str]
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -51,8 +51,8 @@ def open_clip_convnext(encoder: str, *, text: bool = False) -> Reference:
     """CLIP with a ConvNeXt tower.
 
     Args:
-        encoder: our name: one of open_clip's sizes, or `convnext_debug`.
-        text: keep the text tower, so that the state dict is that of a real file.
+        encoder: name in `ENCODERS`: one of open_clip's sizes, or `convnext_debug`.
+        text: keep the text tower at full size, so that the state dict is that of a real file.
     """
     _torchvision.prepare()
     import open_clip
@@ -85,8 +85,8 @@ def timm_convnext(encoder: str, *, clip: bool) -> Reference:
     """timm's ConvNeXt.
 
     Args:
-        encoder: our name.
-        clip: with CLIP's visual head in place of a classifier for 1000 classes.
+        encoder: name in `ENCODERS`.
+        clip: CLIP's visual head in place of the classifier for 1000 classes.
     """
     _torchvision.prepare()
     import timm
@@ -104,7 +104,7 @@ def timm_convnext(encoder: str, *, clip: bool) -> Reference:
 
 
 def efficientnet_lite0() -> Reference:
-    """EfficientNet-Lite0, of which the features come before the last convolution."""
+    """EfficientNet-Lite0; its features come before the last convolution."""
     from efficientnet_lite_pytorch import EfficientNet
 
     model: Any = EfficientNet.from_name("efficientnet-lite0").eval()
@@ -122,7 +122,7 @@ def _size(encoder: str) -> ConvNeXtSize:
 
 
 def _convnext_steps(trunk: Any) -> tuple[tuple[Step, ...], dict[str, str]]:
-    """Stem, downsamplings and blocks of timm's trunk."""
+    """Stem, downsampling layers and blocks of timm's trunk, and the step of each feature."""
     steps: list[Step] = [("stem", trunk.stem)]
     taps = {}
     for s, stage in enumerate(trunk.stages):
@@ -133,9 +133,9 @@ def _convnext_steps(trunk: Any) -> tuple[tuple[Step, ...], dict[str, str]]:
     return tuple(steps), taps
 
 
-@functools.cache  # timm warns when a name is registered twice
+@functools.cache  # timm warns if a name is registered twice
 def _register(size: ConvNeXtSize) -> None:
-    """Tells timm a small ConvNeXt by name, which is how open_clip asks for its trunk."""
+    """Registers a small ConvNeXt with timm, since open_clip builds its trunk by name."""
     from timm.models import register_model
     from timm.models.convnext import ConvNeXt, _create_convnext
 

@@ -1,4 +1,4 @@
-"""The geometric ensemble in plain PyTorch, for parity: probabilities and powers, no logarithms.
+"""FC-CLIP's geometric ensemble in plain PyTorch: probabilities and powers, no logarithms.
 
 Layouts are PyTorch's: class logits (b, q, k + 1), mask logits (b, q, h, w), res5 (b, c, h, w).
 
@@ -16,12 +16,12 @@ from porting.reference.class_heads import mask_pool, text_logits
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Numbers of the ensemble.
+    """Settings of the ensemble.
 
     Attributes:
-        seen: whether each class was trained.
-        alpha, beta: CLIP's share for the classes that were, and for the others.
-        valid_masks: leave CLIP out where a mask is empty.
+        seen: whether each class was seen in training.
+        alpha, beta: weight of CLIP for seen and for unseen classes.
+        valid_masks: ignore CLIP where a mask is empty.
     """
 
     seen: Sequence[bool]
@@ -33,7 +33,7 @@ class Settings:
 def pooled_embedding(
     visual_head: Callable[[torch.Tensor], torch.Tensor],
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """ConvNeXt's embedding of masks: the head on the pooled feature, as a map of one pixel."""
+    """Mask embedding with a ConvNeXt: the visual head on the pooled feature, as a 1x1 map."""
 
     def embed(res5: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         pooled = mask_pool(res5, masks)
@@ -53,17 +53,17 @@ def ensemble(
     logit_scale: torch.Tensor,
     settings: Settings,
 ) -> torch.Tensor:
-    """The new class logits (b, q, k + 1).
+    """Class logits (b, q, k + 1) of the trained classifier and zero-shot CLIP together.
 
     Args:
-        class_logits: of the trained classifier.
-        mask_logits: at stride 4.
-        res5: of the CLIP encoder.
-        embed: (res5, mask logits at its size) -> embeddings (b, q, v).
+        class_logits: logits of the trained classifier, (b, q, k + 1).
+        mask_logits: mask logits at stride 4, (b, q, h, w).
+        res5: last feature of the CLIP encoder, (b, c, h5, w5).
+        embed: (res5, mask logits at its size) -> mask embeddings (b, q, v).
         rows: class matrix (r, v).
-        counts: rows of each class.
-        logit_scale: CLIP's.
-        settings: numbers.
+        counts: number of rows of each class.
+        logit_scale: CLIP's logarithmic scale, ().
+        settings: weights of the two classifiers.
     """
     masks = F.interpolate(mask_logits, res5.shape[-2:], mode="bilinear", align_corners=False)
     clip = text_logits(embed(res5, masks), rows, counts, logit_scale).softmax(-1)

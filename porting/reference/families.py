@@ -1,4 +1,4 @@
-"""What PyTorch classes stand behind each family of checkpoints, by the family's name."""
+"""The PyTorch classes behind each family of checkpoints, by the family's name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,12 +14,12 @@ class Family:
     """The PyTorch side of one family.
 
     Attributes:
-        encoder: makes the reference of an encoder by our name; None for heads alone.
-        tiny: our name of the encoder of small random models.
-        full: our names of all encoders that the family's files hold; the first is the default.
+        encoder: builds the reference of an encoder by its name in `ENCODERS`; None for heads alone.
+        tiny: encoder of small random models.
+        full: all encoders of the family; the first is the default.
         head: whether the files hold a Mask2Former head.
-        classifier: of that head, as in `HeadSize`.
-        prefix: what stands in the files before the names of the encoder's own library.
+        classifier: class head of that head, as in `HeadSize`.
+        prefix: prefix in the files before the names of the encoder's own library.
     """
 
     encoder: Callable[[str], Reference] | None = None

@@ -1,8 +1,9 @@
-"""The encoders of transformers: SegFormer, ConvNeXt and DINOv3's ConvNeXt.
+"""Encoders of transformers: SegFormer, ConvNeXt and DINOv3's ConvNeXt.
 
-Transformers 5 names some tensors otherwise in memory than in its files; `Saved` holds a module
-under the names of the files. The renaming is transformers' own, and that of SegFormer's original
-is written apart from `porting.tables`, so that a slip in one of the two shows.
+Transformers 5 gives some tensors other names in memory than in its files; `Saved` wraps a module so
+that its state dict has the names of the files. The renaming is transformers' own; that of
+SegFormer's original is written independently of `porting.tables`, so that a mistake in one of the
+two shows.
 """
 
 import re
@@ -25,9 +26,9 @@ class Saved(nn.Module):
     """A module whose state dict is that of its files.
 
     Args:
-        module: of transformers.
-        to_files: state dict of the module -> of the file.
-        from_files: the way back.
+        module: a model of transformers.
+        to_files: state dict of the module -> state dict of the file.
+        from_files: the inverse.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Saved(nn.Module):
 
 
 def saved(model: Any) -> Saved:
-    """A model of transformers under the names `save_pretrained` gives."""
+    """Wraps a model of transformers so that its names are those of `save_pretrained`."""
     from transformers.core_model_loading import revert_weight_conversion
 
     names = {
@@ -71,8 +72,8 @@ def segformer_hf(encoder: str, *, segmenter: bool = True) -> Reference:
     """SegFormer of transformers.
 
     Args:
-        encoder: our name.
-        segmenter: with the decode head; otherwise with the classifier for ImageNet.
+        encoder: name in `ENCODERS`.
+        segmenter: decode head in place of the ImageNet classifier.
     """
     model = _segformer(mix_transformer.SIZES[encoder.removeprefix("mit_")], segmenter)
     steps, taps = _segformer_steps(model.segformer)
@@ -80,7 +81,7 @@ def segformer_hf(encoder: str, *, segmenter: bool = True) -> Reference:
 
 
 def segformer(encoder: str) -> Reference:
-    """SegFormer under the names of the original, with its epsilon where it differs."""
+    """SegFormer under the names of the original, and with its LayerNorm epsilon."""
     name = encoder.removeprefix("mit_").removesuffix("_nvlabs")
     model = _segformer(mix_transformer.SIZES[name], segmenter=False)
     for stage in model.segformer.stages:
@@ -103,7 +104,7 @@ def _segformer(size: mix_transformer.MiTSize, segmenter: bool) -> Any:
 
 
 def _segformer_steps(model: Any) -> tuple[tuple[Step, ...], dict[str, str]]:
-    """Embeddings, blocks and norms, from map to map; theirs pass sequences on."""
+    """Embeddings, blocks and norms as functions of maps; transformers' own take sequences."""
 
     def embed(x: torch.Tensor, of: Any) -> torch.Tensor:
         sequence, h, w = of(x)
@@ -128,7 +129,7 @@ def _bound(function: Callable[..., torch.Tensor], module: Any) -> Callable:
     return lambda x: function(x, module)
 
 
-# Names in memory -> names of the original, whose stages count from 1
+# names in memory -> names of the original, whose stages count from 1
 _IN_STAGE = (
     (r"patch_embeddings\.proj\.(\w+)", r"patch_embed{s}.proj.\1"),
     (r"patch_embeddings\.layer_norm\.(\w+)", r"patch_embed{s}.norm.\1"),
@@ -150,7 +151,7 @@ _IN_STAGE = (
 
 
 def original_name(name: str) -> str:
-    """The original's name of a tensor; keys and values still apart, as `attn.k` and `attn.v`."""
+    """The original's name of a tensor; keys and values not yet fused, as `attn.k` and `attn.v`."""
     if name.startswith("classifier."):
         return name.replace("classifier", "head")
     stage = re.fullmatch(r"segformer\.stages\.(\d)\.(.*)", name)
@@ -161,7 +162,7 @@ def original_name(name: str) -> str:
 
 
 def saved_as_original(model: Any) -> Saved:
-    """A SegFormer as the original would save it: one linear map for keys and values."""
+    """Wraps a SegFormer so that its names are the original's, with keys and values fused."""
     names = {own: original_name(own) for own in model.state_dict()}
     back = {name: own for own, name in names.items()}
 
@@ -191,7 +192,7 @@ def saved_as_original(model: Any) -> Saved:
 
 
 def convnext_hf(encoder: str) -> Reference:
-    """ConvNeXt for ImageNet, or, with a norm for each feature, the backbone."""
+    """ConvNeXt with the ImageNet classifier, or the backbone for encoders with feature norms."""
     prepare()
     import transformers
 
@@ -206,7 +207,7 @@ def convnext_hf(encoder: str) -> Reference:
 
 
 def mask2former_trunk(encoder: str) -> Reference:
-    """The backbone of a Mask2Former: a ConvNeXt with norms, or a ResNet."""
+    """The backbone of a Mask2Former: a ConvNeXt with feature norms, or a ResNet."""
     prepare()
     from transformers import AutoBackbone
 
@@ -214,7 +215,7 @@ def mask2former_trunk(encoder: str) -> Reference:
 
 
 def trunk_config(encoder: str) -> Any:
-    """The config of the backbone that gives all four features."""
+    """Config of a backbone with all four features."""
     if encoder in resnet.SIZES:
         config = resnets.hf_config(encoder)
         config.out_features = _STAGES
@@ -223,14 +224,14 @@ def trunk_config(encoder: str) -> Any:
 
 
 def trunk_reference(model: Any) -> Reference:
-    """A backbone, alone or as part of a Mask2Former, step by step."""
+    """The steps of a backbone, alone or as part of a Mask2Former."""
     if hasattr(model, "embedder"):
         return resnets.hf_trunk(model)
     return convnext_backbone(model)
 
 
 def convnext_config(size: convnext.ConvNeXtSize) -> Any:
-    """The config of one of our sizes, with all four features."""
+    """Config of a ConvNeXt with all four features."""
     import transformers
 
     config = transformers.ConvNextConfig(depths=list(size.depths), hidden_sizes=list(size.widths))
@@ -239,14 +240,14 @@ def convnext_config(size: convnext.ConvNeXtSize) -> Any:
 
 
 def convnext_backbone(model: Any) -> Reference:
-    """A ConvNextBackbone, alone or as the trunk of a Mask2Former."""
+    """The steps of a ConvNextBackbone, alone or as the trunk of a Mask2Former."""
     steps, taps = _convnext_steps(model)
     norms = {f"res{i + 2}": model.hidden_states_norms[name] for i, name in enumerate(_STAGES)}
     return Reference(model, steps, taps, norms=norms)
 
 
 def dinov3_convnext(encoder: str) -> Reference:
-    """DINOv3's ConvNeXt; its global feature is the embedding."""
+    """DINOv3's ConvNeXt, whose global feature is the embedding."""
     prepare()
     import transformers
 

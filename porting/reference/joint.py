@@ -1,7 +1,7 @@
-"""The joint phase in plain PyTorch, for parity and as what speed is compared with.
+"""The joint phase in plain PyTorch, as reference for parity and as baseline for speed.
 
-Teacher, pseudo-labels, refinement with SAM on the host, thirty losses, clipping, AdamW: one call
-after another, as CLOUDS' training forward does them. All random numbers are arguments.
+Teacher, pseudo-labels, refinement with SAM on the host, thirty losses, clipping, AdamW: one after
+the other, as in the training forward of CLOUDS. All random numbers are arguments.
 
 Source: CLOUDS (CVPR 2024), spec 3.7 and 4.2 to 4.6 of its released code.
 """
@@ -17,24 +17,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clouds_jax.constants import IGNORE
 from porting.reference import criterion
 
 _PRESETS = ("release", "paper", "fixed")
-_IGNORE = 255
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Numbers of the joint phase.
+    """Settings of the joint phase.
 
     Attributes:
-        classes: k.
-        preset: "release", "paper" or "fixed".
-        min_area: components of at most so many pixels are left out.
-        refine: False takes the teacher's labels as they are.
-        decay, every: of the teacher's average.
-        uncertain: points of a mask that are chosen where it is uncertain.
-        lr, weight_decay, clip: of AdamW and of the gradient's norm.
+        classes: number of classes k.
+        preset: rules of the refinement: "release", "paper" or "fixed".
+        min_area: largest area, in pixels, of components that are skipped.
+        refine: whether SAM refines the teacher's labels.
+        decay, every: decay of the EMA teacher, and number of steps between its updates.
+        uncertain: number of uncertain points per mask.
+        lr, weight_decay, clip: settings of AdamW, and the bound on the gradient's norm.
     """
 
     classes: int
@@ -57,15 +57,15 @@ class Joint:
     """A run of the joint phase.
 
     Args:
-        encode: RGB images 0..255, (b, h, w, 3) -> features res2..res5, NCHW.
-        head: features -> class logits (o, b, q, k+1), mask logits (o, b, q, h4, w4).
-        sam: a model of segment_anything; only its prompts and masks are asked.
-        settings: see there.
+        encode: RGB images (b, h, w, 3), 0..255 -> features res2..res5, NCHW.
+        head: features -> class logits (o, b, q, k+1) and mask logits (o, b, q, h4, w4).
+        sam: a model of segment_anything; only its prompt encoder and mask decoder are used.
+        settings: presets, teacher and optimizer.
 
     Attributes:
-        teacher: average of the head.
-        steps: done.
-        labels: of the last step's generated images, before and after the refinement.
+        teacher: exponential moving average of the head.
+        steps: number of steps taken.
+        labels: pseudo-labels of the last step's generated images, before and after refinement.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Joint:
         self.head, self.teacher = head, copy.deepcopy(head).requires_grad_(False)
         self.steps = 0
         self.labels: tuple[np.ndarray, np.ndarray] | None = None
-        self._encode, self._sam, self._set = encode, sam, settings
+        self._encode, self._sam, self._settings = encode, sam, settings
         self._device = next(head.parameters()).device
         self._optimizer = adamw(head, settings.lr, settings.weight_decay)
 
@@ -84,78 +84,79 @@ class Joint:
         embedding: Sequence[torch.Tensor], bits: np.ndarray,
         points: Callable[[list[criterion.Target]], list[list[criterion.Points]]],
     ) -> dict[str, float]:  # fmt: skip
-        """One update; returns the loss terms and their sum, "loss".
+        """Takes one step; returns the loss terms and their sum, "loss".
 
         Args:
-            image: labelled images (b, h, w, 3).
-            label: theirs, (b, h, w).
-            new: generated images as the student sees them (g, h, w, 3).
-            clean: the same as the teacher and SAM see them.
-            embedding: of SAM, (1, d, n, n) each.
-            bits: random numbers (g, n, p), a row per component.
-            points: targets -> points of every output and example.
+            image: labelled images, (b, h, w, 3).
+            label: their labels, (b, h, w).
+            new: augmented generated images for the student, (g, h, w, 3).
+            clean: the same images without augmentation, for the teacher and SAM.
+            embedding: SAM's embedding of each generated image, (1, d, n, n).
+            bits: random integers (g, n, p): p per component, to choose its points.
+            points: targets -> sampling points of every decoder output and image.
         """
-        self._follow()
+        self._update_teacher()
         with torch.no_grad():
             features = self._encode(np.concatenate([image, new]))
             seen = self._encode(clean)
-            raw = teach(self.teacher, seen, clean.shape[1:3])
-        found = [self._refine(*one) for one in zip(raw, embedding, bits, strict=True)]
-        self.labels = raw, np.stack([label for label, _ in found])
-        here = torch.from_numpy(label).to(self._device)
-        targets = criterion.targets_of(here, self._set.classes)
-        targets += [self._target(*one) for one in found]
+            raw = class_map(self.teacher, seen, clean.shape[1:3])
+        refined = [self._refine(*args) for args in zip(raw, embedding, bits, strict=True)]
+        self.labels = raw, np.stack([label for label, _ in refined])
+        labels = torch.from_numpy(label).to(self._device)
+        targets = criterion.targets_of(labels, self._settings.classes)
+        targets += [self._target(*args) for args in refined]
         classes, masks = self.head(features)
         loss, terms = criterion.criterion(
-            list(classes), list(masks), targets, points(targets), uncertain=self._set.uncertain
+            list(classes), list(masks), targets, points(targets), uncertain=self._settings.uncertain
         )
         self._optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.head.parameters(), self._set.clip)
+        nn.utils.clip_grad_norm_(self.head.parameters(), self._settings.clip)
         self._optimizer.step()
         self.steps += 1
         return {name: float(term.detach()) for name, term in (terms | {"loss": loss}).items()}
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        if self.steps % self._set.every == 0:
+    def _update_teacher(self) -> None:
+        if self.steps % self._settings.every == 0:
             for old, now in zip(self.teacher.parameters(), self.head.parameters(), strict=True):
-                old.lerp_(now, 1 - self._set.decay)
+                old.lerp_(now, 1 - self._settings.decay)
 
     def _refine(
         self, label: np.ndarray, embedding: torch.Tensor, bits: np.ndarray
     ) -> tuple[np.ndarray, list[int]]:
         """The refined label of one image, and the classes that are targets."""
-        everything = np.unique(label).tolist()
-        if not self._set.refine:
-            return label, everything
-        prompts = components(label, self._set.min_area, bits)
+        present = np.unique(label).tolist()
+        if not self._settings.refine:
+            return label, present
+        prompts = components(label, self._settings.min_area, bits)
         if not prompts:
-            return label, everything
+            return label, present
         values = np.array([value for value, _ in prompts])
-        masks = ask(self._sam, embedding, np.stack([p for _, p in prompts]), label.shape)
+        points = np.stack([points for _, points in prompts])
+        masks = prompt_masks(self._sam, embedding, points, label.shape)
         of_class = {value: masks[values == value].any(0) for value in values.tolist()}
-        # masks that claim a pixel, or classes that do
-        claims = masks if self._set.preset == "release" else np.stack([*of_class.values()])
-        refined = np.full(label.shape, _IGNORE, np.uint8)
+        # the release drops overlaps of masks, the other presets overlaps of classes
+        claims = masks if self._settings.preset == "release" else np.stack([*of_class.values()])
+        refined = np.full(label.shape, IGNORE, np.uint8)
         for value, mask in of_class.items():
             refined[mask & (claims.sum(0) == 1)] = value
         targets = sorted(of_class)
-        if self._set.preset == "fixed":
+        if self._settings.preset == "fixed":
             targets = [value for value in targets if (refined == value).any()]
         return refined, targets
 
     def _target(self, label: np.ndarray, classes: list[int]) -> criterion.Target:
         values = torch.from_numpy(label).to(self._device)
         masks = [values == value for value in classes]
-        ignored = None if self._set.preset == "release" else values == _IGNORE
+        ignored = None if self._settings.preset == "release" else values == IGNORE
         none = torch.zeros((0, *label.shape), device=self._device)
         ids = torch.tensor(classes, dtype=torch.long, device=self._device)
         return criterion.Target(ids, torch.stack(masks) if masks else none, ignored)
 
 
-def teach(head: nn.Module, features: list[torch.Tensor], size: tuple[int, ...]) -> np.ndarray:
-    """The class of every pixel."""
+def class_map(head: nn.Module, features: list[torch.Tensor], size: tuple[int, ...]) -> np.ndarray:
+    """Predicted class (b, h, w) of every pixel, at `size` (h, w)."""
     classes, masks = head(features)
     logits = F.interpolate(masks[-1], size, mode="bilinear", align_corners=False)
     votes = classes[-1].softmax(-1)[..., :-1]
@@ -163,38 +164,57 @@ def teach(head: nn.Module, features: list[torch.Tensor], size: tuple[int, ...]) 
     return scores.argmax(1).byte().cpu().numpy()
 
 
-def areas(label: np.ndarray) -> list[int]:
-    """Pixels of all components, largest first."""
-    found = []
+def component_areas(label: np.ndarray) -> list[int]:
+    """Areas in pixels of the connected components of a label map (h, w), largest first."""
+    areas = []
     for value in np.unique(label).tolist():
-        regions: Any = scipy.ndimage.label(label == value)
-        found += np.bincount(regions[0].reshape(-1))[1:].tolist()
-    return sorted(found, reverse=True)
+        regions, _ = _regions(label == value)
+        areas += np.bincount(regions.reshape(-1))[1:].tolist()
+    return sorted(areas, reverse=True)
 
 
-def components(
-    label: np.ndarray, min_area: int, bits: np.ndarray
-) -> list[tuple[int, np.ndarray]]:  # fmt: skip
-    """Class and prompting points (x, y) of every large component, class by class."""
-    found = []
+def components(label: np.ndarray, min_area: int, bits: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Class and points (p, 2), (x, y) in pixels, of every large component, class by class.
+
+    Args:
+        label: label map (h, w).
+        min_area: largest area, in pixels, of components that are skipped.
+        bits: random integers (n, p), a row per component.
+    """
+    prompts = []
     for value in np.unique(label).tolist():
-        found_here: Any = scipy.ndimage.label(label == value)
-        regions = found_here[0]
-        for region in range(1, regions.max() + 1):
+        regions, count = _regions(label == value)
+        for region in range(1, count + 1):
             ys, xs = np.nonzero(regions == region)
             if len(ys) <= min_area:
                 continue
-            left = list(zip(xs.tolist(), ys.tolist(), strict=True))
-            drawn = [left.pop(int(number) % len(left)) for number in bits[len(found)]]
-            found.append((value, np.array(drawn)))
-    return found
+            pixels = list(zip(xs.tolist(), ys.tolist(), strict=True))
+            points = [pixels.pop(int(number) % len(pixels)) for number in bits[len(prompts)]]
+            prompts.append((value, np.array(points)))
+    return prompts
+
+
+def _regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected components of a mask (h, w), numbered from 1, and their count."""
+    labelled: Any = scipy.ndimage.label(mask)  # its type depends on arguments not used here
+    return labelled
 
 
 @torch.no_grad()
-def ask(
+def prompt_masks(
     sam: Any, embedding: torch.Tensor, points: np.ndarray, size: tuple[int, ...]
-) -> np.ndarray:  # fmt: skip
-    """SAM's best of three masks (n, h, w) for points (n, p, 2), as its predictor has it."""
+) -> np.ndarray:
+    """Prompts SAM with points; the best of its three masks for each prompt, as in SamPredictor.
+
+    Args:
+        sam: a model of segment_anything.
+        embedding: image embedding (1, d, n, n).
+        points: points inside the object, (n, p, 2), (x, y) in pixels of the image.
+        size: (h, w) of the image.
+
+    Returns:
+        Boolean masks (n, h, w).
+    """
     from segment_anything.utils.transforms import ResizeLongestSide
 
     resize = ResizeLongestSide(sam.image_encoder.img_size)
@@ -213,7 +233,7 @@ def ask(
 
 
 def adamw(head: nn.Module, lr: float, decay: float) -> torch.optim.AdamW:
-    """One group per tensor, no decay for norms and embeddings, as the original's train_net."""
+    """AdamW without decay for norms and embeddings, one group per tensor, as in train_net.py."""
     norms = (nn.GroupNorm, nn.LayerNorm, nn.Embedding)
     groups = [
         {"params": [value], "weight_decay": 0.0 if isinstance(module, norms) else decay}

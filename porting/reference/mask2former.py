@@ -1,7 +1,7 @@
-"""The Mask2Former head in PyTorch: the classes of Hugging Face, for any encoder's widths.
+"""The Mask2Former head in PyTorch: the classes of Hugging Face, for an encoder of any widths.
 
-Only its parts are used, not Mask2FormerForUniversalSegmentation, so that features of any encoder
-can be fed in. The names of the state dict are those of the whole model.
+Only the parts of Mask2FormerForUniversalSegmentation are used, so that features of any encoder can
+be fed in. The names of the state dict are those of the whole model.
 """
 
 import re
@@ -24,9 +24,10 @@ class Head(nn.Module):
 
     Args:
         widths: channels of res2 to res5.
-        classes: k, without no-object.
-        matrix: unit vectors (r, v) for the text class head.
-        counts: rows of each class in the matrix.
+        size: dimensions and class head.
+        classes: number of classes k, without no-object.
+        matrix: unit vectors (r, v) of the text class head.
+        counts: number of rows of each class in the matrix.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Head(nn.Module):
 
 
 # Names of Hugging Face -> names of the original (Detectron2's zoo, CLOUDS), spec 8.5. Written
-# apart from `porting.tables`, so that a slip in one of the two shows.
+# independently of `porting.tables`, so that a mistake in one of the two shows.
 _D = "sem_seg_head.pixel_decoder."
 _P = "sem_seg_head.predictor."
 _E = _D + r"transformer.encoder.layers.\1."
@@ -155,7 +156,7 @@ def original_name(name: str) -> str:
 
 
 def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state dict of `Head` as the original would save it, with its fused self-attention."""
+    """Renames the state dict of `Head` to the original's names and fuses the self-attention."""
     renamed: dict[str, torch.Tensor] = {}
     thirds: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in state.items():
@@ -171,7 +172,7 @@ def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def from_original(head: Head, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The original's tensors under the names of `head`; others are left out."""
+    """Renames the original's tensors to the names of `head` and drops all others."""
     found = {}
     for name in head.state_dict():
         new = original_name(name)

@@ -1,4 +1,4 @@
-"""Between our arrays (channels last) and PyTorch's tensors (channels first)."""
+"""Between our NHWC arrays (channels last) and PyTorch's NCHW tensors (channels first)."""
 
 import numpy as np
 import torch
@@ -12,3 +12,13 @@ def to_torch(x: np.ndarray) -> torch.Tensor:
 def to_numpy(x: torch.Tensor) -> np.ndarray:
     """The NHWC array of an NCHW tensor on the CPU; a view of its memory."""
     return np.moveaxis(x.detach().numpy(), 1, -1)
+
+
+def channels_first(x: torch.Tensor) -> torch.Tensor:
+    """NHWC to NCHW."""
+    return x.permute(0, 3, 1, 2)
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """NCHW to NHWC."""
+    return x.permute(0, 2, 3, 1)

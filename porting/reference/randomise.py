@@ -1,4 +1,4 @@
-"""Random weights that show errors: nothing stays at 0, at 1, or too small to matter."""
+"""Random weights that reveal errors: nothing stays at 0, at 1, or too small to matter."""
 
 import math
 
@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
-_SPREAD = 0.25  # of norm weights around 1, and of biases around 0
+_SPREAD = 0.25  # standard deviation of norm weights around 1, and of biases around 0
 
 
 @torch.no_grad()
 def randomise(module: nn.Module, seed: int) -> nn.Module:
-    """Draws every parameter and running statistic of `module` anew.
+    """Redraws every parameter and running statistic of `module`; returns it in eval mode.
 
-    Matrices and kernels keep the size of their inputs (standard deviation 1 / sqrt(fan in));
-    norms, biases and ConvNeXt's gamma get values of order 1, where a fresh model has 1, 0 and
-    1e-6 and would hide that they are swapped or left out.
+    Matrices and kernels preserve the scale of their inputs (standard deviation 1 / sqrt(fan in)).
+    Norms, biases and ConvNeXt's gamma get values of order 1, where a new model has 1, 0 and 1e-6,
+    which would hide that they are swapped or missing.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -1,7 +1,7 @@
-"""The ResNets in PyTorch: open_clip's, torchvision's, timm's, Hugging Face's, and Detectron2's.
+"""ResNets in PyTorch: open_clip's, torchvision's, timm's, Hugging Face's, and Detectron2's.
 
-Detectron2 is not on PyPI, so its ResNet is written out here under its names; the tests hold its
-numbers against torchvision's and Hugging Face's.
+Detectron2 is not on PyPI, so its ResNet is written out here under its names; the tests compare it
+with torchvision's and Hugging Face's.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ def open_clip_resnet(encoder: str, *, text: bool = False) -> Reference:
     """CLIP with a ResNet tower.
 
     Args:
-        encoder: our name: `clip_resnet50`, `clip_resnet101` or `clip_resnet_debug`.
-        text: keep the text tower, so that the state dict is that of a real file.
+        encoder: name in `ENCODERS`: `clip_resnet50`, `clip_resnet101` or `clip_resnet_debug`.
+        text: keep the text tower at full size, so that the state dict is that of a real file.
     """
     _torchvision.prepare()
     import open_clip
@@ -55,7 +55,7 @@ def open_clip_resnet(encoder: str, *, text: bool = False) -> Reference:
 
 
 def positions(pool: Any, size: tuple[int, int]) -> torch.Tensor:
-    """The attention pool's positions (1 + h w, c), resized to a map of `size` as in FC-CLIP."""
+    """The attention pool's positions (1 + h w, c), resized to `size` (h, w) as in FC-CLIP."""
     learned = pool.positional_embedding
     grid = int((learned.shape[0] - 1) ** 0.5)
     spatial = learned[1:].T.reshape(1, -1, grid, grid)
@@ -64,18 +64,18 @@ def positions(pool: Any, size: tuple[int, int]) -> torch.Tensor:
 
 
 def pool_image(pool: Any, x: torch.Tensor) -> torch.Tensor:
-    """open_clip's attention pool of res5 (b, c, h, w), with positions for its size."""
+    """open_clip's attention pool of res5 (b, c, h, w), with positions resized to its size."""
     resized = {"positional_embedding": positions(pool, (x.shape[2], x.shape[3]))}
     return torch.func.functional_call(pool, resized, (x,))
 
 
 def pool_masks(pool: Any, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """FC-CLIP's embedding (b, q, v) of each mask; of no meaning where a mask is empty.
+    """FC-CLIP's embedding (b, q, v) of each mask; undefined where a mask is empty.
 
     Args:
         pool: attention pool of open_clip.
         x: res5, (b, c, h, w).
-        masks: (b, q, h, w), bool.
+        masks: boolean masks, (b, q, h, w).
     """
     b, c, h, w = x.shape
     places = positions(pool, (h, w))[:, None]
@@ -115,7 +115,7 @@ def torchvision_resnet(encoder: str) -> Reference:
     size = resnet.SIZES[encoder]
 
     class Narrow(ResNet):
-        """torchvision knows one width; this one scales what it is asked for."""
+        """torchvision has one width; this class scales it."""
 
         def _make_layer(self, block, planes, *args, **kwargs):
             planes = planes * size.width // _FULL_WIDTH
@@ -162,7 +162,7 @@ def hf_trunk(model: Any) -> Reference:
 
 
 def hf_config(encoder: str) -> Any:
-    """Hugging Face's numbers of one of our ResNets."""
+    """Hugging Face's config of one of our ResNets."""
     from transformers import ResNetConfig
 
     size = resnet.SIZES[encoder]
@@ -175,7 +175,7 @@ def hf_config(encoder: str) -> Any:
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Without a counter of batches, and with Module's strictness about what is there."""
+    """Batch norm without a counter of batches, and with `Module`'s strict loading."""
 
     def __init__(self, channels: int):
         super().__init__(channels)
@@ -186,7 +186,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that holds the norm after it."""
+    """A convolution with the norm after it, as a submodule."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -237,15 +237,15 @@ class ResNet(nn.Module):
 
 
 def resnet_d2(encoder: str) -> Reference:
-    """Detectron2's ResNet, which reads red, green, blue."""
+    """Detectron2's ResNet with torchvision's weights: reads RGB."""
     model: Any = ResNet(resnet.SIZES[encoder]).eval()
     return Reference(model, *_steps(model.stem, (model.res2, model.res3, model.res4, model.res5)))
 
 
 def resnet_msra(encoder: str) -> Reference:
-    """Detectron2's ResNet as MSRA's weights need it: it reads blue, green, red.
+    """Detectron2's ResNet with MSRA's weights: reads BGR.
 
-    Its state dict has the names of MSRA's files, in Caffe2's manner.
+    Its state dict has the names of MSRA's files, in the style of Caffe2.
     """
     model: Any = ResNet(resnet.SIZES[encoder]).eval()
 
@@ -269,9 +269,9 @@ _NORMS = {"weight": "gamma", "bias": "beta"}
 
 
 def caffe2_name(name: str) -> str:
-    """What MSRA's files call a tensor of Detectron2's ResNet.
+    """Name in MSRA's files of a tensor of Detectron2's ResNet.
 
-    Written apart from `porting.tables`, so that a slip in one of the two shows.
+    Written independently of `porting.tables`, so that a mistake in one of the two shows.
     """
     *block, last = name.split(".")
     normed = block[-1] == "norm"
@@ -284,7 +284,7 @@ def caffe2_name(name: str) -> str:
 
 
 def d2_name(name: str) -> str:
-    """What Detectron2 calls a tensor of torchvision's ResNet."""
+    """Detectron2's name of a tensor of torchvision's ResNet."""
     rest = "stem." + name
     if name.startswith("layer"):
         rest = f"res{int(name[5]) + 1}{name[6:]}"
@@ -300,7 +300,7 @@ def _rename(state: dict[str, torch.Tensor], names: Mapping[str, str]) -> None:
 
 
 def _steps(stem: Any, layers: Any) -> tuple[tuple[Step, ...], dict[str, str]]:
-    """Stem and blocks, and which block gives which feature."""
+    """Stem and blocks, and the step of each feature."""
     steps: list[Step] = [("stem", stem)]
     taps = {}
     for s, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-"""Reads the config of the stages, as the programs on absl flags do: the last to see ConfigDicts."""
+"""Reads the config of the stages from argparse, with the same flags as the absl programs."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ from ml_collections import ConfigDict, config_flags
 
 
 def read(file: str, overrides: Sequence[str]) -> ConfigDict:
-    """The config of a file with `--config.KEY=VALUE` applied.
+    """The config of a file with overrides applied.
 
     Args:
-        file: path, with `:mode` behind it where the file knows modes.
-        overrides: the flags; a key that the config lacks is an error that names the nearest.
+        file: path of the config file, with an optional `:mode` after it.
+        overrides: flags `--config.KEY=VALUE`.
+
+    Raises:
+        ValueError: an unknown key or flag, or a value of a wrong type.
     """
     values = flags.FlagValues()
     argv = ["stage", f"--config={file}", *overrides]
-    # by default it looks in sys.argv for the keys that are overridden
+    # sys_argv: by default it searches sys.argv for overridden keys
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         rest = values(argv)
-    except AttributeError as error:  # of a key below the first level
+    except AttributeError as error:  # raised for an unknown key below the first level
         raise ValueError(f"no such key of the config: {error}") from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
@@ -32,15 +35,17 @@ def read(file: str, overrides: Sequence[str]) -> ConfigDict:
 
 
 def shards_root(config: ConfigDict, workdir: Path) -> Path:
-    """The root of all shards of the stages."""
+    """The root folder of all shards."""
     return Path(str(config.shards)) if config.shards else workdir / "shards"
 
 
-def add_config(one: argparse.ArgumentParser) -> None:
-    """The two flags that every stage takes."""
-    one.add_argument(
-        "--config", required=True, metavar="FILE",
-        help="such as configs/stages/paper.py; --config.KEY=VALUE changes a key of it",
-    )  # fmt: skip
-    one.add_argument("--workdir", type=Path, required=True, help="folder of all stages' files")
-    one.set_defaults(overrides=())  # filled with what argparse does not know
+def add_config(command: argparse.ArgumentParser) -> None:
+    """Adds the two flags of every stage."""
+    command.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="config file, such as configs/stages/paper.py; --config.KEY=VALUE overrides a key",
+    )
+    command.add_argument("--workdir", type=Path, required=True, help="folder for all stages' files")
+    command.set_defaults(overrides=())  # filled by porting.__main__ with the unparsed flags

@@ -1,4 +1,4 @@
-"""One rule table per family of checkpoints, by name."""
+"""One rule table per family of checkpoints, by name. Imports neither JAX nor torch."""
 
 from porting.tables import (
     clouds,
@@ -51,11 +51,15 @@ TABLES: dict[str, Table] = {
 }
 
 
-OURS = clouds_jax.TABLE  # for folders of our weights alone, so never guessed of another file
+OURS = clouds_jax.TABLE  # for our own weights alone, so not among the families to choose from
 
 
 def get_table(name: str) -> Table:
-    """The table of a family; an unknown name is answered with the known ones."""
+    """The table of a family.
+
+    Raises:
+        KeyError: there is no such family; the message lists those that exist.
+    """
     if name == OURS.name:
         return OURS
     if name not in TABLES:

@@ -1,11 +1,11 @@
-"""CLOUDS' own checkpoints: the frozen CLIP, the head, and buffers of the training.
+"""CLOUDS' own checkpoints: the frozen CLIP, the head, and buffers of training.
 
 One family per class head: `clouds` has the linear one of every released config, `clouds_text` and
-`clouds_pooled` those of the other two decoders. A file without the CLIP weights (`backbone.*`)
-converts to a head alone; `convert --clip FILE` takes encoder and text tower from a second file, any
-that the families open_clip_convnext and open_clip_resnet read.
+`clouds_pooled` those of the other two decoders. A file without CLIP (`backbone.*`) converts to a
+head alone; `convert --clip FILE` takes encoder and text tower from a second file of the families
+open_clip_convnext or open_clip_resnet.
 
-The class matrix of the text head is in no file: it is made by `python -m clouds_jax.text`.
+The class matrix of the text head is in no file: `python -m clouds_jax.text` computes it.
 """
 
 from porting.tables import mask2former_d2, open_clip_convnext, open_clip_resnet, open_clip_text

@@ -1,4 +1,4 @@
-"""Weights of ours: every array under its own name, to be written again, in another dtype say."""
+"""Our own weights: every array under its own name, to be written again, e.g. in another dtype."""
 
 from porting.tables.rules import Rule
 from porting.tables.table import Table
@@ -8,6 +8,6 @@ NAME = "clouds_jax"
 TABLE = Table(
     name=NAME,
     rules=(Rule("(.+)", r"\1"),),
-    source="a folder of our weights, or a run with checkpoints",
+    source="a weights folder, or a run with checkpoints",
     licence="that of the folder's own provenance",
 )

@@ -1,4 +1,4 @@
-"""The ConvNeXt trunk as timm names it; open_clip's files hold it under `visual.trunk.`."""
+"""The ConvNeXt trunk under timm's names; open_clip's files hold it under `visual.trunk.`."""
 
 from porting.tables.layers import dense, norm
 from porting.tables.layouts import conv2d, depthwise
@@ -6,7 +6,7 @@ from porting.tables.rules import Rule
 
 _STAGE = r"stages\.(\d)\."
 _BLOCK = _STAGE + r"blocks\.(\d+)\."
-_OURS = r"stages.\1.blocks."  # stacked: one leading axis for the blocks of a stage
+_OURS = r"stages.\1.blocks."  # stacked: the leading axis runs over the blocks of a stage
 _AT = r"[\2]"
 
 TRUNK = (

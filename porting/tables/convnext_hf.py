@@ -1,7 +1,7 @@
 """transformers' ConvNeXt: ConvNextModel, ConvNextForImageClassification and ConvNextBackbone.
 
-The backbone has a norm for each of its outputs (`hidden_states_norms`), which the encoders named
-`convnext_*_normed` have too.
+The backbone has a norm for each of its outputs (`hidden_states_norms`), as do the encoders named
+`convnext_*_normed`.
 """
 
 import re
@@ -20,7 +20,7 @@ _AT = r"[\2]"
 
 
 def _feature_norm(part: str) -> Callable[[re.Match], str]:
-    """Ours count from 0, theirs from 1."""
+    """Target of a feature norm; ours count from 0, transformers' from 1."""
     return lambda match: f"feature_norms.{int(match[1]) - 1}.{part}"
 
 

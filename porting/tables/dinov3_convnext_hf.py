@@ -1,7 +1,7 @@
 """DINOv3's ConvNeXt as transformers' DINOv3ConvNextModel.
 
-Its last norm is used: the model returns the norm of the mean of the last feature as its global
-feature (`pooler_output`), ours as the embedding.
+Its last norm is converted: applied to the mean of the last feature it gives the model's global
+feature (`pooler_output`), our embedding.
 """
 
 from porting.tables.layers import dense, norm
@@ -29,7 +29,7 @@ TRUNK = (
 TABLE = Table(
     name="dinov3_convnext_hf",
     rules=(
-        # the files have no prefix; the class of transformers 5 has one in memory
+        # the files have no prefix; transformers 5 adds one in memory
         *prefixed(TRUNK, r"(?:model\.)?", "encoder."),
         *prefixed(norm("layer_norm", "visual_head.norm"), "", "encoder."),
     ),

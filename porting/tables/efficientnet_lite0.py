@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as efficientnet_lite_pytorch names it."""
+"""EfficientNet-Lite0 under the names of efficientnet_lite_pytorch."""
 
 from porting.tables.layers import batch_norm
 from porting.tables.layouts import conv2d, depthwise, pointwise

@@ -1,6 +1,6 @@
-"""Rules that every table needs: a layer is a weight and mostly a bias.
+"""Rules of common layers: a weight and usually a bias.
 
-`at` is what follows the target's last name: the row of a stacked target, or nothing.
+`at` is appended to the target: the row of a stacked target in brackets, or nothing.
 """
 
 import re
@@ -10,7 +10,7 @@ from porting.tables.layouts import Layout, linear
 from porting.tables.rules import Rule
 
 _COUNT = "counts training batches; frozen batch norm has no use for it"
-# ours -> how torch's names end
+# our name -> end of torch's name
 TORCH_NORM = {
     "scale": r"\.weight",
     "bias": r"\.bias",
@@ -20,7 +20,7 @@ TORCH_NORM = {
 
 
 def norm(source: str, target: str, at: str = "") -> tuple[Rule, ...]:
-    """LayerNorm or GroupNorm."""
+    """Rules of a LayerNorm or GroupNorm."""
     return (
         Rule(source + r"\.weight", f"{target}.scale{at}"),
         Rule(source + r"\.bias", f"{target}.bias{at}"),
@@ -28,7 +28,7 @@ def norm(source: str, target: str, at: str = "") -> tuple[Rule, ...]:
 
 
 def dense(source: str, target: str, layout: Layout = linear, at: str = "") -> tuple[Rule, ...]:
-    """Linear layer or convolution with bias."""
+    """Rules of a linear layer or convolution with bias."""
     return (
         Rule(source + r"\.weight", f"{target}.kernel{at}", layout),
         Rule(source + r"\.bias", f"{target}.bias{at}"),
@@ -37,17 +37,17 @@ def dense(source: str, target: str, layout: Layout = linear, at: str = "") -> tu
 
 def batch_norm(
     source: str,
-    place: Callable[[str], str | Callable[[re.Match], str]],
+    target_of: Callable[[str], str | Callable[[re.Match], str]],
     endings: dict[str, str] = TORCH_NORM,
 ) -> tuple[Rule, ...]:
-    """The four arrays of a batch norm, and torch's counter.
+    """Rules of a batch norm: its four arrays, and torch's counter.
 
     Args:
         source: pattern of the norm's name.
-        place: "scale", "bias", "mean" or "var" -> target.
-        endings: the same four -> what follows `source`.
+        target_of: "scale", "bias", "mean" or "var" -> target.
+        endings: the same four -> end of the name after `source`.
     """
     return (
-        *(Rule(source + ending, place(part)) for part, ending in endings.items()),
+        *(Rule(source + ending, target_of(part)) for part, ending in endings.items()),
         Rule(source + r"\.num_batches_tracked", None, why=_COUNT),
     )

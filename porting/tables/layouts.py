@@ -1,7 +1,7 @@
-"""How one PyTorch tensor becomes one or several of ours, and the exact way back.
+"""How one PyTorch tensor becomes one or several of ours, and the exact inverse.
 
-Every layout is a pair of functions that only move numbers: no arithmetic, so that a conversion and
-its inverse are bit-equal. Kernels of ours are (..., in, out): a dense kernel is torch's transposed,
+Every layout is a pair of functions that only move values, without arithmetic, so that a conversion
+and its inverse are bit-equal. Our kernels are (..., in, out): a dense kernel is torch's transposed,
 a convolution is HWIO.
 
 The outputs of the deformable attention's two projections keep torch's order on their last axis
@@ -19,9 +19,9 @@ class Layout:
     """One way of storing a weight.
 
     Attributes:
-        name: what error messages and reports call it.
-        rank: number of axes of the source tensor, or None where any will do.
-        parts: how many targets one source tensor fills.
+        name: name in error messages and reports.
+        rank: number of axes of the source tensor, or None for any.
+        parts: number of targets that one source tensor fills.
         forward: source tensor -> one array per target.
         backward: the arrays of the targets -> source tensor.
     """
@@ -33,21 +33,23 @@ class Layout:
     backward: Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
-def _moved(name: str, rank: int | None, there: Callable, back: Callable) -> Layout:
+def _one_part(name: str, rank: int | None, forward: Callable, backward: Callable) -> Layout:
     """A layout with a single target."""
-    return Layout(name, rank, 1, lambda x: (there(x),), lambda parts: back(parts[0]))
+    return Layout(name, rank, 1, lambda x: (forward(x),), lambda parts: backward(parts[0]))
 
 
-identity = _moved("identity", None, lambda x: x, lambda y: y)
+identity = _one_part("identity", None, lambda x: x, lambda y: y)
 
 # (out, in) <-> (in, out)
-linear = _moved("linear", 2, lambda x: x.T, lambda y: y.T)
+linear = _one_part("linear", 2, lambda x: x.T, lambda y: y.T)
 
 # (out, in, kh, kw) <-> (kh, kw, in, out)
-conv2d = _moved("conv2d", 4, lambda x: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1))
+conv2d = _one_part(
+    "conv2d", 4, lambda x: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1)
+)
 
-# The same of a first layer that reads blue, green, red: ours read red, green, blue.
-conv2d_bgr = _moved(
+# the same for a first layer that reads BGR: ours read RGB
+conv2d_bgr = _one_part(
     "conv2d_bgr",
     4,
     lambda x: x[:, ::-1].transpose(2, 3, 1, 0),
@@ -55,20 +57,20 @@ conv2d_bgr = _moved(
 )
 
 # (out, in, 1, 1) <-> (in, out): a 1x1 convolution is a dense layer over channels
-pointwise = _moved(
+pointwise = _one_part(
     "pointwise", 4, lambda x: _squeezed(x, (2, 3)).T, lambda y: y.T[:, :, None, None]
 )
 
 # (in, out, kh, kw) of a transposed convolution <-> (kh, kw, in, out)
-conv_transpose = _moved(
+conv_transpose = _one_part(
     "conv_transpose", 4, lambda x: x.transpose(2, 3, 0, 1), lambda y: y.transpose(2, 3, 0, 1)
 )
 
 # (1, ...) of an embedding with one entry, or of positions with a batch axis <-> (...)
-single = _moved("single", None, lambda x: _squeezed(x, (0,)), lambda y: y[None])
+single = _one_part("single", None, lambda x: _squeezed(x, (0,)), lambda y: y[None])
 
 # (c, 1, kh, kw) <-> (kh, kw, c)
-depthwise = _moved(
+depthwise = _one_part(
     "depthwise",
     4,
     lambda x: _squeezed(x, (1,)).transpose(1, 2, 0),
@@ -77,7 +79,7 @@ depthwise = _moved(
 
 
 def _fused(name: str, parts: int) -> tuple[Layout, Layout]:
-    """Several linear maps one after the other in the rows of one matrix, and their biases."""
+    """Layouts of linear layers concatenated along the rows of one matrix, and of their biases."""
     return (
         Layout(
             name,
@@ -97,7 +99,7 @@ fused_kv, fused_kv_bias = _fused("fused_kv", 2)
 
 
 def _squeezed(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """`x` without `axes`; says which axis is longer than 1."""
+    """Removes `axes` from `x`; the error names an axis that is longer than 1."""
     for axis in axes:
         if x.shape[axis] != 1:
             raise ValueError(f"axis {axis} has length {x.shape[axis]}, not 1")

@@ -1,9 +1,9 @@
-"""Mask2Former as the original code names it: Detectron2's model zoo, and the head of CLOUDS.
+"""Mask2Former under the names of the original code: Detectron2's model zoo, CLOUDS' head.
 
 A file with a ResNet converts to encoder and head, one with a Swin Transformer to a head alone.
 
 The nine layers of the transformer decoder read three feature levels in turn. Ours are stacked by
-level: layer L is member L // 3 of stack L % 3.
+level: layer L is row L // 3 of stack L % 3.
 """
 
 import re
@@ -26,7 +26,7 @@ _FFN = _PREDICTOR + r"transformer_ffn_layers\.(\d+)\."
 
 
 def in_stack(rest: str) -> Callable[[re.Match], str]:
-    """Target of layer L, the first group of the pattern: `rest` in our stacks."""
+    """Target in our stacks; the first group of the pattern is the layer's number."""
 
     def target(match: re.Match) -> str:
         layer = int(match[1])
@@ -36,7 +36,7 @@ def in_stack(rest: str) -> Callable[[re.Match], str]:
 
 
 def stacked_norm(source: str, ours: str) -> tuple[Rule, ...]:
-    """LayerNorm of a decoder layer."""
+    """Rules of a LayerNorm in a decoder layer."""
     return (
         Rule(source + r"\.weight", in_stack(ours + ".scale")),
         Rule(source + r"\.bias", in_stack(ours + ".bias")),
@@ -44,7 +44,7 @@ def stacked_norm(source: str, ours: str) -> tuple[Rule, ...]:
 
 
 def stacked_dense(source: str, ours: str) -> tuple[Rule, ...]:
-    """Linear map of a decoder layer."""
+    """Rules of a linear layer in a decoder layer."""
     return (
         Rule(source + r"\.weight", in_stack(ours + ".kernel"), linear),
         Rule(source + r"\.bias", in_stack(ours + ".bias")),
@@ -52,7 +52,7 @@ def stacked_dense(source: str, ours: str) -> tuple[Rule, ...]:
 
 
 def fused_attention(source: str, ours: str) -> tuple[Rule, ...]:
-    """torch.nn.MultiheadAttention, whose query, key and value are rows of one matrix."""
+    """Rules of torch.nn.MultiheadAttention, with query, key and value in one matrix."""
     parts = ours + ".{query,key,value}"
     return (
         Rule(source + r"\.in_proj_weight", in_stack(parts + ".kernel"), fused_qkv),
@@ -94,7 +94,7 @@ PREDICTOR = (
     *stacked_dense(_FFN + "linear2", "fc2"),
     *stacked_norm(_FFN + "norm", "ffn_norm"),
     *norm(_PREDICTOR + "decoder_norm", "transformer_decoder.norm"),
-    # `static_query` is what the first releases called `query_feat`
+    # the first releases call `query_feat` `static_query`
     Rule(_PREDICTOR + r"(?:query_feat|static_query)\.weight", "transformer_decoder.query_feat"),
     Rule(_PREDICTOR + r"query_embed\.weight", "transformer_decoder.query_embed"),
     Rule(_PREDICTOR + r"level_embed\.weight", "transformer_decoder.level_embed"),

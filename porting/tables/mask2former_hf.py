@@ -1,4 +1,4 @@
-"""Mask2Former in the names of Hugging Face's Mask2FormerForUniversalSegmentation.
+"""Mask2Former under the names of Hugging Face's Mask2FormerForUniversalSegmentation.
 
 A file with a ConvNeXt or a ResNet converts to encoder and head, one with a Swin Transformer to a
 head alone.
@@ -43,7 +43,7 @@ PIXEL_DECODER = (
     *dense(_PIXEL + "mask_projection", "pixel_decoder.mask_features", pointwise),
 )
 DECODER = (
-    # the cross-attention is torch's and fused, the self-attention is their own
+    # the cross-attention is torch's and fused, the self-attention Hugging Face's own
     *fused_attention(_LAYER + "cross_attn", "cross_attention"),
     *stacked_norm(_LAYER + "cross_attn_layer_norm", "cross_norm"),
     *(
@@ -65,7 +65,7 @@ DECODER = (
     ),
 )
 
-# Each feature of a ConvNeXt and of a Swin Transformer has a norm, under the same name.
+# The features of a ConvNeXt and of a Swin Transformer have norms under the same names.
 _TRUNK = r"model\.pixel_level_module\.encoder\."
 _IN_CONVNEXT = _TRUNK + r"embeddings\.layernorm\.weight"
 _IN_SWIN = _TRUNK + r"(?:swin\.)?embeddings\.patch_embeddings\.projection\.weight"

@@ -10,7 +10,7 @@ from porting.tables.table import Table
 VISUAL = (
     *prefixed(TRUNK, r"visual\.trunk\.", ""),
     *norm(r"visual\.trunk\.head\.norm", "visual_head.norm"),
-    # two linear maps (models with `mlp` projection), or one (`linear`)
+    # two linear layers (models with `mlp` projection), or one (`linear`)
     *dense(r"visual\.head\.mlp\.fc1", "visual_head.fc1"),
     Rule(r"visual\.head\.(?:mlp\.fc2|proj)\.weight", "visual_head.fc2.kernel", linear),
 )

@@ -1,6 +1,6 @@
-"""CLIP's RN50 and RN101 as OpenAI and open_clip name them: the visual and the text tower.
+"""CLIP's RN50 and RN101 under the names of OpenAI and open_clip: visual and text tower.
 
-OpenAI's archives hold float16 kernels and three numbers beside the weights.
+OpenAI's archives hold float16 kernels, and three integers beside the weights.
 """
 
 from porting.tables import resnet

@@ -1,8 +1,8 @@
-"""The text tower of CLIP models, as open_clip and OpenAI name it.
+"""The text tower of CLIP models under the names of open_clip and OpenAI.
 
-`TEXT` serves every family whose files hold a whole CLIP: tables of encoders take it in, so that
-one conversion gives the encoder and the tower, and the way back gives a file that is whole. The
-family `open_clip_text` is for users of the tower alone.
+`TEXT` is part of every table whose files hold a whole CLIP, so that one conversion gives encoder
+and tower, and the inverse gives a complete file. The family `open_clip_text` converts the tower
+alone.
 """
 
 from porting.tables.layers import dense, norm
@@ -14,7 +14,7 @@ _BLOCK = r"transformer\.resblocks\.(\d+)\."
 _AT = r"[\1]"
 _ATTENTION = "blocks.attention.{query,key,value}"
 
-# Models with `custom_text` keep the tower in a module of its own, but for the scale.
+# Models with `custom_text` hold the tower in a submodule, except for the scale.
 _TOWER = (
     Rule(r"token_embedding\.weight", "token_embedding"),
     Rule("positional_embedding", "position"),
@@ -33,7 +33,7 @@ _TOWER = (
 TEXT = prefixed(
     (*prefixed(_TOWER, r"(?:text\.)?", ""), Rule("logit_scale", "logit_scale")), "", "text."
 )
-# Archives of OpenAI hold three numbers beside the weights.
+# Archives of OpenAI hold three integers beside the weights.
 NUMBERS = Rule(
     "input_resolution|context_length|vocab_size", None, why="sizes are told by the weights"
 )

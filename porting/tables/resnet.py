@@ -1,7 +1,7 @@
-"""Bottleneck ResNets under the names of every library: what their tables share.
+"""Rules of bottleneck ResNets, parametrised by the names of a library.
 
-Ours hold the first block of a stage by itself, because it changes width and size, and the others
-in one stack.
+Our modules hold the first block of a stage separately, because it changes width and resolution, and
+stack the others.
 """
 
 import re
@@ -11,7 +11,7 @@ from porting.tables.layers import TORCH_NORM, batch_norm
 from porting.tables.layouts import Layout, conv2d, pointwise
 from porting.tables.rules import Rule
 
-Place = Callable[[str], str | Callable[[re.Match], str]]
+TargetOf = Callable[[str], str | Callable[[re.Match], str]]
 
 ENCODERS = ("resnet50", "resnet101", "resnet_debug")
 CLASSIFIER = "the ImageNet classifier comes after the last feature"
@@ -20,43 +20,44 @@ CLASSIFIER = "the ImageNet classifier comes after the last feature"
 def conv_norm(
     conv: str,
     norm: str,
-    place: Place,
+    target_of: TargetOf,
     layout: Layout,
     *,
     kernel: str = r"\.weight",
     endings: dict[str, str] = TORCH_NORM,
 ) -> tuple[Rule, ...]:
-    """A convolution and the batch norm after it.
+    """Rules of a convolution and the batch norm after it.
 
     Args:
         conv, norm: patterns of their names.
-        place: `conv.kernel`, `bn.scale`, ... -> target.
-        layout: of the kernel.
-        kernel: what follows the convolution's name.
-        endings: what follows the norm's name, see `batch_norm`.
+        target_of: `conv.kernel`, `bn.scale`, ... -> target.
+        layout: layout of the kernel.
+        kernel: end of the kernel's name after `conv`.
+        endings: ends of the norm's names, see `batch_norm`.
     """
     return (
-        Rule(conv + kernel, place("conv.kernel"), layout),
-        *batch_norm(norm, lambda part: place(f"bn.{part}"), endings),
+        Rule(conv + kernel, target_of("conv.kernel"), layout),
+        *batch_norm(norm, lambda part: target_of(f"bn.{part}"), endings),
     )
 
 
 def stem(conv: str, norm: str, layout: Layout = conv2d, **names) -> tuple[Rule, ...]:
-    """The first convolution of an ImageNet ResNet."""
+    """Rules of the first convolution of an ImageNet ResNet; `names` as in `conv_norm`."""
     return conv_norm(conv, norm, "stem.conv1.{}".format, layout, **names)
 
 
 def stages(block: str, first: int, parts: dict[str, tuple[str, str]], **names) -> tuple[Rule, ...]:
-    """All bottlenecks.
+    """Rules of all bottleneck blocks.
 
     Args:
         block: pattern of a block's name, with the groups stage and block.
         first: number of the first stage.
-        parts: `conv1`, `conv2`, `conv3` and `shortcut` -> what follows `block` in the names of the
-            convolution and of its norm.
+        parts: `conv1`, `conv2`, `conv3` and `shortcut` -> names of the convolution and of its norm
+            after `block`.
+        names: `kernel` and `endings` of `conv_norm`.
     """
 
-    def place(rest: str) -> Callable[[re.Match], str]:
+    def in_block(rest: str) -> Callable[[re.Match], str]:
         def target(match: re.Match) -> str:
             stage, number = int(match[1]) - first, int(match[2])
             if number == 0:
@@ -71,7 +72,7 @@ def stages(block: str, first: int, parts: dict[str, tuple[str, str]], **names) -
         for rule in conv_norm(
             block + conv,
             block + norm,
-            lambda rest, part=part: place(f"{part}.{rest}"),
+            lambda rest, part=part: in_block(f"{part}.{rest}"),
             conv2d if part == "conv2" else pointwise,
             **names,
         )

@@ -1,11 +1,11 @@
-"""ResNet backbones for Detectron2, in two families because the files mean two models.
+"""ResNet backbones for Detectron2: two families, because the files are of two models.
 
 `resnet_d2` is torchvision's model under Detectron2's names (`ImageNetPretrained/torchvision/*.pkl`,
-`tools/convert-torchvision-to-d2.py`): red, green, blue, and the stride in the 3x3 convolution. All
-ResNets of Mask2Former's zoo began as these.
+`tools/convert-torchvision-to-d2.py`): RGB, stride in the 3x3 convolution. All ResNets of
+Mask2Former's zoo start from these.
 
-`resnet_msra` is MSRA's model under Caffe2's names (`ImageNetPretrained/MSRA/*.pkl`): it reads blue,
-green, red, without a scale, and has the stride in the first 1x1 convolution.
+`resnet_msra` is MSRA's model under Caffe2's names (`ImageNetPretrained/MSRA/*.pkl`): BGR without
+division by a standard deviation, stride in the first 1x1 convolution.
 """
 
 from porting.tables import resnet

@@ -38,9 +38,9 @@ _NECK = (
 
 
 def _vit(depth: int) -> tuple[Rule, ...]:
-    """Rules of a ViT of `depth` blocks."""
+    """Rules of a ViT with `depth` blocks."""
     group = depth // GROUPS
-    # a block beyond the depth has no rule: a file of another size does not fit
+    # a block beyond the depth has no rule, so that a file of another size does not fit
     block = rf"blocks\.({'|'.join(map(str, range(depth)))})\."
 
     def to(path: str) -> Callable[[re.Match], str]:
@@ -77,7 +77,7 @@ def _vit(depth: int) -> tuple[Rule, ...]:
 
 
 def _conv_norm(theirs: str, ours: str, layout: Layout, at: str = "") -> tuple[Rule, ...]:
-    """A convolution and its batch norm."""
+    """Rules of a convolution and its batch norm."""
     return (
         Rule(theirs + r"\.c\.weight", f"{ours}.conv.kernel{at}", layout),
         *batch_norm(theirs + r"\.bn", lambda part: f"{ours}.bn.{part}{at}"),

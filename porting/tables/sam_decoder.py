@@ -1,7 +1,7 @@
-"""SAM's prompt encoder and mask decoder, as segment_anything names them.
+"""SAM's prompt encoder and mask decoder under the names of segment_anything.
 
-Every kind of SAM has the same two parts: tables of whole files take `DECODER` in. MobileSAMv2
-keeps them in a file of their own, as two state dicts.
+All SAMs have the same two parts: the tables of whole files include `DECODER`. MobileSAMv2 stores
+them in a separate file, as two state dicts.
 """
 
 from porting.tables.layers import dense, norm

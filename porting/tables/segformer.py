@@ -1,8 +1,8 @@
-"""SegFormer's encoder in three ways of naming it.
+"""SegFormer's encoder under three sets of names.
 
-`segformer_hf`: the files of Hugging Face, whose names transformers 5 changes in memory. Its
-LayerNorms have epsilon 1e-5. `segformer`: the original (NVlabs), with keys and values in one
-linear map and, in blocks and stages, epsilon 1e-6: hence encoders of its own.
+`segformer_hf`: the files of Hugging Face, whose names transformers 5 changes in memory; LayerNorm
+epsilon 1e-5. `segformer`: the original (NVlabs), with keys and values in one linear layer and
+epsilon 1e-6 in blocks and stages, hence separate encoders.
 """
 
 import dataclasses
@@ -20,13 +20,18 @@ _HEAD = "the decode head and the classifier of SegFormer are no part of the enco
 
 @dataclasses.dataclass(frozen=True)
 class _Names:
-    """How one kind of file names the parts; patterns whose first group is the stage.
+    """Names of the parts in one kind of file; patterns whose first group is the stage.
 
     Attributes:
         first: number of the first stage.
-        embed: patch embedding; the norm in it follows as `embed_norm`.
-        block: its second group is the block.
-        attention: our name -> theirs, of the linear maps.
+        embed: patch embedding.
+        embed_norm: norm in the patch embedding, after `embed`.
+        block: a block; the second group is its number.
+        norm: norm of a stage's output.
+        norm1, norm2: norms of a block, after `block`.
+        attention: our name -> name after `block`, for each linear layer of the attention.
+        reduce_conv, reduce_norm: sequence reduction, after `block`.
+        fc1, fc2: linear layers of the MLP, after `block`.
     """
 
     first: int

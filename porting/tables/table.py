@@ -1,4 +1,4 @@
-"""What a rule table says about itself."""
+"""A rule table: rules, source and licence of one family of checkpoints."""
 
 import dataclasses
 
@@ -10,16 +10,15 @@ class Table:
     """The rules of one family of checkpoints.
 
     Attributes:
-        name: of the family, as in `python -m porting convert <name>`.
-        rules: see `porting.tables.rules`; the targets begin with `encoder.`, `text.`, `head.` or
-            `sam.`.
-        source: whose files these are.
-        licence: of the weights, as far as their makers say.
-        encoders: the encoders of ours, or the SAMs, that such files may hold; empty for heads or
+        name: name of the family, as in `python -m porting convert <name>`.
+        rules: the rules; their targets begin with `encoder.`, `text.`, `head.` or `sam.`.
+        source: origin of the files.
+        licence: licence of the weights, as far as their authors state it.
+        encoders: names in `ENCODERS` or `SAMS` of the models in such files; empty for heads or
             decoders alone.
-        clip_prefix: what stands before the names of CLIP in the family's files, for those that may
-            lack it (`convert --clip`); empty where there is no CLIP, or the file is nothing else.
-        version: raised whenever the same file would convert to other numbers.
+        clip_prefix: prefix of CLIP's names in the family's files, where a file may lack CLIP
+            (`convert --clip`); empty where there is no CLIP, or nothing else.
+        version: raised when the same file would convert to other values.
     """
 
     name: str

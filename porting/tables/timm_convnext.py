@@ -1,7 +1,7 @@
-"""timm's ConvNeXt models, in two families because the last layer means two things.
+"""timm's ConvNeXt models: two families, because `head` means two things.
 
-Of ImageNet models the classifier is left out. Of CLIP models (`convnext_*.clip_laion*` without
-fine-tuning) `head` is the visual head, and timm has given its last map a bias of zeros.
+In ImageNet models it is the classifier, which is dropped. In CLIP models (`convnext_*.clip_laion*`
+without fine-tuning) it is the visual head, whose last layer has a bias of zeros in timm.
 """
 
 from porting.tables.convnext import CLIP_ENCODERS, IMAGENET, TRUNK

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-50 and ResNet-101. timm's `resnet50` and `resnet101` have the same names."""
+"""torchvision's ResNet-50 and -101; timm's `resnet50` and `resnet101` have the same names."""
 
 from porting.tables import resnet
 from porting.tables.rules import Rule, prefixed

@@ -14,19 +14,20 @@ pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 
+from clouds_jax.data.classes import get_space
 from clouds_jax.nn.clip_text import TextTower
 from clouds_jax.text import class_matrix, class_names
 from clouds_jax.text.tokenizer import Tokenizer
 from porting import _torchvision
-from porting.conversion.targets import choose
+from porting.conversion.targets import infer_target
 from porting.parity.model_pair import with_weights
 from porting.reference.randomise import randomise
 from porting.tables import get_table
-from porting.tables.rules import apply_rules, invert_rules, plan
+from porting.tables.apply import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 ATOL = 1e-5  # of unit vectors; other embeddings are compared in units of their deviation
-NAMES = class_names.class_names("cityscapes19")
+NAMES = class_names.class_names(get_space("cityscapes19"))
 SCRIPTS = (
     range(0x20, 0x7F),
     range(0, 0x250),  # with control characters
@@ -92,13 +93,13 @@ def reference(quick_gelu):
 def converted(model, quick_gelu):
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     table = get_table("open_clip_text")
-    target = choose(state, table)
-    planned = plan(state, table.rules, target.want)
+    target = infer_target(state, table)
+    planned = plan(state, table.rules, target.shapes)
     assert not planned.misfits
     assert all(name.startswith("visual.") for name in planned.dropped)
     assert target.text.heads == 2 and target.text.layers == 3
     assert target.text.quick_gelu  # told by the attention pool of the visual tower
-    tree = apply_rules(state, table.rules, target.want)
+    tree = apply_rules(state, table.rules, target.shapes)
     back = invert_rules(tree, table.rules, state)
     assert all(np.array_equal(back[name], state[name]) for name in planned.used)
     size = dataclasses.replace(target.text, quick_gelu=quick_gelu)

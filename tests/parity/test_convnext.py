@@ -11,8 +11,8 @@ pytestmark = pytest.mark.parity
 
 @pytest.mark.parametrize("family", ["open_clip_convnext", "timm_clip_convnext"])
 def test_blocks_features_and_embedding_equal_the_reference(family):
-    sides, cases, tolerance = run.run(family, size="tiny", seeds=2)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run(family, size="tiny", seeds=2)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:
         names = [tap.name for tap in case.taps if tap.view == "chain"]
@@ -21,10 +21,10 @@ def test_blocks_features_and_embedding_equal_the_reference(family):
 
 
 def test_an_imagenet_model_equals_the_reference_without_a_visual_head():
-    sides, cases, tolerance = run.run("timm_convnext", size="tiny", seeds=1)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run("timm_convnext", size="tiny", seeds=1)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
-    assert sides.encoder.ours.visual_head is None
-    assert {rule.why for rule in sides.plan.dropped.values()} == {
+    assert pair.encoder.jax.visual_head is None
+    assert {rule.why for rule in pair.conversion.plan.dropped.values()} == {
         "the norm and classifier of ImageNet come after the last feature"
     }

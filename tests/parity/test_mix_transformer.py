@@ -10,13 +10,13 @@ import torch
 from flax import nnx
 
 from clouds_jax.nn.encoders.registry import get_encoder
-from porting.conversion.targets import choose, encoder_want
+from porting.conversion.targets import encoder_shapes, infer_target
 from porting.files.open import open_checkpoint
 from porting.parity import report, run
 from porting.reference import hugging_face
 from porting.reference.randomise import randomise
 from porting.tables import get_table
-from porting.tables.rules import apply_rules, invert_rules, plan
+from porting.tables.apply import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 FULL = [f"b{number}" for number in range(6)]
@@ -40,8 +40,8 @@ def meta(make):
 
 @pytest.mark.parametrize("family, seeds", [("segformer_hf", 2), ("segformer", 1)])
 def test_blocks_and_features_equal_the_reference(family, seeds):
-    sides, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:
         names = [tap.name for tap in case.taps if tap.view == "chain"]
@@ -56,7 +56,7 @@ def test_the_way_back_loads_strictly_and_gives_the_same_features(family):
     randomise(first.module, 0)
     state = arrays(first.module)
     rules = get_table(family).rules
-    want = {"encoder": encoder_want(DEBUG[family])}
+    want = {"encoder": encoder_shapes(DEBUG[family])}
     back = invert_rules(apply_rules(state, rules, want), rules, state)
     dropped = plan(state, rules, want).dropped
     assert back.keys() | dropped.keys() == state.keys()
@@ -75,7 +75,7 @@ def test_a_saved_folder_and_the_names_in_memory_convert_to_the_same_weights(tmp_
     randomise(model, 1)
     model.save_pretrained(tmp_path)
     rules = get_table("segformer_hf").rules
-    want = {"encoder": encoder_want("mit_debug")}
+    want = {"encoder": encoder_shapes("mit_debug")}
     file, _ = open_checkpoint(tmp_path)
     assert "segformer.encoder.block.0.0.attention.self.query.weight" in file
     assert "segformer.stages.0.blocks.0.attention.q_proj.weight" in model.state_dict()
@@ -89,8 +89,8 @@ def test_the_full_models_fit_and_are_told_by_their_shapes(size, segmenter):
     name = f"mit_{size}"
     source = meta(lambda: hugging_face.segformer_hf(name, segmenter=segmenter))
     table = get_table("segformer_hf")
-    target = choose(source, table)
-    found = plan(source, table.rules, target.want)
+    target = infer_target(source, table)
+    found = plan(source, table.rules, target.shapes)
     assert target.encoder == name and not found.misfits
     ours = nnx.eval_shape(lambda: get_encoder(name).build(nnx.Rngs(0)))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(ours)))
@@ -111,6 +111,6 @@ def test_the_originals_largest_model_fits(prefix):
         source |= {"decode_head.linear_pred.weight": jax.ShapeDtypeStruct((19, 768), np.float32)}
         del source["backbone.head.weight"], source["backbone.head.bias"]
     table = get_table("segformer")
-    target = choose(source, table)
+    target = infer_target(source, table)
     assert target.encoder == "mit_b5_nvlabs"
-    assert not plan(source, table.rules, target.want).misfits
+    assert not plan(source, table.rules, target.shapes).misfits

@@ -13,7 +13,7 @@ from clouds_jax.data import records
 from porting.__main__ import main
 from porting.files import write
 from porting.files.open import open_checkpoint
-from porting.parity import run, torch_models, verify
+from porting.parity import run, torch_models, verify, verify_table
 from porting.tables import get_table
 
 pytestmark = pytest.mark.parity
@@ -36,7 +36,7 @@ def without_torch(*args):
 def clouds_file(tmp_path_factory):
     """A small CLOUDS checkpoint with random weights."""
     folder = tmp_path_factory.mktemp("clouds")
-    state, *_ = torch_models.random_state(get_table("clouds"), "tiny", 0)
+    state = torch_models.random_models(get_table("clouds"), "tiny", 0).state
     write.write(folder / "a.pth", state, {"entry": "model"}, plain=False)
     return folder / "a.pth", state
 
@@ -160,7 +160,7 @@ def test_both_sides_are_scored_on_labelled_images(tmp_path, monkeypatch, capsys)
 def test_a_row_of_the_table_is_made_kept_and_made_again_when_code_changes(tmp_path, monkeypatch):
     args = ["verify", "open_clip_convnext", "--output", str(tmp_path)]
     assert main(args) == 0
-    row = verify.Row("open_clip_convnext", "convnext_debug", "tiny")
+    row = verify_table.Row("open_clip_convnext", "convnext_debug", "tiny")
     found = json.loads((tmp_path / "rows" / f"{row.name}.json").read_text())
     assert found["verdict"] == "ok" and found["loaded"] == found["bit_equal"] == found["tensors"]
     assert found["told"] == ["open_clip_convnext"] and found["worst"]["chain"] < 1e-4
@@ -173,13 +173,13 @@ def test_a_row_of_the_table_is_made_kept_and_made_again_when_code_changes(tmp_pa
     monkeypatch.setattr(verify, "run", lambda row, folder: made.append(row) or found)
     assert main(args) == 0 and not made
     found["code"]["porting/tables/rules.py"] = "other"
-    verify.write_row(tmp_path, found)
+    verify_table.write_row(tmp_path, found)
     assert main(args) == 0 and made == [row]
 
 
 def test_what_the_tensors_cannot_tell_is_asked(tmp_path, capsys):
     """Text heads of CLOUDS and of FC-CLIP have the same names, and other licences."""
-    state, *_ = torch_models.random_state(get_table("fcclip"), "tiny", 0)
+    state = torch_models.random_models(get_table("fcclip"), "tiny", 0).state
     write.write(tmp_path / "a.pth", state, {}, plain=True)
     assert main(["plan", str(tmp_path / "a.pth"), "--heads", "4"]) == 1
     assert "fits several families equally: clouds_text, fcclip; name" in capsys.readouterr().err

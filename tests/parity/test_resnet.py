@@ -13,9 +13,9 @@ from torch import nn
 
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.size import HeadSize
-from porting.conversion.targets import choose, encoder_want
+from porting.conversion.targets import encoder_shapes, infer_target
 from porting.parity import report, run
-from porting.parity.jax_steps import pure
+from porting.parity.jax_steps import jitted
 from porting.parity.model_pair import with_weights
 from porting.parity.tap import compare
 from porting.parity.tolerances import get_tolerance
@@ -23,7 +23,7 @@ from porting.reference import mask2former, resnets
 from porting.reference.families import FAMILIES, Family
 from porting.reference.randomise import randomise
 from porting.tables import get_table
-from porting.tables.rules import apply_rules, invert_rules, plan
+from porting.tables.apply import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 FEATURES = ["res2", "res3", "res4", "res5"]
@@ -41,18 +41,18 @@ def numpy_state(module, prefix=""):
 
 
 def check(family, seeds):
-    sides, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run(family, size="tiny", seeds=seeds)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
     for case in cases:
         assert sum(tap.view == "block" for tap in case.taps) == BLOCKS
-    return sides, [tap.name for tap in cases[0].taps if tap.view == "chain"]
+    return pair, [tap.name for tap in cases[0].taps if tap.view == "chain"]
 
 
 def test_clips_blocks_features_and_embedding_equal_open_clip():
-    sides, names = check("open_clip_resnet", seeds=2)
+    pair, names = check("open_clip_resnet", seeds=2)
     assert names == [*FEATURES, "embedding"]
-    assert all("running" not in name for name in sides.plan.dropped)
+    assert all("running" not in name for name in pair.conversion.plan.dropped)
 
 
 @pytest.mark.parametrize("family", ["torchvision_resnet", "resnet_hf", "resnet_d2", "resnet_msra"])
@@ -76,7 +76,7 @@ def clip():
     tree = apply_rules(
         state,
         get_table("open_clip_resnet").rules,
-        {"encoder": encoder_want("clip_resnet_debug")},
+        {"encoder": encoder_shapes("clip_resnet_debug")},
     )
     spec = get_encoder("clip_resnet_debug")
     return model.visual, with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
@@ -90,7 +90,7 @@ def test_the_attention_pool_equals_open_clips_on_its_own_size_and_resized(clip, 
         resized = resnets.pool_image(visual.attnpool, x)
         if size == (7, 7):  # as it is, without our resizing
             torch.testing.assert_close(resized, visual.attnpool(x), rtol=0, atol=0)
-    found = pure(ours, lambda m, x: m.embed({"res5": x}))(to_ours(x))
+    found = jitted(ours, lambda m, x: m.embed({"res5": x}))(to_ours(x))
     tap = compare("pool", "block", found, resized.numpy(), TOLERANCE)
     assert tap.good, tap
 
@@ -108,7 +108,7 @@ def test_embeddings_of_masks_equal_fc_clips_and_are_finite_where_a_mask_is_empty
     with torch.no_grad():
         theirs = resnets.pool_masks(visual.attnpool, x, masks).numpy()
     given = jnp.asarray(np.moveaxis(masks.numpy(), 1, -1))
-    found = np.asarray(pure(ours, lambda m, x, masks: m.pool_masks(x, masks))(to_ours(x), given))
+    found = np.asarray(jitted(ours, lambda m, x, masks: m.pool_masks(x, masks))(to_ours(x), given))
     empty = np.zeros((2, 6), bool)
     empty[0, 2] = True
     assert np.isfinite(found).all()
@@ -152,7 +152,7 @@ def test_our_detectron2_with_strides_in_the_first_convolution_equals_hugging_fac
     randomise(hugging_face.module, 8)
     state = numpy_state(hugging_face.module)
     tree = apply_rules(
-        state, get_table("resnet_hf").rules, {"encoder": encoder_want("resnet_msra_debug")}
+        state, get_table("resnet_hf").rules, {"encoder": encoder_shapes("resnet_msra_debug")}
     )
     msra = resnets.resnet_msra("resnet_msra_debug")
     names = numpy_state(msra.module)
@@ -224,8 +224,8 @@ def test_the_way_back_fills_the_original_class_strictly_and_bit_for_bit(case):
     encoder, make, prefix = ORIGINALS[case]
     table = get_table(case.partition(" ")[0])
     state = numpy_state(randomise(make(), 9), prefix)
-    target = choose(state, table, encoder=encoder)
-    tree = apply_rules(state, table.rules, target.want)
+    target = infer_target(state, table, encoder=encoder)
+    tree = apply_rules(state, table.rules, target.shapes)
     back = invert_rules(tree, table.rules, state)
     fresh = make()
     fresh.load_state_dict(
@@ -246,11 +246,11 @@ def test_an_archive_of_openai_comes_back_in_float16():
     numbers = dict(input_resolution=224, context_length=7, vocab_size=50)
     state |= {name: np.asarray(value) for name, value in numbers.items()}
     table = get_table("open_clip_resnet")
-    target = choose(state, table)
+    target = infer_target(state, table)
     assert target.encoder == "clip_resnet_debug"
-    planned = plan(state, table.rules, target.want)
+    planned = plan(state, table.rules, target.shapes)
     assert not planned.misfits and numbers.keys() <= planned.dropped.keys()
-    tree = apply_rules(state, table.rules, target.want)
+    tree = apply_rules(state, table.rules, target.shapes)
     assert tree["encoder"]["stem"]["conv1"]["conv"]["kernel"].dtype == np.float32
     for name, array in invert_rules(tree, table.rules, state).items():
         assert array.dtype == state[name].dtype
@@ -271,8 +271,8 @@ def full(make, prefix=""):
 
 def fits(family, source):
     table = get_table(family)
-    target = choose(source, table)
-    found = plan(source, table.rules, target.want)
+    target = infer_target(source, table)
+    found = plan(source, table.rules, target.shapes)
     assert not found.misfits
     return target, found
 

@@ -18,13 +18,13 @@ from clouds_jax.images import read_image
 from clouds_jax.nn.sam.decoder import PromptedMasks, input_size
 from clouds_jax.nn.sam.registry import embed, get_sam
 from clouds_jax.selftrain.refine_device import best_masks
-from porting.conversion.targets import choose, sam_want
+from porting.conversion.targets import infer_target, sam_shapes
 from porting.files.open import open_checkpoint
 from porting.parity import report, run
 from porting.parity.model_pair import with_weights
 from porting.reference import sam as reference
 from porting.tables import get_table
-from porting.tables.rules import apply_rules, invert_rules, plan
+from porting.tables.apply import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 MEDICAL = "package:medsam_lite"
@@ -41,10 +41,10 @@ def chosen(graphdef, state, embedding, points, kinds, size):
 
 
 def check(family, **kwargs):
-    sides, cases, tolerance = run.run(family, seeds=1, **kwargs)
-    found = report.to_json(sides, cases, tolerance)
+    pair, cases, tolerance = run.run(family, seeds=1, **kwargs)
+    found = report.to_json(pair, cases, tolerance)
     assert report.good(cases), report.to_markdown(found, cases)
-    return sides, cases
+    return pair, cases
 
 
 def numpy_state(module):
@@ -54,7 +54,7 @@ def numpy_state(module):
 def meta(name):
     """Names, shapes and dtypes of a model of full size that is never filled."""
     with torch.device("meta"):
-        state = reference.sam(name).state_dict()
+        state = reference.build_sam(name).state_dict()
     return {
         key: jax.ShapeDtypeStruct(tuple(t.shape), np.dtype(str(t.dtype).removeprefix("torch.")))
         for key, t in state.items()
@@ -65,8 +65,8 @@ def meta(name):
 def medical():
     """The real medical SAM: PyTorch's and ours."""
     state, _ = open_checkpoint(MEDICAL)
-    theirs = reference.filled(reference.sam("medsam_lite"), state)
-    tree = apply_rules(state, get_table("sam_tiny_vit").rules, {"sam": sam_want("medsam_lite")})
+    theirs = reference.load_tensors(reference.build_sam("medsam_lite"), state)
+    tree = apply_rules(state, get_table("sam_tiny_vit").rules, {"sam": sam_shapes("medsam_lite")})
     build = get_sam("medsam_lite").build
     return theirs, with_weights(lambda: build(nnx.Rngs(0)), tree["sam"])
 
@@ -82,16 +82,16 @@ def medical():
     ],
 )
 def test_blocks_embedding_masks_and_iou_equal_the_reference(family, encoder, blocks):
-    sides, (case,) = check(family, encoder=encoder)
-    assert sides.target.sam == encoder
+    pair, (case,) = check(family, encoder=encoder)
+    assert pair.conversion.target.sam == encoder
     assert [tap.name for tap in case.taps if tap.view == "chain"] == ["embedding", "masks", "iou"]
     # patch, blocks, neck; masks and IoU of two passes
     assert sum(tap.view == "block" for tap in case.taps) == 1 + blocks + 1 + 4
 
 
 def test_the_decoder_of_full_size_equals_the_reference_in_both_passes():
-    sides, (case,) = check("sam_decoder")
-    assert sides.target.sam is None and len(sides.plan.used) == 137
+    pair, (case,) = check("sam_decoder")
+    assert pair.conversion.target.sam is None and len(pair.conversion.plan.used) == 137
     assert [tap.shape for tap in case.taps] == [(3, 256, 256, 3), (3, 3)] * 2
 
 
@@ -111,15 +111,15 @@ def test_files_of_full_size_fit(name, tensors, numbers):
     # the frequencies of the position codes are not counted as parameters
     assert numbers in (None, sum(n for key, n in sizes.items() if "gaussian" not in key))
     table = get_table("sam_tiny_vit" if name == "mobile_sam" else name)
-    target = choose(source, table)
+    target = infer_target(source, table)
     assert target.sam == name
-    assert not plan(source, table.rules, target.want).misfits
+    assert not plan(source, table.rules, target.shapes).misfits
 
 
 def test_a_vit_of_another_size_is_refused():
     source = meta("sam_vit_l")
     table = get_table("sam_vit_b")
-    misfits = plan(source, table.rules, choose(source, table).want).misfits
+    misfits = plan(source, table.rules, infer_target(source, table).shapes).misfits
     assert "image_encoder.blocks.12.norm1.weight (1024,): matches no rule" in misfits
 
 
@@ -129,7 +129,7 @@ def test_the_classifier_in_mobile_sams_files_is_left_out_and_told():
         "image_encoder.head.weight": jax.ShapeDtypeStruct((1000, 320), np.float32),
     }
     table = get_table("sam_tiny_vit")
-    found = plan(source, table.rules, choose(source, table, encoder="mobile_sam").want)
+    found = plan(source, table.rules, infer_target(source, table, encoder="mobile_sam").shapes)
     assert not found.misfits
     left = [name for name, rule in found.dropped.items() if "classifier" in rule.why]
     assert left == ["image_encoder.norm_head.weight", "image_encoder.head.weight"]
@@ -139,7 +139,7 @@ def test_the_classifier_in_mobile_sams_files_is_left_out_and_told():
 def test_files_come_back_bit_for_bit(name):
     table = get_table({"sam_debug": "sam_vit_b", None: "sam_decoder"}.get(name, "sam_tiny_vit"))
     state = numpy_state(reference.random_sam(name, 0))
-    tree = apply_rules(state, table.rules, choose(state, table, encoder=name).want)
+    tree = apply_rules(state, table.rules, infer_target(state, table, encoder=name).shapes)
     back = invert_rules(tree, table.rules, state)
     counters = [key for key in state if key.endswith("num_batches_tracked")]
     assert list(back) == [key for key in state if key not in counters]
@@ -152,8 +152,8 @@ def test_mobile_sam_v2s_names_of_the_two_parts_fit_too():
         for key, value in numpy_state(reference.random_sam(None, 0)).items()
     }
     table = get_table("sam_decoder")
-    target = choose(renamed, table)
-    apply_rules(renamed, table.rules, target.want)  # raises what does not fit
+    target = infer_target(renamed, table)
+    apply_rules(renamed, table.rules, target.shapes)  # raises what does not fit
 
 
 @needs_medical
@@ -174,8 +174,8 @@ def test_the_plain_tiny_vit_equals_the_one_of_a_package(medical):
 @pytest.mark.realdata
 def test_the_real_medical_sam_equals_the_reference_on_a_photo(real_data):
     photo = real_data / "street_photos" / PHOTOS[0]
-    sides, (case,) = check("sam_tiny_vit", weights=MEDICAL, images=(photo,))
-    assert sides.target.sam == "medsam_lite"
+    pair, (case,) = check("sam_tiny_vit", weights=MEDICAL, images=(photo,))
+    assert pair.conversion.target.sam == "medsam_lite"
     assert len(case.taps) == 1 + (2 + 2 + 6 + 2 + 3) + 1 + 4 + 3
 
 
@@ -209,7 +209,7 @@ def test_chosen_masks_equal_the_predictors_on_photos(real_data, medical, photo):
 def test_the_decoder_part_of_a_whole_sam_fills_a_decoder_alone():
     spec = get_sam("mobile_sam_debug")
     alone = nnx.eval_shape(lambda: PromptedMasks(spec.decoder, rngs=nnx.Rngs(0)))
-    whole = sam_want("mobile_sam_debug")
+    whole = sam_shapes("mobile_sam_debug")
     assert nnx.to_pure_dict(nnx.state(alone)) == {
         key: whole[key] for key in ("prompt_encoder", "mask_decoder")
     }

@@ -113,7 +113,7 @@ def asked(photos):
     _torchvision.prepare()
     from segment_anything import SamPredictor
 
-    model = reference.filled(reference.sam(SAM.sam), open_checkpoint(SAM.weights)[0])
+    model = reference.load_tensors(reference.build_sam(SAM.sam), open_checkpoint(SAM.weights)[0])
     predictor = SamPredictor(model)
     out = []
     for index, (_, image, label) in enumerate(photos):

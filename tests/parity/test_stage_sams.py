@@ -19,7 +19,7 @@ from clouds_jax.images import read_image
 from clouds_jax.nn.sam import vit
 from clouds_jax.nn.sam.registry import embed, get_sam, preprocess
 from porting import _torchvision
-from porting.conversion.targets import sam_want
+from porting.conversion.targets import sam_shapes
 from porting.files.open import open_checkpoint, sha256
 from porting.parity.model_pair import with_weights
 from porting.reference import sam as reference
@@ -27,7 +27,7 @@ from porting.reference.randomise import randomise
 from porting.stages.refine import sam
 from porting.stages.refine.sam import SamSettings
 from porting.tables import get_table
-from porting.tables.rules import apply_rules
+from porting.tables.apply import apply_rules
 
 pytestmark = pytest.mark.parity
 MEDICAL = SamSettings("segment_anything", "medsam_lite", "package:medsam_lite", chunk=1)
@@ -163,13 +163,13 @@ def medical_state():
 @pytest.fixture(scope="module")
 def reference_medical(medical_state):
     """The same by segment_anything's classes alone."""
-    return reference.filled(reference.sam(MEDICAL.sam), medical_state)
+    return reference.load_tensors(reference.build_sam(MEDICAL.sam), medical_state)
 
 
 @pytest.fixture(scope="module")
 def flax_medical(medical_state):
     """Ours with the same weights."""
-    want = {"sam": sam_want(MEDICAL.sam)}
+    want = {"sam": sam_shapes(MEDICAL.sam)}
     tree = apply_rules(medical_state, get_table("sam_tiny_vit").rules, want)
     return with_weights(lambda: get_sam(MEDICAL.sam).build(nnx.Rngs(0)), tree["sam"])
 
@@ -226,7 +226,9 @@ def in_half(embedded):
 
 def test_masks_equal_the_predictors_for_a_vit(tiny):
     settings, _ = tiny
-    model = reference.filled(reference.sam(settings.sam), open_checkpoint(settings.weights)[0])
+    model = reference.load_tensors(
+        reference.build_sam(settings.sam), open_checkpoint(settings.weights)[0]
+    )
     image, points = random_image(0), random_points(SIZE, 7)
     expected = predicted(model, image, points)
     assert 0.02 < expected.masks.mean() < 0.98
@@ -400,7 +402,7 @@ def saved(folder, kind):
     if kind == "decoder":
         torch.save(reference.random_sam(None, 0).state_dict(), file)
     elif kind == "deeper":
-        torch.save(reference.sam("sam_debug_h").state_dict(), file)
+        torch.save(reference.build_sam("sam_debug_h").state_dict(), file)
     elif kind == "detectron2":
         names = ("backbone.bottom_up.stem.conv1.weight", "roi_heads.box_head.fc1.weight")
         torch.save({"model": {name: torch.zeros(4, 3) for name in names}}, file)

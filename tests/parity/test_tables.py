@@ -11,10 +11,10 @@ import torch
 from clouds_jax.nn import clip_text
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.size import HeadSize
-from porting.conversion.targets import choose
+from porting.conversion.targets import infer_target
 from porting.reference import encoders, mask2former, resnets
 from porting.tables import get_table
-from porting.tables.rules import plan
+from porting.tables.apply import plan
 
 pytestmark = pytest.mark.parity
 LARGE = "convnext_large_d_320"
@@ -38,8 +38,8 @@ def meta(make):
 
 def planned(family, source, **kwargs):
     table = get_table(family)
-    target = choose(source, table, **kwargs)
-    found = plan(source, table.rules, target.want)
+    target = infer_target(source, table, **kwargs)
+    found = plan(source, table.rules, target.shapes)
     assert not found.misfits
     return target, found
 
@@ -105,7 +105,7 @@ def test_a_clouds_checkpoint_of_full_size_fits(clip, head):
 
 def test_a_clouds_checkpoint_without_its_clip_gives_a_head(head):
     target, _ = planned("clouds", shapes(mask2former.to_original(head)))
-    assert target.encoder is None and set(target.want) == {"head"}
+    assert target.encoder is None and set(target.shapes) == {"head"}
 
 
 def original_head(classifier, queries=100):
@@ -127,7 +127,7 @@ def test_fc_clips_checkpoint_fits_and_takes_its_clip_from_a_second_file(clip):
     assert list(found.dropped) == ["criterion.empty_weight"]
     prefix = get_table("fcclip").clip_prefix
     target, _ = planned("fcclip", source | {prefix + name: leaf for name, leaf in clip.items()})
-    assert set(target.want) == {"encoder", "text", "head"} and target.encoder == LARGE
+    assert set(target.shapes) == {"encoder", "text", "head"} and target.encoder == LARGE
 
 
 @pytest.mark.parametrize("classifier", ["text", "pooled"])
@@ -148,7 +148,7 @@ def test_a_text_classifier_head_is_refused_by_name(head):
     layer = "sem_seg_head.predictor.class_embed.layers.0.weight"
     source[layer] = jax.ShapeDtypeStruct((256, 256), np.float32)
     table = get_table("clouds")
-    misfits = plan(source, table.rules, choose(source, table).want).misfits
+    misfits = plan(source, table.rules, infer_target(source, table).shapes).misfits
     assert f"{layer} (256, 256): matches no rule" in misfits
 
 

@@ -28,7 +28,7 @@ from clouds_jax.training import optim  # noqa: E402
 from clouds_jax.typing import Targets  # noqa: E402
 from porting import tables  # noqa: E402
 from porting.reference import criterion  # noqa: E402
-from porting.tables import rules  # noqa: E402
+from porting.tables.apply import apply_rules  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -111,7 +111,7 @@ def move(tensors, state):
     """PyTorch tensors by name, as a state like ours."""
     arrays = {name: value.detach().numpy() for name, value in tensors.items()}
     want = {"head": nnx.to_pure_dict(state)}
-    tree = rules.apply_rules(arrays, tables.get_table("mask2former_hf").rules, want)
+    tree = apply_rules(arrays, tables.get_table("mask2former_hf").rules, want)
     new = jax.tree.map(lambda x: x, state)
     nnx.replace_by_pure_dict(new, jax.tree.map(jnp.asarray, tree["head"]))
     return new

@@ -16,7 +16,7 @@ from porting.__main__ import main
 from porting.conversion import convert, streaming
 from porting.files.open import open_checkpoint
 from porting.files.trees import flatten
-from porting.tables.rules import ConversionError
+from porting.tables.apply import ConversionError
 
 FAMILY = porting_files.FAMILY
 STEM, GAMMA = "visual.trunk.stem.0.weight", "visual.trunk.stages.2.blocks.1.gamma"
@@ -211,13 +211,13 @@ def test_a_killed_conversion_leaves_nothing_under_the_name_and_the_next_cleans_u
         "import os, signal, sys\n"
         "from porting.conversion import streaming\n"
         "streaming._BATCH = 1\n"
-        "fill, count = streaming.Parts._fill, [0]\n"
+        "fill, count = streaming.WeightStream._fill, [0]\n"
         "def dying(self, names):\n"
         "    count[0] += 1\n"
         "    if count[0] == 20:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return fill(self, names)\n"
-        "streaming.Parts._fill = dying\n"
+        "streaming.WeightStream._fill = dying\n"
         "from porting.__main__ import main\n"
         "main(sys.argv[1:])\n"
     )
@@ -281,21 +281,27 @@ def test_memory_stays_far_below_twice_the_file(tmp_path):
         "import resource, sys\n"
         "import numpy as np, ml_dtypes\n"
         "from porting.conversion import streaming\n"
+        "from porting.conversion.conversion import Conversion\n"
+        "from porting.conversion.targets import Target\n"
         "from porting.tables import layouts\n"
-        "from porting.tables.rules import Rule, plan\n"
+        "from porting.tables.apply import plan\n"
+        "from porting.tables.rules import Rule\n"
+        "from porting.tables.table import Table\n"
         "from porting.files.open import open_checkpoint\n"
-        "from clouds_jax import weights as checkpoint\n"
+        "from clouds_jax.weights import save_weights\n"
         "import jax\n"
-        "state, _ = open_checkpoint(sys.argv[1])\n"
+        "state, provenance = open_checkpoint(sys.argv[1])\n"
         "leaf = jax.ShapeDtypeStruct((1024, 1024), np.float32)\n"
         "want = {'layers': {str(i): {'kernel': leaf} for i in range(100)}}\n"
         "rules = (Rule(r'layers\\.(\\d+)\\.weight', r'layers.\\1.kernel', layouts.linear),)\n"
         "streaming._BATCH = 1 << 24\n"
+        "table = Table('layers', rules, '', '')\n"
         "planned = plan(state, rules, want)\n"
-        "streaming.check(state, planned)\n"
+        "conversion = Conversion(state, provenance, table, Target(want), planned)\n"
+        "streaming.check_values(conversion)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "parts = streaming.Parts(state, planned, want, 'float32')\n"
-        "checkpoint.save_weights(sys.argv[2], iter(parts), {})\n"
+        "stream = streaming.WeightStream(conversion, 'float32')\n"
+        "save_weights(sys.argv[2], iter(stream), {})\n"
         "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print((after - before) * 1024)\n"
     )

@@ -102,14 +102,14 @@ def test_known_checkpoints_are_of_known_families_and_encoders(capsys):
     from clouds_jax.nn.encoders.registry import ENCODERS
     from clouds_jax.nn.sam.registry import SAMS
 
-    for one in public_checkpoints.KNOWN:
+    for one in public_checkpoints.PUBLIC_CHECKPOINTS:
         assert one.family in TABLES, one
         assert one.encoder is None or one.encoder in ENCODERS or one.encoder in SAMS, one
         assert all(c in "0123456789abcdef" for c in one.sha256)
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(f"\n{name}\n" in f"\n{out}" for name in TABLES)
-    assert all(one.name in out for one in public_checkpoints.KNOWN)
+    assert all(one.name in out for one in public_checkpoints.PUBLIC_CHECKPOINTS)
     assert "size not known" in out
     assert main(["list", "clouds"]) == 0
     assert "open_clip_convnext\n" not in capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from porting.parity import report
-from porting.parity.run import Case
+from porting.parity.case import Case
 from porting.parity.tap import compare
 from porting.parity.tolerances import Tolerance, get_tolerance
 
@@ -47,8 +47,8 @@ def test_the_verdict_and_the_first_bad_tap():
     good = Case("good", {}, (tap("a", 0), tap("b", 1, judged=False)))
     bad = Case("bad", {}, (tap("a", 0), tap("b", 1), tap("c", 1)))
     assert report.good([good]) and not report.good([good, bad])
-    assert report.first_bad(good) is None
-    assert report.first_bad(bad).name == "b"
+    assert good.first_bad is None
+    assert bad.first_bad.name == "b"
 
 
 def ties(differs):

@@ -10,7 +10,8 @@ import pytest
 
 from clouds_jax.nn.sam import vit
 from porting.tables import TABLES, get_table, layouts, sam
-from porting.tables.rules import ConversionError, Rule, apply_rules, invert_rules, plan, prefixed
+from porting.tables.apply import ConversionError, apply_rules, invert_rules, plan
+from porting.tables.rules import Rule, prefixed
 
 
 def leaf(*shape, dtype=np.float32):

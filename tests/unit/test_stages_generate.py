@@ -71,7 +71,7 @@ def test_an_image_is_drawn_until_it_is_good_and_others_wait_for_nothing():
         good = np.zeros((2, 2, 3), np.uint8)
         return ["black" if r.index % 2 and r.attempt < 1 + r.index else good for r in requests]
 
-    found = list(retries.drawn(draw, range(5), PROMPTS, seed=0, batch=3))
+    found = list(retries.draw_all(draw, range(5), PROMPTS, seed=0, batch=3))
     assert [request.index for request, *_ in found] == list(range(5))
     assert [request.attempt for request, *_ in found] == [1, 2, 1, 4, 1]
     assert [numbers["other_prompt"] for *_, numbers in found] == [0, 0, 0, 1, 0]

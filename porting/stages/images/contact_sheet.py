@@ -1,4 +1,4 @@
-"""A picture of some images of a set with what they were made from."""
+"""A contact sheet: images of a set with their prompts."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _LINE = round(1.35 * _LETTERS)
 
 
 def draw(examples: Sequence[Example]) -> Drawing:
-    """The images in a grid, under each its prompt or the name of its file."""
+    """Draws the images in a grid, each above its prompt or file name."""
     face = font(_LETTERS)
     columns = min(_COLUMNS, len(examples))
     tiles = [_tile(example, face) for example in examples]
@@ -31,7 +31,7 @@ def draw(examples: Sequence[Example]) -> Drawing:
 
 
 def wrap(text: str, width: int, face: ImageFont.FreeTypeFont, lines: int) -> list[str]:
-    """Words in at most `lines` lines of `width` pixels; what is too much ends with "…"."""
+    """Wraps text into at most `lines` lines of `width` pixels; longer text ends with "…"."""
     out: list[str] = []
     for word in text.split():
         longer = f"{out[-1]} {word}" if out else word

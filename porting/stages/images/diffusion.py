@@ -1,9 +1,9 @@
-"""Images of any text-to-image pipeline of diffusers: the provider `diffusers`.
+"""The provider `diffusers`: images of any text-to-image pipeline of diffusers.
 
-The noise of image i depends on (seed, i, attempt) alone, drawn on the CPU by a generator of its
-own, so that every part of a set can be made alone. On a CPU the images do not depend on the batch
-either. A GPU may choose other kernels for another batch, whose last bits differ and can change a
-pixel by a level; with the same batch it makes the same bytes.
+The noise of image i depends on (seed, i, attempt) alone, drawn on the CPU by its own generator, so
+that every part of a set can be generated separately. On a CPU the images do not depend on the batch
+size either. A GPU may choose other kernels for another batch size, whose last bits differ and can
+change a pixel by one level; with the same batch size the bytes are the same.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import torch
 
 from clouds_jax import provenance
 from porting.stages.images import pipelines, retries
-from porting.stages.images.provider import Made
+from porting.stages.images.provider import GeneratedImage
 from porting.stages.images.retries import Request
 
 _LISTED = {
@@ -30,24 +30,25 @@ _LISTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-    """A pipeline and what it is told; the first fields are `config.generate.diffusers`.
+    """A pipeline and its settings; the fields up to `size` are `config.generate.diffusers`.
 
     Attributes:
-        model: folder, or name on the hub.
-        revision: of the hub: branch, tag or commit.
-        variant: of the weight files, such as "fp16".
-        scheduler: "euler", for models of flow matching theirs; "": the model's own.
-        steps: of denoising.
+        model: folder, or name on the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+        variant: variant of the weight files, such as "fp16".
+        scheduler: "euler" (its flow-matching form for such models), or "" for the model's own.
+        steps: number of denoising steps.
         guidance: scale of classifier-free guidance.
-        negative: prompt of what is not wanted; "": none.
-        dtype: of the weights on a GPU; on a CPU they are float32.
-        batch: images at once.
-        offload: "model" or "sequential": weights wait in host memory.
-        attention_slicing: attend in slices: slower, less memory.
-        size: (h, w) that are drawn.
-        prompts: image i has the prompt i modulo their number.
+        negative: negative prompt, or "".
+        dtype: dtype of the weights on a GPU; on a CPU they are float32.
+        batch: images per batch.
+        offload: "model" or "sequential" to offload weights to host memory, or "".
+        attention_slicing: compute attention in slices: slower, less memory.
+        size: (h, w) of the images.
+        prompts: all prompts; image i has the prompt i modulo their number.
         count: number of images.
-        seed: of the run.
+        seed: seed of the noise.
+        notes: see `Provider`.
     """
 
     model: str
@@ -83,67 +84,86 @@ class Diffusion:
             raise ValueError(f"config.generate.count is {self.count}; it must be >= 1.")
 
     def describe(self) -> dict[str, Any]:
-        """What the images depend on besides the prompts."""
+        """All that the images depend on besides the prompts."""
         keys = ("scheduler", "steps", "guidance", "negative", "dtype", "variant", "size", "seed")
         return {
-            "provider": "diffusers", "model": self.model, "revision": self._identity,
-            **{key: getattr(self, key) for key in keys}, "versions": _versions(),
-        }  # fmt: skip
+            "provider": "diffusers",
+            "model": self.model,
+            "revision": self._identity,
+            **{key: getattr(self, key) for key in keys},
+            "versions": _versions(),
+        }
 
     def inputs(self) -> dict[str, str]:
-        """A hash of the prompts."""
+        """SHA-256 of the prompts."""
         return {"prompts": hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()}
 
     def check(self) -> None:
-        """Nothing takes long to find before the model is loaded."""
+        """Does nothing: there is nothing slow to check before the model is loaded."""
 
-    def load(self) -> Callable[[Sequence[int]], Iterator[Made]]:
+    def load(self) -> Callable[[Sequence[int]], Iterator[GeneratedImage]]:
         """Loads the pipeline.
 
+        Returns:
+            A function from indices to their images.
+
         Raises:
-            OSError: its files are not there or damaged.
-            ValueError: it is no text-to-image pipeline, or makes no images of this size.
+            OSError: its files are missing or damaged.
+            ValueError: it is no text-to-image pipeline, or generates no images of this size.
         """
         pipe = pipelines.load(
-            self.model, revision=self._identity, variant=self.variant, dtype=self.dtype,
-            scheduler=self.scheduler, offload=self.offload,
+            self.model,
+            revision=self._identity,
+            variant=self.variant,
+            dtype=self.dtype,
+            scheduler=self.scheduler,
+            offload=self.offload,
             attention_slicing=self.attention_slicing,
-        )  # fmt: skip
+        )
         self._check(pipe)
         config = pipe.scheduler.config
         origin = {
-            **self.describe(), "pipeline": type(pipe).__name__,
+            **self.describe(),
+            "pipeline": type(pipe).__name__,
             "scheduler": type(pipe.scheduler).__name__,
             "prediction_type": config.get("prediction_type", "flow"),
-        }  # fmt: skip
+        }
         kwargs: dict[str, Any] = {"negative_prompt": self.negative} if self.negative else {}
 
         def draw(requests: Sequence[Request]) -> list[Any]:
             noise = [torch.Generator("cpu").manual_seed(r.noise_seed) for r in requests]
             negative = {key: [value] * len(requests) for key, value in kwargs.items()}
             with torch.inference_mode():
-                found = pipe(
-                    prompt=[r.prompt for r in requests], height=self.size[0], width=self.size[1],
-                    num_inference_steps=self.steps, guidance_scale=self.guidance, generator=noise,
-                    output_type="np", **negative,
-                )  # fmt: skip
-            unsafe = getattr(found, "nsfw_content_detected", None) or [False] * len(requests)
+                output = pipe(
+                    prompt=[r.prompt for r in requests],
+                    height=self.size[0],
+                    width=self.size[1],
+                    num_inference_steps=self.steps,
+                    guidance_scale=self.guidance,
+                    generator=noise,
+                    output_type="np",
+                    **negative,
+                )
+            unsafe = getattr(output, "nsfw_content_detected", None) or [False] * len(requests)
             return [
                 retries.judge(np.asarray(pixels, np.float32), unsafe=bool(flag))
-                for pixels, flag in zip(found.images, unsafe, strict=True)
+                for pixels, flag in zip(output.images, unsafe, strict=True)
             ]
 
-        def make(indices: Sequence[int]) -> Iterator[Made]:
-            made = retries.drawn(draw, indices, self.prompts, seed=self.seed, batch=self.batch)
-            for request, image, numbers in made:
-                asked = dataclasses.asdict(request)
-                cut = int(pipelines.is_cut(pipe, request.prompt))
-                yield Made(image, origin | asked, numbers | {"truncated": cut})
+        def generate(indices: Sequence[int]) -> Iterator[GeneratedImage]:
+            drawn = retries.draw_all(draw, indices, self.prompts, seed=self.seed, batch=self.batch)
+            for request, image, counts in drawn:
+                truncated = int(pipelines.is_truncated(pipe, request.prompt))
+                yield GeneratedImage(
+                    image,
+                    origin | dataclasses.asdict(request),
+                    counts | {"truncated": truncated},
+                )
 
-        return make
+        return generate
 
     def _check(self, pipe: Any) -> None:
-        """What only the loaded pipeline can tell."""
+        """Raises for settings that the loaded pipeline does not support."""
         if self.negative and "negative_prompt" not in inspect.signature(pipe.__call__).parameters:
             raise ValueError(
                 f"{type(pipe).__name__} takes no negative prompt; set"
@@ -157,7 +177,7 @@ class Diffusion:
             )
 
     def memory(self) -> dict[str, float]:
-        """Peak memory of the GPU in GiB; empty without."""
+        """Peak GPU memory in GiB; empty without a GPU."""
         if not torch.cuda.is_available():
             return {}
         return {"gpu": torch.cuda.max_memory_allocated() / 2**30}

@@ -1,4 +1,4 @@
-"""Photos of a folder in the place of generated images: the provider `folder`."""
+"""The provider `folder`: photos of a folder in place of generated images."""
 
 import hashlib
 import os
@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from clouds_jax import images, provenance
-from porting.stages.images.provider import Made
+from porting.stages.images.provider import GeneratedImage
 
-_SHOWN = 50  # unreadable files that an error names
+_SHOWN = 50  # unreadable files listed in an error
 
 
 class BadPhotos(ValueError):
-    """Files of the folder are no images; the text names them."""
+    """Files of the folder are not readable as images; the message lists them."""
 
 
 class Photos:
-    """The photos below a folder, sorted by path; upright by their EXIF when read.
+    """The photos below a folder, sorted by path and rotated according to their EXIF.
 
     Args:
-        path: the folder.
-        count: the first so many of them; 0, or more than there are: all. None is taken twice,
-            since copies would only weigh more in training.
+        path: the folder; environment variables and `~` are expanded.
+        count: largest number of photos; 0 for all. None is used twice, since copies would only get
+            more weight in training.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
     """
 
     def __init__(self, path: str, *, count: int):
@@ -49,14 +52,14 @@ class Photos:
         return len(self._files)
 
     def describe(self) -> dict[str, Any]:
-        """What the pixels depend on besides the files."""
+        """All that the pixels depend on besides the files."""
         return {
             "provider": "folder",
             "versions": provenance.versions(["pillow", "opencv-python-headless"]),
         }
 
     def inputs(self) -> dict[str, str]:
-        """A hash of all names, sizes and contents, so that another photo is noticed."""
+        """SHA-256 over the names, sizes and contents of all photos."""
         digest = hashlib.sha256()
         for name, (size, content) in zip(self._files, self._each(_facts), strict=True):
             digest.update(f"{name}\0{size}\0{content}\n".encode(errors="surrogateescape"))
@@ -66,38 +69,38 @@ class Photos:
         """Decodes all photos once.
 
         Raises:
-            BadPhotos: some cannot be read; all of them are named.
+            BadPhotos: some cannot be read.
         """
-        told = [text for text in self._each(_fault) if text]
-        if not told:
+        faults = [text for text in self._each(_fault) if text]
+        if not faults:
             return
-        more = f"\n  and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
+        more = f"\n  and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
         raise BadPhotos(
-            f"{len(told):,} of {self.count:,} files below {self._root} are no photos that can be"
+            f"{len(faults):,} of {self.count:,} files below {self._root} are no photos that can be"
             " read; repair or remove them:"
-            + "".join(f"\n  {text}" for text in told[:_SHOWN])
+            + "".join(f"\n  {text}" for text in faults[:_SHOWN])
             + more
         )
 
-    def load(self) -> Callable[[Sequence[int]], Iterator[Made]]:
-        """Returns what reads photos by their numbers."""
+    def load(self) -> Callable[[Sequence[int]], Iterator[GeneratedImage]]:
+        """A function from indices to their photos."""
         return self._read
 
     def memory(self) -> dict[str, float]:
-        """Nothing but the host's."""
+        """Empty: only host memory is used."""
         return {}
 
-    def _read(self, indices: Sequence[int]) -> Iterator[Made]:
+    def _read(self, indices: Sequence[int]) -> Iterator[GeneratedImage]:
         versions = self.describe()["versions"]
         for index in indices:
             name = self._files[index]
-            yield Made(
+            yield GeneratedImage(
                 images.read_image(self._root / name),
                 {"provider": "folder", "photo": True, "file": name, "versions": versions},
             )
 
     def _each(self, function: Callable[[Path], Any]) -> list[Any]:
-        # reading, hashing and decoding leave Python's lock, so threads do
+        # reading, hashing and decoding release the GIL, so threads suffice
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(function, (self._root / name for name in self._files)))
 

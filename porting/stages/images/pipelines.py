@@ -1,4 +1,4 @@
-"""Text-to-image pipelines of diffusers: which one it is, loaded, on the device."""
+"""Identifies and loads text-to-image pipelines of diffusers."""
 
 import functools
 import hashlib
@@ -15,20 +15,20 @@ from porting import _torchvision
 from porting.files.open import sha256
 
 _INDEX = "model_index.json"
-_ASKED = ("prompt", "height", "width", "num_inference_steps", "guidance_scale", "generator")
+_REQUIRED = ("prompt", "height", "width", "num_inference_steps", "guidance_scale", "generator")
 _ALLOWED = (
     "config.generate.diffusers.model is a folder with a model_index.json, as save_pretrained"
     " writes it, or a name on the Hugging Face hub such as 'stabilityai/stable-diffusion-2'."
 )
-_READ = {".json", ".txt", ".model", ".safetensors", ".bin"}  # of a pipeline's folder
+_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".bin"}  # of a pipeline's files
 
 
 def identify(model: str, revision: str) -> str:
-    """Which weights a model has: the commit on the hub, or a hash of a folder's files.
+    """Identity of a model's weights: the commit on the hub, or a hash of a folder's files.
 
     Raises:
         OSError: there is no such folder or model.
-        ValueError: a folder with a revision.
+        ValueError: a revision is given for a folder.
     """
     folder = _folder(model)
     if folder is None:
@@ -38,13 +38,13 @@ def identify(model: str, revision: str) -> str:
             f"config.generate.diffusers.revision is {revision!r}, but {model} is a local folder;"
             " only models on the hub have revisions. Leave it empty."
         )
-    found = sorted(path for path in folder.rglob("*") if path.suffix in _READ)
-    files = {path.relative_to(folder).as_posix(): sha256(path) for path in found}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
     return f"sha256:{hashlib.sha256(json.dumps(files).encode()).hexdigest()}"
 
 
 def _folder(model: str) -> Path | None:
-    """The folder that a model is; None for a name on the hub."""
+    """The folder of a model; None for a name on the hub."""
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / _INDEX).is_file():
@@ -56,12 +56,12 @@ def _folder(model: str) -> Path | None:
 
 
 def _commit(name: str, revision: str) -> str:
-    """The commit of a model on the hub; without network that of the copy in the cache."""
+    """The commit of a model on the hub; without a network, of the copy in the cache."""
     import huggingface_hub
 
     try:
         return huggingface_hub.model_info(name, revision=revision or None).sha or ""
-    except Exception as error:  # of the network, the hub and its login, many kinds
+    except Exception as error:  # network, hub and login raise many kinds
         cached = huggingface_hub.try_to_load_from_cache(name, _INDEX, revision=revision or "main")
         if isinstance(cached, str):
             return Path(cached).parent.name
@@ -72,23 +72,30 @@ def _commit(name: str, revision: str) -> str:
 
 
 def load(
-    model: str, *, revision: str, variant: str, dtype: str, scheduler: str, offload: str,
+    model: str,
+    *,
+    revision: str,
+    variant: str,
+    dtype: str,
+    scheduler: str,
+    offload: str,
     attention_slicing: bool,
-) -> Any:  # fmt: skip
-    """The pipeline with its scheduler, on the GPU if there is one.
+) -> Any:
+    """Loads a pipeline with its scheduler, on the GPU if there is one.
 
     Args:
-        model: see `identify`, whose `revision` this is.
+        model: folder, or name on the Hugging Face hub.
+        revision: commit, as `identify` returns it.
         variant, dtype, scheduler, offload, attention_slicing: see `diffusion.Diffusion`.
 
     Raises:
-        OSError: its files are not there or damaged.
+        OSError: its files are missing or damaged.
         ValueError: it is no text-to-image pipeline.
     """
     _torchvision.prepare()
     import transformers
 
-    diffusers: Any = importlib.import_module("diffusers")  # types do not see its lazy names
+    diffusers: Any = importlib.import_module("diffusers")  # its lazy names are invisible to pyright
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -103,10 +110,10 @@ def load(
     where = str(folder or model)
     try:
         pipe: Any = diffusers.DiffusionPipeline.from_pretrained(where, **kwargs)
-    except Exception as error:  # of safetensors, pickle, JSON and the classes themselves
+    except Exception as error:  # safetensors, pickle, JSON and the classes raise many kinds
         raise OSError(f"{model} cannot be read: {_first(error)} {_ALLOWED}") from error
     takes = inspect.signature(pipe.__call__).parameters
-    if lacking := [name for name in _ASKED if name not in takes]:
+    if lacking := [name for name in _REQUIRED if name not in takes]:
         raise ValueError(
             f"{model} is a {type(pipe).__name__}, no text-to-image pipeline: it takes no"
             f" {', '.join(lacking)}. {_ALLOWED}"
@@ -120,10 +127,10 @@ def load(
     pipe.set_progress_bar_config(disable=True)
     if attention_slicing:
         pipe.enable_attention_slicing()
-    if "vae" in pipe.components:  # then it decodes the images of a batch one by one
-        pipe.vae.enable_slicing()
+    if "vae" in pipe.components:
+        pipe.vae.enable_slicing()  # decodes the images of a batch one by one
     if not gpu:
-        _sample_by_sample(pipe)
+        _make_batch_invariant(pipe)
         return pipe
     if offload == "model":
         pipe.enable_model_cpu_offload()
@@ -134,11 +141,11 @@ def load(
     return pipe
 
 
-def _sample_by_sample(pipe: Any) -> None:
-    """Lets all linear layers multiply the samples of a batch one by one.
+def _make_batch_invariant(pipe: Any) -> None:
+    """Makes all linear layers process the samples of a batch one by one.
 
-    A product of matrices is rounded differently when it has more rows. On a CPU nothing else
-    depends on the batch, and nothing is lost by it.
+    A matrix product is rounded differently when it has more rows. On a CPU nothing else depends on
+    the batch size, and this costs no time.
     """
 
     def forward(layer: torch.nn.Linear, input: torch.Tensor) -> torch.Tensor:
@@ -152,10 +159,11 @@ def _sample_by_sample(pipe: Any) -> None:
                     layer.forward = functools.partial(forward, layer)
 
 
-def is_cut(pipe: Any, prompt: str) -> bool:
-    """Whether every text encoder of the pipeline reads but the beginning of a prompt."""
-    found = [one for name, one in pipe.components.items() if name.startswith("tokenizer") and one]
-    return bool(found) and all(len(one(prompt).input_ids) > one.model_max_length for one in found)
+def is_truncated(pipe: Any, prompt: str) -> bool:
+    """Whether every text encoder of the pipeline truncates a prompt."""
+    tokenizers = [t for name, t in pipe.components.items() if name.startswith("tokenizer") and t]
+    longer = [len(t(prompt).input_ids) > t.model_max_length for t in tokenizers]
+    return bool(longer) and all(longer)
 
 
 def _first(error: BaseException) -> str:

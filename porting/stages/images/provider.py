@@ -1,4 +1,4 @@
-"""Where the images of the generate stage come from, seen from the stage."""
+"""The interface between the generate stage and its sources of images."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,22 +8,22 @@ from clouds_jax.data.codecs import Image
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """An image and what is known of it.
+class GeneratedImage:
+    """An image with its origin.
 
     Attributes:
-        image: RGB, 0..255, of any size.
-        origin: how it came about, for its record.
-        numbers: what the stage's report adds up over all images.
+        image: RGB image, 0..255, of any size.
+        origin: model, prompt, seed and the like, for the image's record.
+        counts: numbers that the stage's report sums over all images.
     """
 
     image: Image
     origin: Mapping[str, Any]
-    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Provider(Protocol):
-    """Settings and no more, so that it travels to another process; `load` makes the rest."""
+    """A source of images. Holds settings only, so that it can be pickled; `load` does the rest."""
 
     @property
     def count(self) -> int:
@@ -32,25 +32,25 @@ class Provider(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a person should know before images are made."""
+        """Messages for the user, shown before images are generated."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """All that the images depend on besides `inputs`, as JSON."""
+        """All that the images depend on besides `inputs`, as plain JSON."""
         ...
 
     def inputs(self) -> Mapping[str, str]:
-        """Name -> digest of what is read."""
+        """Name -> digest of each input."""
         ...
 
     def check(self) -> None:
-        """Looks for faults that take long to find; called before the first image of a set."""
+        """Checks the inputs, which may be slow; called before the first image of a set."""
         ...
 
-    def load(self) -> Callable[[Sequence[int]], Iterator[Made]]:
-        """Loads the model, which is slow, and returns what makes images of their numbers."""
+    def load(self) -> Callable[[Sequence[int]], Iterator[GeneratedImage]]:
+        """Loads the model, which is slow; returns a function from indices to their images."""
         ...
 
     def memory(self) -> Mapping[str, float]:
-        """Peak memory so far in GiB, by where, besides that of the host."""
+        """Peak memory so far in GiB, by device, without the host."""
         ...

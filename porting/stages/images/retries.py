@@ -1,7 +1,7 @@
-"""Seeds and prompts of generated images, and new attempts where an image came out blank.
+"""Seeds and prompts of generated images, and retries for blank images.
 
-A safety checker replaces what it refuses by black, and numbers that overflow end as NaN, which is
-black too. Such images hold nothing to learn from, so they are drawn again.
+A safety checker replaces images that it rejects by black ones, and overflows end as NaN, which is
+black too. Such images are useless for training, so they are generated again.
 """
 
 from collections import Counter
@@ -13,13 +13,13 @@ from jaxtyping import Float
 
 from clouds_jax.data.codecs import Image
 
-SAME_PROMPT = 3  # attempts with an image's own prompt; later ones take those that follow it
-MOST = 10  # attempts at one image
+SAME_PROMPT = 3  # attempts with an image's own prompt; later attempts use the prompts after it
+MAX_ATTEMPTS = 10  # per image
 
-# In levels of 0..255: photographs of a dark night have a mean above 10, and empty skies or dense
-# fog still vary by more than 4.
-_DARK = 3.0  # mean, at most
-_EVEN = 2.0  # standard deviation within each channel, at most
+# Bounds of blank images, in levels 0..255. Photographs of a dark night have a mean above 10; empty
+# skies and dense fog have standard deviations above 4.
+_MAX_DARK_MEAN = 3.0
+_MAX_EVEN_STD = 2.0  # in each channel
 
 REASONS = {
     "unsafe": "the pipeline's safety checker refused it: change the prompt",
@@ -38,11 +38,11 @@ class Request:
     """One attempt at one image.
 
     Attributes:
-        index: of the image in the whole set.
-        attempt: from 1.
-        prompt: what to draw.
-        prompt_index: its place in the list of prompts.
-        noise_seed: of the generator of this image's noise, 64 bits.
+        index: index of the image in the whole set.
+        attempt: number of the attempt, from 1.
+        prompt: text prompt.
+        prompt_index: index of the prompt in the list of prompts.
+        noise_seed: 64-bit seed of the image's noise.
     """
 
     index: int
@@ -56,9 +56,9 @@ Draw = Callable[[Sequence[Request]], Sequence[Image | str]]  # an image, or one 
 
 
 def request(index: int, attempt: int, prompts: Sequence[str], seed: int) -> Request:
-    """The attempt at an image, which depends on the arguments alone.
+    """An attempt at an image, determined by the arguments.
 
-    Image i has prompt i modulo their number.
+    Image i has the prompt i modulo their number.
     """
     place = (index + max(0, attempt - SAME_PROMPT)) % len(prompts)
     (noise,) = np.random.SeedSequence((seed, index, attempt)).generate_state(1, np.uint64)
@@ -66,70 +66,71 @@ def request(index: int, attempt: int, prompts: Sequence[str], seed: int) -> Requ
 
 
 def judge(pixels: Float[np.ndarray, "h w 3"], *, unsafe: bool = False) -> Image | str:
-    """The 8-bit image of pixels in [0, 1], or why it is blank."""
+    """The 8-bit image of pixels in [0, 1], or a key of `REASONS` if it is blank."""
     if unsafe:
         return "unsafe"
     if not np.isfinite(pixels).all():
         return "nan"
     image = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-    if image.mean() <= _DARK:
+    if image.mean() <= _MAX_DARK_MEAN:
         return "black"
-    if image.std(axis=(0, 1)).max() <= _EVEN:
+    if image.std(axis=(0, 1)).max() <= _MAX_EVEN_STD:
         return "even"
     return image
 
 
-def drawn(
+def draw_all(
     draw: Draw, indices: Sequence[int], prompts: Sequence[str], *, seed: int, batch: int
 ) -> Iterator[tuple[Request, Image, dict[str, int]]]:
-    """Draws images in batches, and the blank ones again.
+    """Draws images in batches, and blank ones again.
 
     Args:
-        draw: makes the images of some requests.
-        indices: of the images.
-        prompts: of the whole set.
-        seed: of the run.
-        batch: most images at once.
+        draw: generates the images of some requests.
+        indices: indices of the images.
+        prompts: prompts of the whole set.
+        seed: seed of the run.
+        batch: largest number of images at once.
 
     Yields:
-        The request that was answered, its image, and how often what was amiss before.
+        The successful request, its image, and counts of the failed attempts before it.
 
     Raises:
-        BlankImage: `MOST` attempts at an image failed.
+        BlankImage: `MAX_ATTEMPTS` attempts at an image failed.
     """
     for start in range(0, len(indices), batch):
-        waiting = [request(i, 1, prompts, seed) for i in indices[start : start + batch]]
-        blanks: dict[int, Counter[str]] = {one.index: Counter() for one in waiting}
+        pending = [request(i, 1, prompts, seed) for i in indices[start : start + batch]]
+        blanks: dict[int, Counter[str]] = {r.index: Counter() for r in pending}
         done: dict[int, tuple[Request, Image]] = {}
-        while waiting:
-            again = []
-            for asked, answer in zip(waiting, draw(waiting), strict=True):
-                if not isinstance(answer, str):
-                    done[asked.index] = asked, answer
+        while pending:
+            retried = []
+            for current, result in zip(pending, draw(pending), strict=True):
+                if not isinstance(result, str):
+                    done[current.index] = current, result
                     continue
-                blanks[asked.index][answer] += 1
-                if asked.attempt == MOST:
-                    raise BlankImage(_hopeless(asked, blanks[asked.index]))
-                again.append(request(asked.index, asked.attempt + 1, prompts, seed))
-            waiting = again
-        for index, found in blanks.items():
-            asked, image = done[index]
-            yield asked, image, _numbers(asked, found)
+                blanks[current.index][result] += 1
+                if current.attempt == MAX_ATTEMPTS:
+                    raise BlankImage(_failure(current, blanks[current.index]))
+                retried.append(request(current.index, current.attempt + 1, prompts, seed))
+            pending = retried
+        for index, reasons in blanks.items():
+            final, image = done[index]
+            yield final, image, _counts(final, reasons)
 
 
-def _numbers(asked: Request, blanks: Counter[str]) -> dict[str, int]:
+def _counts(final: Request, blanks: Counter[str]) -> dict[str, int]:
     return {
-        "remade": asked.attempt - 1,
-        "other_prompt": int(asked.attempt > SAME_PROMPT),
+        "remade": final.attempt - 1,
+        "other_prompt": int(final.attempt > SAME_PROMPT),
         **{f"blank_{reason}": blanks[reason] for reason in REASONS},
     }
 
 
-def _hopeless(asked: Request, blanks: Counter[str]) -> str:
-    told = "".join(
+def _failure(last: Request, blanks: Counter[str]) -> str:
+    reasons = "".join(
         f"\n  {count} x {reason}: {REASONS[reason]}" for reason, count in blanks.most_common()
     )
     return (
-        f"image {asked.index} is blank after {MOST} attempts with {MOST - SAME_PROMPT + 1} prompts,"
-        f" the last of them {asked.prompt[:80]!r}:{told}\nWhat was made before is kept."
+        f"image {last.index} is blank after {MAX_ATTEMPTS} attempts with"
+        f" {MAX_ATTEMPTS - SAME_PROMPT + 1} prompts, the last of them {last.prompt[:80]!r}:"
+        f"{reasons}\nWhat was made before is kept."
     )

@@ -1,4 +1,4 @@
-"""The stage that makes images: `generated/train` of a diffusion model, or of photos."""
+"""The generate stage: writes `generated/train` with a diffusion model, or from photos."""
 
 import dataclasses
 import functools
@@ -24,12 +24,12 @@ def get_provider(config: Any, *, seed: int, prompts: Path) -> Provider:
 
     Args:
         config: `config.generate`.
-        seed: of the run.
+        seed: seed of the run.
         prompts: file of prompts, where the config names none.
 
     Raises:
-        ValueError: there is no such provider, or a setting of it is impossible.
-        OSError: prompts or photos are not there.
+        ValueError: an unknown provider, or an impossible setting.
+        OSError: prompts or photos are missing.
     """
     if config.provider == "folder":
         return Photos(config.folder.path, count=config.count)
@@ -47,15 +47,15 @@ def get_provider(config: Any, *, seed: int, prompts: Path) -> Provider:
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
-    """The stage.
+    """The generate stage.
 
     Attributes:
-        shards: root of all shards.
-        name: of the set; the shards are "name/train".
-        provider: makes the images.
-        size: (h, w); larger or smaller images are scaled to cover it and cut.
+        shards: root folder of all shards.
+        name: name of the set; the shards are "name/train".
+        provider: source of the images.
+        size: (h, w) of the stored images; others are scaled to cover it and cropped.
         count: number of shards.
-        codec: of the images in them.
+        codec: codec of the stored images.
     """
 
     shards: Path
@@ -66,11 +66,11 @@ class Generate:
     codec: str
 
     def __post_init__(self):
-        get_codec(self.codec)  # raises for one that there is not
+        get_codec(self.codec)  # raises for an unknown one
 
     @property
     def folder(self) -> shard_set.Folder:
-        """Where the shards go."""
+        """The folder of the shards."""
         return self._folder
 
     @functools.cached_property
@@ -80,34 +80,35 @@ class Generate:
             f"{self.name}/train",
             stage="generate",
             parameters={
-                **self.provider.describe(), "size": list(self.size), "codec": self.codec,
+                **self.provider.describe(),
+                "size": list(self.size),
+                "codec": self.codec,
             },
             inputs=self.provider.inputs(),
             examples=self.provider.count,
             shards=self.count,
-        )  # fmt: skip
+        )
 
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
-        """Loads the model."""
+        """Loads the model; returns a function from a shard's number to its records."""
         if len(self.folder.missing()) == self.folder.shards:
             self.provider.check()
-        draw = self.provider.load()
+        generate = self.provider.load()
 
-        def make(shard: int) -> Iterator[shard_set.Record]:
+        def records_of(shard: int) -> Iterator[shard_set.Record]:
             indices = self.folder.indices(shard)
-            for index, made in zip(indices, draw(indices), strict=True):
-                example = records.Example(
-                    f"{self.name}/{index:06d}", fit(made.image, self.size), origin=dict(made.origin)
-                )
-                yield records.encode(example, self.codec), made.numbers
+            for index, generated in zip(indices, generate(indices), strict=True):
+                key, image = f"{self.name}/{index:06d}", fit(generated.image, self.size)
+                example = records.Example(key, image, origin=dict(generated.origin))
+                yield records.encode(example, self.codec), generated.counts
 
-        return make
+        return records_of
 
     @property
     def contact_sheet(self) -> Path:
-        """Where the picture of the first images is."""
+        """Path of the contact sheet."""
         return self.folder.folder / f"{self.folder.split}.contact_sheet.png"
 
     def memory(self) -> Mapping[str, float]:
-        """Peak memory in GiB."""
+        """Peak memory so far in GiB, by device."""
         return {"host": host_memory(), **self.provider.memory()}

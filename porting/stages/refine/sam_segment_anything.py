@@ -77,14 +77,14 @@ class SegmentAnything:
 def load(settings: SamSettings) -> SegmentAnything:
     """See `porting.stages.refine.sam.load`."""
     get_sam(settings.sam)  # raises for a name that there is not
-    model = reference.sam(settings.sam)
+    model = reference.build_sam(settings.sam)
     if settings.train_mode and not isinstance(model.image_encoder, reference.TinyViT):
         raise ValueError(
             f"train_mode is about batch norm, which {settings.sam} has not; set it to False."
         )
     state, provenance = open_checkpoint(_source(settings))
     try:
-        reference.filled(model, state)
+        reference.load_tensors(model, state)
     except RuntimeError:  # with every name of both sides
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         raise ValueError(_misfit(settings.sam, wanted, state, provenance)) from None
@@ -160,7 +160,7 @@ def _told(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tup
 def _shapes(sam: str) -> dict[str, tuple[int, ...]]:
     """The tensors of a SAM, none of which is made."""
     with torch.device("meta"):
-        return {name: tuple(t.shape) for name, t in reference.sam(sam).state_dict().items()}
+        return {name: tuple(t.shape) for name, t in reference.build_sam(sam).state_dict().items()}
 
 
 def _use_own_statistics(encoder: nn.Module) -> None:
