@@ -125,7 +125,7 @@ def mask_loss(
         points: candidates and random points of every class.
         counts: how many candidates to choose.
     """
-    planes = sampling.channels(maps, query)
+    planes = sampling.select_channels(maps, query)
     where = losses_points.choose_uncertain(planes, points, counts)
     classes = jnp.arange(targets.present.shape[1])
     target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)

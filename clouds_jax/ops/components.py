@@ -1,6 +1,7 @@
-"""Connected components of label maps on the device: labels, areas, random points inside.
+"""Connected components of label maps on the device: classes, areas, random points inside.
 
-Everything has static shapes and converges on any map. One map at a time; `jax.vmap` serves a batch.
+Shapes are static, and the iteration converges on any map. Functions take one map; use `jax.vmap`
+for a batch.
 """
 
 import dataclasses
@@ -20,14 +21,14 @@ from clouds_jax.ops.lowest_k import running_sum
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """The large components of a label map, by ascending class, then in raster order.
+    """The large components of a label map, in n slots by ascending class, then in raster order.
 
-    Slots are filled from the front; the others have `valid` False, area 0 and class 255.
+    Slots are filled from the front; empty ones have `valid` False, area 0 and class 255.
 
     Attributes:
-        slot: of the component that a pixel belongs to; `n` where it belongs to none.
+        slot: slot of each pixel's component; n where the pixel is in none.
         label: class of each component.
-        area: in pixels.
+        area: pixels of each component.
         valid: which slots hold a component.
     """
 
@@ -37,20 +38,20 @@ class Components:
     valid: Bool[Array, " n"]
 
 
-def most_components(size: tuple[int, int], min_area: int) -> int:
-    """How many disjoint components of more than `min_area` pixels a map of `size` can hold."""
+def max_components(size: tuple[int, int], min_area: int) -> int:
+    """The most components of more than `min_area` pixels that a map of `size` (h, w) can hold."""
     return size[0] * size[1] // (min_area + 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Runs:
-    """Runs of equal class within a row, in raster order, as nodes of a graph.
+    """Horizontal runs of equal class, in raster order: the nodes of the graph to be connected.
 
     Attributes:
-        of_pixel: the run of each pixel.
-        first: flat index of each run's first pixel; the number of pixels where there is no run.
-        length: in pixels.
-        root: the first run of the component that a run belongs to.
+        of_pixel: run of each pixel.
+        first: flat index of each run's first pixel; h * w in unused slots.
+        length: pixels of each run.
+        root: first run of the component that each run belongs to.
     """
 
     of_pixel: Int[Array, "h w"]
@@ -60,7 +61,7 @@ class _Runs:
 
 
 def _run_of_pixel(label: UInt8[Array, "h w"]) -> tuple[Bool[Array, "h w"], Int[Array, "h w"]]:
-    """Where runs start, and which run each pixel belongs to."""
+    """Whether a run starts at each pixel, and the number of the pixel's run."""
     start = jnp.ones(label.shape, bool).at[:, 1:].set(label[:, 1:] != label[:, :-1])
     within = running_sum(start.astype(jnp.int32))
     per_row = within[:, -1]
@@ -68,11 +69,20 @@ def _run_of_pixel(label: UInt8[Array, "h w"]) -> tuple[Bool[Array, "h w"], Int[A
 
 
 def _connected_runs(
-    label: UInt8[Array, "h w"], start: Bool[Array, "h w"], run: Int[Array, "h w"], capacity: int
-) -> _Runs:  # fmt: skip
-    """Finds the components of at most `capacity` runs.
+    label: UInt8[Array, "h w"],
+    start: Bool[Array, "h w"],
+    run: Int[Array, "h w"],
+    capacity: int,
+) -> _Runs:
+    """Connects the runs of a label map.
 
-    Source: FastSV (Zhang, Azad, Hu 2020): hooking on the smallest grandparent in the
+    Args:
+        label: class of each pixel.
+        start: whether a run starts at each pixel.
+        run: number of each pixel's run.
+        capacity: r, at least the number of runs.
+
+    Source: FastSV (Zhang, Azad, Hu 2020): hooking onto the smallest grandparent in the
         neighbourhood and pointer jumping, until nothing changes; exact for any shape, in about ten
         rounds on street maps.
     """
@@ -83,7 +93,7 @@ def _connected_runs(
     first = first.at[jnp.where(start, run, capacity)].set(index, mode="drop")
     length = jnp.append(first[1:], pixels) - first
 
-    # Where two runs of a class touch across rows, one of them starts: it knows the other as the run
+    # Where two runs of a class touch across rows, one of them starts there: the other is the run
     # above or below its first pixel.
     flat_label, flat_run = label.reshape(-1), run.reshape(-1)
 
@@ -109,17 +119,17 @@ def _connected_runs(
         new = parent[parent]
         return parent, new, jnp.any(new != grandparent)
 
-    # the first round of the general step does nothing but this
-    begun = smallest_around(own)
-    parent, _, _ = jax.lax.while_loop(unfinished, hook, (begun, begun[begun], jnp.array(True)))
+    # From here the first round of the loop would do no more than this.
+    parent = smallest_around(own)
+    parent, _, _ = jax.lax.while_loop(unfinished, hook, (parent, parent[parent], jnp.array(True)))
     return _Runs(run, first, length, parent)
 
 
 def _with_runs(label: UInt8[Array, "h w"], use: Callable[[_Runs], Any]) -> Any:
-    """`use` of the connected runs, in a graph of a sixteenth of the pixels if it holds them.
+    """Returns `use(runs)` for the connected runs of a label map.
 
-    Street maps have runs of fifty pixels. A map of more runs is found as exactly, and slower; under
-    `jax.vmap` every map is.
+    The graph has h * w / 16 slots where those suffice: runs of street maps are fifty pixels long.
+    Otherwise it has h * w, which is as exact and slower. Under `jax.vmap` both are computed.
     """
     start, run = _run_of_pixel(label)
     capacity = max(1, label.size // 16)
@@ -131,11 +141,10 @@ def _with_runs(label: UInt8[Array, "h w"], use: Callable[[_Runs], Any]) -> Any:
 
 
 def connected_components(label: UInt8[Array, "h w"]) -> Int[Array, "h w"]:
-    """Labels regions of equal class with 4-connectivity.
+    """Labels regions of equal class, with 4-connectivity; 255 is a class like any other.
 
     Returns:
-        For each pixel the flat index of its component's first pixel in raster order; pixels
-        labelled 255 count as a class like any other.
+        For each pixel the flat index of its component's first pixel in raster order.
     """
     return _with_runs(label, lambda runs: runs.first[runs.root][runs.of_pixel])
 
@@ -143,19 +152,19 @@ def connected_components(label: UInt8[Array, "h w"]) -> Int[Array, "h w"]:
 def large_components(
     label: UInt8[Array, "h w"], *, min_area: int, limit: int | None = None
 ) -> Components:
-    """Components of more than `min_area` pixels.
+    """The components of more than `min_area` pixels.
 
     Args:
         label: train ids; 255 belongs to no component.
-        min_area: a component of exactly so many pixels is left out.
-        limit: number of slots; None is the most there can be. With fewer, the components first in
-            raster order are kept.
+        min_area: largest area, in pixels, of the components that are left out.
+        limit: number of slots; None: `max_components`. With fewer slots than components, the first
+            in raster order are kept.
 
     Source: steps 1 and 2 of CLOUDS' refinement, which labels each class's mask with
         scipy.ndimage.label; one pass over the whole map finds the same components.
     """
     h, w = label.shape
-    most = most_components((h, w), min_area)
+    most = max_components((h, w), min_area)
     n = max(1, most if limit is None else min(limit, most))
     return _with_runs(label, lambda runs: _large(label, runs, min_area, n))
 
@@ -179,39 +188,39 @@ def _large(label: UInt8[Array, "h w"], runs: _Runs, min_area: int, n: int) -> Co
 
 
 def distinct_ranks(area: Any, bits: Any, xp: Any) -> Any:
-    """Which pixels of each component are taken, as ranks among its pixels in raster order.
+    """Draws distinct pixels of each component, as ranks among its pixels in raster order.
 
-    The i-th number, modulo the pixels not yet taken, is a rank among those; the bias of the modulo
-    is below 2e-4 for maps of up to 768x768.
+    The i-th random number, modulo the count of pixels not yet drawn, is a rank among those. The
+    bias of the modulo is below 2e-4 for maps of up to 768x768.
 
     Args:
-        area: int32 (n,), of the components.
-        bits: uint32 (n, p), random.
+        area: pixels of each component, int32 (n,).
+        bits: random numbers over the whole range of uint32, (n, p).
         xp: numpy or jax.numpy.
 
     Returns:
         int32 (n, p), distinct along p where the area allows it.
     """
-    taken: list[Any] = []
+    drawn: list[Any] = []
     for i in range(bits.shape[1]):
         left = xp.maximum(area - i, 1).astype(xp.uint32)
         rank = (bits[:, i] % left).astype(xp.int32)
-        for earlier in xp.sort(xp.stack(taken), 0) if taken else ():
+        for earlier in xp.sort(xp.stack(drawn), 0) if drawn else ():
             rank = rank + (rank >= earlier)
-        taken.append(rank)
-    return xp.stack(taken, 1)
+        drawn.append(rank)
+    return xp.stack(drawn, 1)
 
 
 def random_points(components: Components, bits: UInt32[Array, "n p"]) -> Int[Array, "n p 2"]:
-    """Distinct pixels of each component, uniformly at random.
+    """Draws p distinct pixels of each component, uniformly.
 
     Args:
         components: of one map.
         bits: random numbers over the whole range of uint32, one row per slot.
 
     Returns:
-        (x, y) of pixels; (0, 0) in slots without a component. A component of fewer than `p`
-        pixels would repeat its last ones.
+        (x, y) in pixels; (0, 0) in slots without a component. A component of fewer than p pixels
+        repeats its last ones.
     """
     n = bits.shape[0]
     h, w = components.slot.shape
@@ -222,8 +231,8 @@ def random_points(components: Components, bits: UInt32[Array, "n p"]) -> Int[Arr
     y = jnp.sum(until[:, None, :] <= ranks[:, :, None], axis=-1)
     y = jnp.minimum(y, h - 1)
     before = jnp.take_along_axis(until - per_row, y, axis=1)
-    mine = components.slot[y] == jnp.arange(n, dtype=jnp.int32)[:, None, None]  # n p w
-    along = running_sum(mine.astype(jnp.int32))
+    inside = components.slot[y] == jnp.arange(n, dtype=jnp.int32)[:, None, None]  # n p w
+    along = running_sum(inside.astype(jnp.int32))
     x = jnp.sum(along <= (ranks - before)[..., None], axis=-1)
     x = jnp.minimum(x, w - 1)
     return jnp.where(components.valid[:, None, None], jnp.stack([x, y], -1), 0)

@@ -1,17 +1,18 @@
 """Multi-scale deformable attention: a weighted sum of values sampled at given points.
 
-The gradient is written out: the residuals are the inputs alone, and pixel indices and bilinear
-weights are computed again in the backward pass. There are two implementations, of which each
-platform has its own:
+The gradient is written out on every platform: its residuals are the inputs alone, and pixel
+indices and bilinear weights are recomputed in the backward pass. There are two implementations,
+of which each platform uses the faster one:
 
 "rows": the table is the values themselves, one row of e channels per position and head. Four
-    gathers per level and point, fused into one sum. No temporaries; best on CPU, first choice on
-    GPU.
+    gathers per level and point, fused into one sum, without temporaries. For CPU, and for the
+    forward pass on GPU.
 "packed": every row holds the 2x2 neighbourhood of a pixel, 4 * e channels (128 for e = 32: one
-    vector row of a TPU). One gather per level and point, for four times the memory.
+    vector row of a TPU). One gather per level and point, for four times the memory. For TPU, and
+    for the backward pass on GPU.
 
-Both are a `table` of rows and, per sample, `slots` that say which row counts with which
-coefficients, so one forward and one backward serve them.
+Each is a `table` of rows and, per sample, `slots`: the row to read and the coefficients of its
+vectors. One forward and one backward serve both.
 
 Source: MSDeformAttn (Deformable DETR), as used by Mask2Former's pixel decoder.
 """
@@ -29,6 +30,7 @@ from clouds_jax.ops import dispatch
 from clouds_jax.ops.sampling import corners_at
 
 Sizes = tuple[tuple[int, int], ...]
+# rows of the table, and the coefficients of each vector of a row
 Slots = tuple[Int[Array, "k b q n"], tuple[Float[Array, "k b q n"], ...]]
 
 
@@ -40,21 +42,26 @@ def deform_attn(
     *,
     implementation: str | None = None,
 ) -> Float[Array, "b q n e"]:
-    """Sums values sampled bilinearly at `points` over levels and points, with `weights`.
+    """The sum, over levels and points, of `weights` times values sampled bilinearly at `points`.
 
-    Unlike in the original, the axes of levels and points come first: of each one, the pixels and
-    coefficients of all queries are then contiguous, which a CPU computes with vector instructions.
+    The axes of levels and points come first, unlike in the original: pixels and coefficients of all
+    queries are then contiguous, so a CPU computes them with vector instructions. Reverse-mode
+    differentiation only.
 
     Args:
-        values: maps of all levels, flattened row by row and joined; may be bfloat16.
+        values: maps of all levels, flattened row by row and concatenated; float32 or bfloat16.
         sizes: (h, w) of each level; their areas sum to s.
-        points: (x, y) in [0, 1] of the level's map, zero outside (as `sampling.grid_sample`).
-            Best kept in float32: bfloat16 cannot tell neighbouring pixels of a large map apart.
-        weights: attention weights, as a rule a softmax over (level, point).
+        points: (x, y) in [0, 1] of the level's map, as in `sampling.grid_sample`; values outside
+            are 0. Best kept in float32: bfloat16 cannot tell apart neighbouring pixels of a large
+            map.
+        weights: attention weights, usually a softmax over (level, point).
         implementation: "rows" or "packed", see the module; None: the one for the platform.
 
     Returns:
         One vector per query and head in the dtype of `values`; sums are float32.
+
+    Raises:
+        ValueError: the sizes fit neither values nor points, or the implementation is unknown.
     """
     area = sum(h * w for h, w in sizes)
     if area != values.shape[1] or len(sizes) != points.shape[0]:
@@ -71,12 +78,12 @@ def deform_attn(
 
 
 class Implementation(NamedTuple):
-    """A layout.
+    """A layout of the table.
 
     Attributes:
-        table: (sizes, values) -> rows of `width` vectors of e channels; linear in the values.
-        slots: (sizes, points, weights) -> of some k samples at a time the row of each (b, q, n) and
-            the coefficients of the row's vectors.
+        table: (sizes, values) -> rows of one or several vectors of e channels, linear in the
+            values.
+        slots: (sizes, points, weights) -> slots of k samples at a time.
     """
 
     table: Callable[[Sizes, Array], Array]
@@ -135,7 +142,7 @@ def _packed_slots(sizes: Sizes, points: Array, weights: Array) -> list[Slots]:
 def _by_level(
     sizes: Sizes, points: Array, weights: Array
 ) -> Iterator[tuple[tuple[int, int], Array, Array, Array]]:
-    """The size of each level with its x, y and weights (p b q n), in float32."""
+    """Yields (h, w), x, y and weights of each level; the arrays are float32 (p, b, q, n)."""
     points, weights = points.astype(jnp.float32), weights.astype(jnp.float32)
     for size, at, weight in zip(sizes, _unstack(points, 0), _unstack(weights, 0), strict=True):
         x, y = _unstack(at, 1)
@@ -148,7 +155,7 @@ def _unstack(x: Array, axis: int) -> list[Array]:
 
 
 def _row(total: int, position: Int[Array, "k b q n"]) -> Int[Array, "k b q n"]:
-    """Table row of a position of every image and head."""
+    """Row of the table for a position of every image and head; an image has `total` positions."""
     _, b, _, n = position.shape
     image = jnp.arange(b, dtype=jnp.int32)[None, :, None, None]
     head = jnp.arange(n, dtype=jnp.int32)[None, None, None, :]
@@ -168,7 +175,7 @@ def forward(
     points: Float[Array, "l p 2 b q n"],
     weights: Float[Array, "l p b q n"],
 ) -> Float[Array, "b q n e"]:
-    """The attention, in float32."""
+    """The attention in float32, one level at a time."""
     b, q, n = points.shape[3:]
     e = values.shape[-1]
     table = implementation.table(sizes, values)
@@ -194,7 +201,7 @@ def forward(
 def coefficients(
     implementation: Implementation, sizes: Sizes, points: Array, weights: Array
 ) -> tuple[Array, Array]:
-    """The slots of all levels, one after the other: rows (k b q n), coefficients (k v b q n)."""
+    """The slots of all levels, concatenated: rows (k, b, q, n), coefficients (k, v, b, q, n)."""
     rows, parts = zip(*implementation.slots(sizes, points, weights), strict=True)
     parts = [jnp.concatenate(vectors) for vectors in zip(*parts, strict=True)]
     return jnp.concatenate(rows), jnp.stack(parts, axis=1)
@@ -208,19 +215,19 @@ def backward(
     weights: Float[Array, "l p b q n"],
     cotangent: Float[Array, "b q n e"],
 ) -> tuple[Array, Array, Array]:
-    """The gradients of values, points and weights, sums in float32.
+    """The gradients of values, points and weights, in float32.
 
-    One sample after the other, so that no more than one gather is ever held in memory.
+    Samples are processed one after the other, so that memory holds one gather at a time.
     """
     e = values.shape[-1]
     table, unpack = jax.vjp(lambda v: implementation.table(sizes, v), values.astype(jnp.float32))
     cotangent = cotangent.astype(jnp.float32)
 
-    def of(points, weights):
+    def parts_and_rows(points, weights):
         rows, parts = coefficients(implementation, sizes, points, weights)
         return parts, rows
 
-    parts, pull, rows = jax.vjp(of, points, weights, has_aux=True)
+    parts, pull, rows = jax.vjp(parts_and_rows, points, weights, has_aux=True)
 
     def dots(row):
         vectors = table.at[row].get(mode="promise_in_bounds", wrap_negative_indices=False)
@@ -234,26 +241,28 @@ def backward(
             shares, mode="promise_in_bounds", wrap_negative_indices=False
         ), None
 
-    # Two loops: one that gathers and scatters in the same turn takes 1.4 times as long on CPU.
+    # Two loops: one that gathers and scatters in the same step takes 1.4 times as long on CPU.
     to_parts = lax.map(dots, rows)
     total, _ = lax.scan(scatter, jnp.zeros_like(table), (rows, parts))
     (to_values,) = unpack(total)
     return to_values, *pull(to_parts)
 
 
-# On an H100, at 768x768, both take as long forward, and "packed" takes 0.75 of the time of "rows"
-# forward and backward (experiments/results/benchmark).
+# On an H100, at 768x768, both are equally fast forward; forward and backward, "packed" takes 0.75
+# of the time of "rows" (experiments/results/benchmark).
 _GPU = {forward: "rows", backward: "packed"}
 
 
-def _dispatch(implementation: str | None, part: Callable, sizes: Sizes, *args):
-    def of(name):
-        return functools.partial(part, IMPLEMENTATIONS[name], sizes)
+def _dispatch(implementation: str | None, direction: Callable, sizes: Sizes, *args):
+    """`forward` or `backward` with the implementation of this name; None: the platform's."""
+
+    def using(name: str) -> Callable:
+        return functools.partial(direction, IMPLEMENTATIONS[name], sizes)
 
     if implementation is not None:
-        return of(implementation)(*args)
-    implementations = {"tpu": of("packed"), "gpu": of(_GPU[part])}
-    return dispatch.by_platform(default=of("rows"), **implementations)(*args)
+        return using(implementation)(*args)
+    gpu = using(_GPU[direction])
+    return dispatch.by_platform(default=using("rows"), tpu=using("packed"), gpu=gpu)(*args)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

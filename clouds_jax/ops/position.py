@@ -1,4 +1,4 @@
-"""Sine position codes of Mask2Former's pixel and transformer decoders."""
+"""Sine position encodings of Mask2Former's pixel and transformer decoders."""
 
 import functools
 
@@ -10,17 +10,20 @@ from jaxtyping import Float
 def sine_position(
     size: tuple[int, int], dim: int, temperature: float = 10_000.0
 ) -> Float[np.ndarray, "h w d"]:
-    """Codes of the pixels of a map: y in the first half of the channels, x in the second.
+    """Encodings of the pixels of a map: y in the first half of the channels, x in the second.
 
-    Within a half, channel pairs (2i, 2i + 1) hold sin and cos of one frequency.
+    Within a half, channels 2i and 2i + 1 hold sine and cosine of one frequency.
 
     Args:
         size: (h, w) of the map.
-        dim: channels of the code; a multiple of 4.
+        dim: channels of the encoding, d; a multiple of 4.
         temperature: ratio of the largest to the smallest wavelength.
 
     Returns:
-        A float32 constant; read-only, since it is shared by all callers.
+        A float32 constant, read-only because callers share it.
+
+    Raises:
+        ValueError: dim is not a multiple of 4.
 
     Source: PositionEmbeddingSine(normalize=True) of Mask2Former.
     """

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 def resize_bilinear(
     x: Float[Array, "b h w c"], size: tuple[int, int]
 ) -> Float[Array, "b {size[0]} {size[1]} c"]:
-    """Resizes maps to `size` = (h, w), up or down; the result has the dtype of `x`.
+    """Resizes maps to `size` (h, w), up or down, in the dtype of `x`; sums are float32.
 
-    Rows are gathered and blended, first along h, then along w. The written-out gradient does the
-    same with the transposed weights, since the scatter that JAX would derive is slow on CPU.
+    Pixels are gathered and blended, first along h, then along w. The gradient, written out, does
+    the same with the transposed weights: the scatter that JAX would derive is slow on CPU.
     """
     out: Array = x.astype(jnp.float32)
     for axis, new in ((1, size[0]), (2, size[1])):
@@ -47,7 +47,7 @@ _resize_axis.defvjp(_resize_axis_forward, _resize_axis_backward)
 
 @functools.lru_cache(maxsize=64)
 def _weights(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
-    """The matrix of a resize: at most two pixels count for each new one."""
+    """The matrix of a resize along one axis; a new pixel is a mean of at most two old ones."""
     at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
     low = np.minimum(np.floor(at).astype(int), old - 1)
     high = np.minimum(low + 1, old - 1)
@@ -58,8 +58,8 @@ def _weights(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
 
 
 def _blend(matrix: np.ndarray, axis: int, x: Array) -> Array:
-    """`matrix` @ x along `axis`, as a sum of gathers of the few pixels with a weight."""
-    taps = np.argsort(matrix == 0, axis=1, kind="stable")  # the pixels with a weight come first
+    """`matrix` @ x along `axis`, as a sum of gathers of the few pixels with a nonzero weight."""
+    taps = np.argsort(matrix == 0, axis=1, kind="stable")  # nonzero weights first
     taps = taps[:, : np.count_nonzero(matrix, axis=1).max()]
     weights = np.take_along_axis(matrix, taps, axis=1).astype(np.float32)
     out = jnp.zeros(())

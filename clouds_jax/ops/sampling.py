@@ -1,7 +1,7 @@
 """Bilinear sampling of feature maps, label maps and mask logits at continuous points.
 
-Everywhere here points are (x, y) in units of the map: (0, 0) is the outer corner of the top-left
-pixel, (1, 1) that of the bottom-right one, and outside the map every value is 0.
+Points are (x, y) in [0, 1] of the map: (0, 0) is the outer corner of the top-left pixel, (1, 1)
+that of the bottom-right one. Outside the map every value is 0.
 
 Source: torch.nn.functional.grid_sample(align_corners=False, padding_mode="zeros"), whose points
     are 2 * points - 1; CLOUDS uses it through detectron2's point_sample.
@@ -22,13 +22,13 @@ def corners_of(
     """The four pixels around each point and their bilinear weights.
 
     Args:
-        points: (x, y) in [0, 1] of the map; anything else is allowed.
+        points: (x, y) in [0, 1] of the map; other values are allowed.
         h: rows of the map.
         w: columns of the map.
 
     Returns:
-        Four pairs (flat pixel index y * w + x, weight in float32). The weight of a pixel outside
-        the map is 0 and its index points at some pixel inside.
+        Four pairs (flat pixel index y * w + x, float32 weight). A pixel outside the map has weight
+        0 and the index of some pixel inside.
     """
     return corners_at(points[..., 0], points[..., 1], h, w)
 
@@ -36,12 +36,12 @@ def corners_of(
 def corners_at(
     x: Float[Array, "*n"], y: Float[Array, "*n"], h: int, w: int
 ) -> list[tuple[Int[Array, "*n"], Float[Array, "*n"]]]:
-    """`corners_of` for coordinates that are apart."""
+    """`corners_of` for coordinates in separate arrays."""
     x = x.astype(jnp.float32) * w - 0.5
     y = y.astype(jnp.float32) * h - 0.5
     x0, y0 = jnp.floor(x), jnp.floor(y)
-    # Weights from the fraction, not from distances: on a pixel's centre, where new models sample,
-    # the derivative is then that of the cell to the right and below, as in torch.
+    # Weights from the fraction, not from distances: at a pixel's centre, where untrained models
+    # sample, the derivative is then that of the cell to the right and below, as in torch.
     part_x, part_y = x - x0, y - y0
     corners = []
     for dy, weight_y in ((0, 1 - part_y), (1, part_y)):
@@ -63,7 +63,11 @@ def _take(rows: Array, index: Array) -> Array:
 def grid_sample(
     features: Float[Array, "b h w c"], points: Float[Array, "b p 2"]
 ) -> Float[Array, "b p c"]:
-    """Samples `features` at `points`, one row of channels per point.
+    """Samples feature maps bilinearly, each at its own points.
+
+    Args:
+        features: maps in NHWC.
+        points: (x, y) in [0, 1] of the map, per image.
 
     Returns:
         Features at the points, in the dtype of `features`; sums are float32.
@@ -82,12 +86,12 @@ def sample_classes(
 ) -> Float[Array, "b p k"]:
     """Bilinear value of every class mask `label == id` at shared points.
 
-    Four gathers of the one label map serve all classes; no mask is ever built.
+    Four gathers of the label map serve all classes, and no mask is built.
 
     Args:
-        label: train ids; an id outside 0..classes-1 (255: ignore) belongs to no mask.
+        label: train ids; an id outside 0..classes - 1 (255: ignore) belongs to no mask.
         points: (x, y) in [0, 1] of the map, shared by the classes of an image.
-        classes: number of classes k.
+        classes: number of classes, k.
     """
     ids = jnp.arange(classes, dtype=label.dtype)[None, None, :]
     b, h, w = label.shape
@@ -102,12 +106,12 @@ def sample_classes(
 def sample_targets(
     label: UInt8[Array, "b h w"], points: Float[Array, "b m p 2"], ids: Int[Array, " m"]
 ) -> Float[Array, "b m p"]:
-    """Bilinear value of the mask `label == ids[m]`, each slot m at its own points.
+    """Bilinear value of the masks `label == ids[m]`, each at its own points.
 
     Args:
         label: train ids.
-        points: (x, y) in [0, 1] of the map, per slot.
-        ids: the train id of each slot.
+        points: (x, y) in [0, 1] of the map, per mask.
+        ids: train id of each mask.
     """
     b, h, w = label.shape
     flat = label.reshape(b, h * w)
@@ -119,21 +123,23 @@ def sample_targets(
     return out
 
 
-def channels(maps: Float[Array, "b h w q"], channel: Int[Array, "b m"]) -> Float[Array, "b m h w"]:
-    """Copies channel `channel[m]` of `maps` out as plane m, in float32.
+def select_channels(
+    maps: Float[Array, "b h w q"], channel: Int[Array, "b m"]
+) -> Float[Array, "b m h w"]:
+    """Copies channel `channel[m]` of the maps to plane m, in float32.
 
-    By a product with one-hot vectors, whose gradient is a product too.
+    A product with one-hot vectors, so the gradient is a product too.
 
     Args:
         maps: mask logits, queries last.
-        channel: query of each slot; a slot with -1 is 0 everywhere and sends no gradient.
+        channel: query of each plane; a plane with -1 is 0 and sends no gradient.
     """
     b, h, w, q = maps.shape
-    chosen = jax.nn.one_hot(channel, q, axis=1, dtype=maps.dtype)
+    selector = jax.nn.one_hot(channel, q, axis=1, dtype=maps.dtype)
     planes = jnp.einsum(
         "bsq,bqm->bms",
         maps.reshape(b, h * w, q),
-        chosen,
+        selector,
         precision=lax.Precision.HIGHEST,  # a copy: no rounding to TF32 or bfloat16
         preferred_element_type=jnp.float32,
     )
@@ -143,18 +149,18 @@ def channels(maps: Float[Array, "b h w q"], channel: Int[Array, "b m"]) -> Float
 def sample_planes(
     planes: Float[Array, "b m h w"], points: Float[Array, "b m p 2"]
 ) -> Float[Array, "b m p"]:
-    """Samples each plane at its own points; the points get no gradient.
+    """Samples each plane bilinearly at its own points; the points get no gradient.
 
     Args:
-        planes: one map per slot, float32.
-        points: (x, y) in [0, 1] of the map, per slot.
+        planes: single-channel maps, float32.
+        points: (x, y) in [0, 1] of the map, per plane.
     """
     return _sample_planes(planes.shape, planes, points)
 
 
-# The gradient is written out: it keeps the points alone, not the four corners of each and their
-# weights, and adds to all planes as one flat array: XLA's scatter on CPU takes twice as long with
-# batch dimensions.
+# The gradient is written out: its residuals are the points alone, not the four corners of each and
+# their weights, and it scatters into all planes as one flat array, because XLA's scatter takes
+# twice as long on CPU with batch dimensions.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sample_planes(shape: tuple[int, ...], planes: Array, points: Array) -> Array:
     flat = planes.reshape(-1)

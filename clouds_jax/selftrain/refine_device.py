@@ -57,7 +57,7 @@ def draws(
         rules: area and number of points.
         limit: of component slots; None: as many as there can be.
     """
-    most = components.most_components(size, rules.min_area)
+    most = components.max_components(size, rules.min_area)
     n = max(1, most if limit is None else min(limit, most))
     return jax.vmap(lambda key: jax.random.bits(key, (n, rules.num_points), jnp.uint32))(keys)
 

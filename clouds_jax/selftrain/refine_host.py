@@ -13,7 +13,7 @@ import scipy.ndimage
 from jaxtyping import Bool, Int, UInt8, UInt32
 
 from clouds_jax.constants import IGNORE
-from clouds_jax.ops.components import Components, distinct_ranks, most_components
+from clouds_jax.ops.components import Components, distinct_ranks, max_components
 from clouds_jax.selftrain import refine_rules
 from clouds_jax.selftrain.refine_rules import RefineRules
 
@@ -89,7 +89,7 @@ def draws(
 ) -> UInt32[np.ndarray, "m p"]:
     """The random numbers of image `index` of a run: a row per component that there can be."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
-    shape = (max(1, most_components(size, rules.min_area)), rules.num_points)
+    shape = (max(1, max_components(size, rules.min_area)), rules.num_points)
     return rng.integers(0, 2**32, shape, np.uint32)
 
 

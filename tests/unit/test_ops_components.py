@@ -118,7 +118,7 @@ def test_a_component_of_exactly_the_smallest_area_is_left_out():
 
 
 def test_there_are_as_many_slots_as_components_can_be():
-    assert components.most_components((768, 768), 5000) == 117
+    assert components.max_components((768, 768), 5000) == 117
     found = components.large_components(jnp.zeros((10, 10), jnp.uint8), min_area=9)
     assert found.label.shape == (10,)
 

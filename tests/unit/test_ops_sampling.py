@@ -98,7 +98,7 @@ def test_sample_targets_gives_each_slot_its_own_points(random):
 
 
 def sample_channels(maps, channel, points):
-    return sampling.sample_planes(sampling.channels(maps, channel), points)
+    return sampling.sample_planes(sampling.select_channels(maps, channel), points)
 
 
 def test_a_plane_is_the_chosen_channel_read_at_the_points_of_the_slot(random):
