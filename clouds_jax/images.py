@@ -2,10 +2,10 @@
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import ArrayLike
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clouds_jax.files import written_whole
@@ -102,8 +102,8 @@ def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "h w *c"]) -> None:
         Image.fromarray(picture).save(temporary, format="PNG")
 
 
-def write_npz(path: pathlib.Path, **arrays: ArrayLike) -> None:
-    """Writes named arrays, compressed."""
+def write_npz(path: pathlib.Path, **arrays: Any) -> None:
+    """Writes named arrays, or what NumPy makes arrays of, compressed."""
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -128,4 +128,6 @@ def resize(
     """`picture` at `size` = (h, w), bilinear with antialiasing."""
     if picture.shape[:2] == tuple(size):
         return picture
-    return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    )
