@@ -1,7 +1,7 @@
-"""Which query answers for which target mask: costs at random points, then the optimal assignment.
+"""Bipartite matching of queries to target masks: costs at random points, optimal assignment.
 
-Nothing here has a gradient. The costs of all decoder outputs and examples are solved by one
-batched call: solvers loop, and a loop over 80 problems at once is no longer than the longest one.
+No gradient flows through the matching. The problems of all decoder outputs and examples are solved
+by one batched call, whose loop is as long as that of the longest problem.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ class LossWeights:
     """Weights of the loss terms; the first three also weigh the matching costs.
 
     Attributes:
-        cls: classification.
-        mask: binary cross-entropy of the mask.
-        dice: overlap of the mask.
-        no_object: weight of an unmatched query inside the classification loss.
+        cls: weight of the classification loss.
+        mask: weight of the mask's binary cross-entropy.
+        dice: weight of the mask's dice loss.
+        no_object: class weight of no-object inside the classification loss; the others have 1.
 
     Source: Mask2Former and CLOUDS, CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT, NO_OBJECT_WEIGHT.
     """
@@ -43,52 +43,59 @@ def match_costs(
     *,
     weights: LossWeights,
 ) -> Float[Array, "b q k"]:
-    """Cost of letting each query answer for each class's mask; all pairs share the points.
+    """Costs of matching each query to each class's mask; all pairs share the points.
 
     Args:
         class_logits: of one decoder output; the last class is no-object.
         mask_logits: of the same output.
-        targets: slot m of the result is the mask `label == m`, present or not.
-        points: (x, y) in [0, 1].
+        targets: target masks; column m of the result is the mask `label == m`, present or not.
+        points: (x, y) in [0, 1] of the map.
+        weights: of the costs.
 
     Source: CLOUDS `matcher.py` (Mask2Former), memory_efficient_forward.
     """
     classes = targets.present.shape[1]
     logits = sampling.grid_sample(mask_logits, points).astype(jnp.float32)
     target = sampling.sample_classes(targets.label, points, classes).astype(jnp.float32)
-    positive, share = softplus(logits), jax.nn.sigmoid(logits)
+    as_negative, probability = softplus(logits), jax.nn.sigmoid(logits)
     count = points.shape[1]
     if targets.ignore is not None:  # the target is 0 at pixels of no class
         counted = counted_points(targets, points[:, None])[:, 0]
-        positive, share = positive * counted[..., None], share * counted[..., None]
+        as_negative = as_negative * counted[..., None]
+        probability = probability * counted[..., None]
         count = jnp.maximum(counted.sum(1), 1)[:, None, None]
 
     # Cross-entropy softplus(x) - x t is linear in the target: one product serves all pairs.
     cross = jnp.einsum("bpq,bpk->bqk", logits, target)
-    mask = (positive.sum(1)[:, :, None] - cross) / count
+    mask = (as_negative.sum(1)[:, :, None] - cross) / count
 
-    overlap = jnp.einsum("bpq,bpk->bqk", share, target)
-    area = share.sum(1)[:, :, None] + target.sum(1)[:, None, :]
+    overlap = jnp.einsum("bpq,bpk->bqk", probability, target)
+    area = probability.sum(1)[:, :, None] + target.sum(1)[:, None, :]
     dice = 1 - (2 * overlap + 1) / (area + 1)
 
-    chance = jax.nn.softmax(class_logits.astype(jnp.float32), axis=-1)[..., :classes]
-    return weights.mask * mask + weights.dice * dice - weights.cls * chance
+    classified = jax.nn.softmax(class_logits.astype(jnp.float32), axis=-1)[..., :classes]
+    return weights.mask * mask + weights.dice * dice - weights.cls * classified
 
 
 def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """log(1 + exp(x)), the cross-entropy of a logit with target 0.
 
-    jax.nn.softplus also tells infinities of different signs apart; this takes half of its time.
+    In half the time of jax.nn.softplus, which also handles infinities.
     """
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
 def counted_points(targets: Targets, points: Float[Array, "b m p 2"]) -> Float[Array, "b m p"]:
-    """How far each point takes part in the mask losses: 1, or less near ignored pixels."""
+    """Weight of each point in the mask losses: 1, or less near ignored pixels.
+
+    Args:
+        targets: with `ignore`.
+        points: (x, y) in [0, 1] of the map.
+    """
     assert targets.ignore is not None
     unlabelled = jnp.full(points.shape[1], IGNORE)
-    share = sampling.sample_targets(targets.label, points, unlabelled)
-    return jnp.where(targets.ignore[:, None, None], 1 - share, 1.0)
+    ignored = sampling.sample_targets(targets.label, points, unlabelled)
+    return jnp.where(targets.ignore[:, None, None], 1 - ignored, 1.0)
 
 
 def match(
@@ -102,12 +109,12 @@ def match(
     """The query of each class's mask, for every decoder output; -1 where the class is absent.
 
     Args:
-        prediction: of the head.
-        targets: masks, by class.
+        prediction: the head's, of all outputs.
+        targets: target masks, by class.
         keys: one per example; the number of the output is folded in, so every output of every
             example has its own points (`points.match_points`).
         weights: of the costs.
-        num_points: per output and example.
+        num_points: points per output and example.
     """
 
     def costs(xs):

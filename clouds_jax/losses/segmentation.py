@@ -1,10 +1,11 @@
 """The losses of a segmentation head: the set loss of Mask2Former, and cross-entropy per pixel.
 
-Both return this device's part of the sum, divided by normalisers of the whole batch: adding the
-parts of all devices gives the loss, whatever their number. `reduce` adds the normalisers.
+Each returns this device's part of the sum, divided by the normalisers of the whole batch, so the
+parts of all devices add up to the loss, whatever their number. `reduce` adds the normalisers over
+the devices.
 
-Terms of the set loss are named as in the original: `loss_ce`, `loss_mask`, `loss_dice` belong to
-the last decoder output, a suffix `_0` ... to the earlier ones.
+Terms of the set loss are named as in the original: `loss_ce`, `loss_mask` and `loss_dice` belong to
+the last decoder output, those with a suffix `_0`, `_1`, ... to the earlier ones.
 """
 
 from collections.abc import Callable
@@ -37,21 +38,21 @@ def set_loss(
     importance: float = 0.75,
     reduce: Reduce = _local,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Matches queries to target masks and adds class, mask and dice loss of all decoder outputs.
+    """Matches queries to target masks and sums class, mask and dice losses of all decoder outputs.
 
     Args:
-        prediction: of the head, all outputs.
-        targets: masks, by class. Pixels outside a target mask are negatives for it, ignored ones
-            too: the original has no ignore region. `Targets.ignore` says otherwise.
-        keys: one per example.
+        prediction: the head's, of all outputs.
+        targets: target masks, by class. Pixels outside a mask are negatives for it, also those
+            labelled 255, as in the original; `Targets.ignore` excludes the latter.
+        keys: one per example, for the points.
         weights: of the terms.
-        num_points: per mask, for the matching and for the losses.
+        num_points: points per mask, for the matching and for the losses.
         oversample: candidates per point of the losses.
-        importance: share of the points taken where the mask is most uncertain.
+        importance: share of the points that lie where the mask is most uncertain.
         reduce: adds a scalar over all devices.
 
     Returns:
-        The total, and its weighted terms by name; parts of this device (see the module).
+        The total and its weighted terms by name; this device's parts, see the module.
 
     Source: CLOUDS `criterion.py` (Mask2Former), SetCriterion.
     """
@@ -78,7 +79,8 @@ def set_loss(
     for output in range(outputs):
         suffix = "" if output == outputs - 1 else f"_{output}"
         metrics.update({name + suffix: term[output] for name, term in terms.items()})
-    return sum(term.sum() for term in terms.values()), metrics
+    ce, mask, dice = (term.sum() for term in terms.values())
+    return ce + mask + dice, metrics
 
 
 def class_loss(
@@ -88,25 +90,25 @@ def class_loss(
     no_object: float,
     reduce: Reduce = _local,
 ) -> Float[Array, " o"]:
-    """Cross-entropy of all queries, unmatched ones belonging to no-object.
+    """Cross-entropy of all queries; the target of unmatched ones is no-object.
 
     Args:
         class_logits: the last class is no-object.
-        query: of each class, -1 where absent.
-        no_object: weight of an unmatched query, others have 1.
-        reduce: adds over all devices.
+        query: matched query of each class, -1 where the class is absent.
+        no_object: weight of an unmatched query; the others have 1.
+        reduce: adds an array over all devices.
 
     Returns:
-        Per decoder output the mean weighted by the class weights of the targets, as
+        The mean of each decoder output, weighted by the class weights of the targets, as
         torch.nn.functional.cross_entropy(weight=...) defines it.
     """
     *_, queries, width = class_logits.shape
     matched = query[..., None] == jnp.arange(queries)[None, None, None]  # o b k q
     target = jnp.where(matched.any(axis=2), matched.argmax(axis=2), width - 1)
     weight = jnp.where(target == width - 1, no_object, 1.0)
-    log_chance = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
-    wrong = -jnp.take_along_axis(log_chance, target[..., None], axis=-1)[..., 0]
-    return (weight * wrong).sum(axis=(1, 2)) / reduce(weight.sum(axis=(1, 2)))
+    log_probability = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
+    entropy = -jnp.take_along_axis(log_probability, target[..., None], axis=-1)[..., 0]
+    return (weight * entropy).sum(axis=(1, 2)) / reduce(weight.sum(axis=(1, 2)))
 
 
 def mask_loss(
@@ -120,40 +122,43 @@ def mask_loss(
 
     Args:
         maps: mask logits of one decoder output.
-        targets: masks, by class.
-        query: of each class, -1 where absent; absent classes add nothing.
+        targets: target masks, by class.
+        query: matched query of each class, -1 where the class is absent; absent classes add 0.
         points: candidates and random points of every class.
-        counts: how many candidates to choose.
+        counts: number of candidates to choose.
     """
     planes = sampling.select_channels(maps, query)
-    where = losses_points.choose_uncertain(planes, points, counts)
+    chosen = losses_points.choose_uncertain(planes, points, counts)
     classes = jnp.arange(targets.present.shape[1])
-    target = sampling.sample_targets(targets.label, where, classes).astype(jnp.float32)
-    counted = None if targets.ignore is None else counted_points(targets, where)
-    mask, dice = _compare(sampling.sample_planes(planes, where), target, counted)
+    target = sampling.sample_targets(targets.label, chosen, classes).astype(jnp.float32)
+    counted = None if targets.ignore is None else counted_points(targets, chosen)
+    mask, dice = _compare(sampling.sample_planes(planes, chosen), target, counted)
     present = targets.present
     return jnp.where(present, mask, 0).sum(), jnp.where(present, dice, 0).sum()
 
 
-@jax.checkpoint  # what lies between is as large as the logits, and made in no time
+@jax.checkpoint  # intermediates are as large as the logits, and cheap to recompute
 def _compare(
     logits: Float[Array, "b m p"],
     target: Float[Array, "b m p"],
     counted: Float[Array, "b m p"] | None,
 ) -> tuple[Float[Array, "b m"], Float[Array, "b m"]]:
-    """Binary cross-entropy and dice loss of each mask from its points.
+    """Binary cross-entropy and dice loss of each mask.
 
-    Near ignored pixels a point counts for less. The target needs no factor: what it says there is
-    of the pixels that count.
+    Args:
+        logits: of the matched query at the points.
+        target: value of the target mask at the points, 0..1.
+        counted: weight of each point, below 1 near ignored pixels; None: 1. The target needs no
+            such factor, since ignored pixels add 0 to it.
     """
-    positive, share = softplus(logits), jax.nn.sigmoid(logits)
+    as_negative, probability = softplus(logits), jax.nn.sigmoid(logits)
     count = logits.shape[-1]
     if counted is not None:
-        positive, share = positive * counted, share * counted
+        as_negative, probability = as_negative * counted, probability * counted
         count = jnp.maximum(counted.sum(-1), 1)
-    mask = (positive - logits * target).sum(axis=-1) / count
-    overlap = (share * target).sum(axis=-1)
-    dice = 1 - (2 * overlap + 1) / (share.sum(axis=-1) + target.sum(axis=-1) + 1)
+    mask = (as_negative - logits * target).sum(axis=-1) / count
+    overlap = (probability * target).sum(axis=-1)
+    dice = 1 - (2 * overlap + 1) / (probability.sum(axis=-1) + target.sum(axis=-1) + 1)
     return mask, dice
 
 
@@ -164,24 +169,25 @@ def pixel_loss(
     *,
     reduce: Reduce = _local,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Cross-entropy of every labelled pixel, for heads that score classes per pixel.
+    """Mean cross-entropy over labelled pixels, for heads that classify every pixel.
 
     Args:
-        logits: class scores, brought to the size of the label bilinearly.
-        targets: only the label is read; values beyond the classes are ignored.
-        keys: not needed; every loss is called alike.
+        logits: class logits, resized bilinearly to the label.
+        targets: only the label is read; ids outside the classes are ignored.
+        keys: unused; all losses share a signature.
         reduce: adds a scalar over all devices.
 
     Returns:
-        This device's sum over the number of labelled pixels of the whole batch, and it by name.
+        The loss, and the same by name; this device's part, see the module.
     """
     del keys
     height, width = targets.label.shape[1:]
     logits = resize.resize_bilinear(logits.astype(jnp.float32), (height, width))
     label = targets.label.astype(jnp.int32)
-    known = label < logits.shape[-1]
-    log_chance = jax.nn.log_softmax(logits, axis=-1)
-    right = jnp.take_along_axis(log_chance, jnp.where(known, label, 0)[..., None], axis=-1)[..., 0]
-    pixels = jnp.maximum(reduce(known.sum().astype(jnp.float32)), 1.0)
-    loss = -jnp.where(known, right, 0).sum() / pixels
+    labelled = label < logits.shape[-1]
+    log_probability = jax.nn.log_softmax(logits, axis=-1)
+    index = jnp.where(labelled, label, 0)[..., None]
+    of_label = jnp.take_along_axis(log_probability, index, axis=-1)[..., 0]
+    pixels = jnp.maximum(reduce(labelled.sum().astype(jnp.float32)), 1.0)
+    loss = -jnp.where(labelled, of_label, 0).sum() / pixels
     return loss, {"loss_ce": loss}
