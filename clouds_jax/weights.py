@@ -20,6 +20,7 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from clouds_jax import sharding
+from clouds_jax.nn.rngs import HostKeys
 
 _ARRAYS = "arrays"
 _PROVENANCE = "provenance.json"
@@ -145,12 +146,12 @@ def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill_module(
-    build: Callable[[], nnx.Module], tree: Mapping[str, Any], *, where: str, hint: str = ""
+    build: Callable[[nnx.Rngs], nnx.Module], tree: Mapping[str, Any], *, where: str, hint: str = ""
 ) -> tuple[nnx.GraphDef, Any]:
     """The module that `build` describes with the weights of `tree`, which must fill it exactly.
 
     Args:
-        build: makes the module; it is not run, so no random numbers are drawn.
+        build: makes the module; no random numbers are drawn.
         tree: nested mappings with arrays as leaves.
         where: whose weights these are, for the error.
         hint: last line of the error.
@@ -158,7 +159,7 @@ def fill_module(
     Returns:
         What `nnx.merge` takes.
     """
-    graphdef, shape = nnx.split(nnx.eval_shape(build))
+    graphdef, shape = nnx.split(build(HostKeys(None)))
     given, wanted = named(dict(tree)), named(shape)
     check_fit(given, wanted, where=f"the weights of {where}", hint=hint)
     values = [jnp.asarray(given[name], slot.dtype) for name, slot in wanted.items()]

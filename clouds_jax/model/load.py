@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from clouds_jax import runtime
@@ -15,6 +16,7 @@ from clouds_jax.config.model import HEADS, ModelConfig, read_model
 from clouds_jax.data.classes import LabelSpace, get_space, numbered_space
 from clouds_jax.model.model import Model
 from clouds_jax.nn.clouds import HeadSize
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.training import checkpoint
 from clouds_jax.weights import fill_module, load_weights, merged
 
@@ -84,12 +86,13 @@ def build(
     if HEADS[head] is HeadSize:
         numbers.setdefault("num_queries", max(HeadSize().num_queries, len(space)))
     config = ModelConfig(encoder, HEADS[head](**numbers), space, dtype)
-    graphdef, state = random_weights(config, seed)
+    graphdef, state = nnx.split(config.build(HostKeys(seed)))
+    state = jax.tree.map(jnp.asarray, state)
     if weights:
         tree, provenance = load_weights(weights, ("encoder",))
         whole = nnx.to_pure_dict(state) | tree
         graphdef, state = fill_module(
-            lambda: config.build(nnx.Rngs(0)), whole, where=str(weights),
+            config.build, whole, where=str(weights),
             hint=f"Are these the weights of {encoder}?",
         )  # fmt: skip
         return Model(graphdef, state, config, {"encoder_weights": provenance})
@@ -105,19 +108,6 @@ def list_models(pattern: str = "*") -> list[str]:
     folder = _models_folder()
     found = sorted(p.parent.name for p in folder.glob("*/provenance.json"))
     return fnmatch.filter(found, pattern)
-
-
-def random_weights(config: ModelConfig, seed: int) -> tuple[nnx.GraphDef, Any]:
-    """Structure and random weights of a model, initialised in one compiled program."""
-    graphdefs = []
-
-    def initialise(key) -> Any:
-        graphdef, state = nnx.split(config.build(nnx.Rngs(key)))
-        graphdefs.append(graphdef)
-        return state
-
-    state = jax.jit(initialise)(jax.random.key(seed))
-    return graphdefs[0], state
 
 
 def _space_of(classes: int | str | Sequence[str]) -> LabelSpace:
@@ -222,7 +212,7 @@ def _filled(
     tree: Mapping[str, Any], config: ModelConfig, folder: Path, about: Mapping[str, Any]
 ) -> Model:
     graphdef, state = fill_module(
-        lambda: config.build(nnx.Rngs(0)), tree, where=str(folder),
+        config.build, tree, where=str(folder),
         hint="Is this the config it was trained with?",
     )  # fmt: skip
     return Model(graphdef, state, config, about)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers, layers
 
 HEAD_WIDTH = 64  # of all of CLIP's text towers
 
-_SMALL = jax.nn.initializers.normal(0.02)
+_SMALL = initializers.normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class TextTower(nnx.Module):
         self.position = nnx.Param(_SMALL(key(), (size.context, size.width)))
         self.blocks = layers.stack_blocks(lambda rngs: Block(size, rngs=rngs), size.layers, rngs)
         self.norm = layers.LayerNorm(size.width, rngs=rngs)
-        self.projection = nnx.Param(layers.XAVIER(key(), (size.width, size.embedding)))
+        self.projection = nnx.Param(initializers.XAVIER(key(), (size.width, size.embedding)))
         # natural logarithm of what cosines are multiplied with
         self.logit_scale = nnx.Param(jnp.asarray(jnp.log(1 / 0.07), jnp.float32))
 

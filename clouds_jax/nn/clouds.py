@@ -76,7 +76,10 @@ class Clouds(nnx.Module):
             )
         graphdef, state = nnx.split(spec.build(rngs))
         self.encoder = nnx.merge(
-            graphdef, jax.tree.map(lambda leaf: leaf.astype(encoder_dtype), state)
+            graphdef,
+            jax.tree.map(
+                lambda x: x if x.dtype == encoder_dtype else x.astype(encoder_dtype), state
+            ),
         )
         self.head = head
         self.ensemble = ensemble

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers
 from clouds_jax.ops.convolution import Padding, conv2d
 from clouds_jax.ops.depthwise import depthwise_conv
 from clouds_jax.ops.linear import linear
 
-_NORMAL = jax.nn.initializers.truncated_normal(0.02)
+_NORMAL = initializers.truncated_normal(0.02)
 
 
 class Conv(nnx.Module):
@@ -35,7 +34,7 @@ class Conv(nnx.Module):
         size: int,
         stride: int = 1,
         padding: Padding,
-        kernel_init: Callable = layers.KAIMING,
+        kernel_init: Callable = initializers.KAIMING,
         bias_init: Callable | None = None,
         rngs: nnx.Rngs,
     ):
@@ -59,7 +58,7 @@ class Patchify(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, size: int, rngs: nnx.Rngs):
         self.kernel = nnx.Param(_NORMAL(rngs.params(), (size, size, inputs, outputs)))
-        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (outputs,)))
+        self.bias = nnx.Param(initializers.ZEROS(rngs.params(), (outputs,)))
         self.size = size
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
@@ -77,7 +76,7 @@ class DepthwiseConv(nnx.Module):
 
     def __init__(self, channels: int, *, size: int, rngs: nnx.Rngs):
         self.kernel = nnx.Param(_NORMAL(rngs.params(), (size, size, channels)))
-        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
+        self.bias = nnx.Param(initializers.ZEROS(rngs.params(), (channels,)))
         self.half = (size // 2, size // 2)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.mask2former.head import MASK_STRIDE
 from clouds_jax.ops import resize
 from clouds_jax.typing import Features
@@ -39,7 +39,7 @@ class FPNHead(nnx.Module):
         self.lateral = nnx.List([layers.Linear(width, dim, rngs=rngs) for width in widths])
         self.output = convolution.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
         self.norm = layers.GroupNorm(dim, groups=layers.groups_of(dim), rngs=rngs)
-        self.classifier = layers.Linear(dim, classes, **layers.torch_linear(dim), rngs=rngs)
+        self.classifier = layers.Linear(dim, classes, **initializers.torch_linear(dim), rngs=rngs)
 
     def __call__(self, features: Features, *, all_outputs: bool) -> Float[Array, "b h4 w4 k"]:
         """Class logits at stride 4; there is one output, whatever `all_outputs` says."""

@@ -12,31 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from clouds_jax.nn.rngs import Keys
+from clouds_jax.nn.initializers import ONES, XAVIER, ZEROS, torch_linear, uniform
+from clouds_jax.nn.rngs import HostKeys, Keys
 from clouds_jax.ops.attention import attend
 from clouds_jax.ops.layer_norm import standardise
 from clouds_jax.ops.linear import linear
-
-XAVIER = jax.nn.initializers.glorot_uniform()
-KAIMING = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # +-sqrt(3 / fan_in)
-ZEROS = jax.nn.initializers.zeros
-ONES = jax.nn.initializers.ones
-NORMAL = jax.nn.initializers.normal(1.0)
-
-
-def uniform(bound: float) -> Callable:
-    """Initialiser U(-bound, bound)."""
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-def torch_linear(fan_in: int) -> dict[str, Callable]:
-    """The initialisers of torch.nn.Linear: U(+-1 / sqrt(fan_in)) for kernel and bias."""
-    bound = 1 / math.sqrt(fan_in)
-    return dict(kernel_init=uniform(bound), bias_init=uniform(bound))
 
 
 def _channels(param: nnx.Param, x: Array) -> Array:
@@ -183,6 +163,8 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs)
     The numbers are those of `n` calls of `make` in a row. It is called twice, the second time for
     all blocks at once: tracing forty blocks one by one takes seconds.
     """
+    if isinstance(rngs, HostKeys):
+        return make(rngs.stack(n))
     stream = rngs.params
     start = stream.count[...]
     graphdef, _ = nnx.split(make(rngs))

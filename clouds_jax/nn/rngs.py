@@ -1,5 +1,11 @@
-"""Random keys of a model that is built inside a traced function."""
+"""Random keys of models: built inside a traced function, or on the host without JAX."""
 
+import concurrent.futures
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,3 +49,84 @@ class Keys(nnx.Rngs):
 
     def __init__(self, key: Key[Array, ""]):
         object.__setattr__(self, "params", _Stream(key))
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """How NumPy fills an array.
+
+    Attributes:
+        fill: (generator, flat array) -> None.
+        splits: parts of the array may be filled independently of each other.
+    """
+
+    fill: Callable[[Any, np.ndarray], None]
+    splits: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class HostKey:
+    """Stands for a key: which parameter of which model is drawn."""
+
+    keys: "HostKeys"
+
+    def draw(self, shape: tuple[int, ...], draw: Draw) -> np.ndarray:
+        """See `HostKeys.draw`."""
+        return self.keys.draw(shape, draw)
+
+
+class HostKeys(nnx.Rngs):
+    """Draws parameters with NumPy instead of JAX: nothing is traced or compiled.
+
+    Args:
+        seed: of the weights, which do not depend on the number of cores; None: no numbers are
+            drawn, all parameters are zeros that take no memory. For models whose weights come
+            from elsewhere.
+        stacked: leading axes of every parameter, see `nn.layers.stack_blocks`.
+    """
+
+    def __init__(self, seed: int | None, *, stacked: tuple[int, ...] = ()):
+        object.__setattr__(self, "_seed", seed)
+        object.__setattr__(self, "_stacked", stacked)
+        object.__setattr__(self, "_count", itertools.count())
+
+    def params(self) -> HostKey:
+        """The key of the next parameter."""
+        return HostKey(self)
+
+    def stack(self, n: int) -> "HostKeys":
+        """Draws the same parameters for `n` blocks at once, and goes on counting here."""
+        other = HostKeys(self._seed, stacked=(*self._stacked, n))
+        object.__setattr__(other, "_count", self._count)
+        return other
+
+    def draw(self, shape: tuple[int, ...], draw: Draw) -> np.ndarray:
+        """A float32 array [*stacked, *shape], filled by `draw` on all cores."""
+        whole = (*self._stacked, *shape)
+        if self._seed is None:
+            return np.broadcast_to(np.float32(0), whole)
+        number = next(self._count)
+        out = _aligned(math.prod(whole))
+        step = _CHUNK if draw.splits else max(1, out.size)
+        parts = [out[start : start + step] for start in range(0, out.size, step)]
+
+        def fill(i: int) -> None:
+            sequence = np.random.SeedSequence((self._seed, number, i))
+            draw.fill(np.random.Generator(np.random.SFC64(sequence)), parts[i])
+
+        if len(parts) > 1:
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(fill, range(len(parts))))
+        elif parts:
+            fill(0)
+        return out.reshape(whole)
+
+
+_CHUNK = 1 << 20  # numbers of one generator
+_ALIGNMENT = 64  # bytes; JAX takes such an array on a CPU without a copy
+
+
+def _aligned(size: int) -> np.ndarray:
+    raw = np.empty(size * 4 + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size * 4].view(np.float32)

@@ -28,7 +28,7 @@ def load_sam(name: str, weights: str) -> PromptedMasks:
     spec = registry.get_sam(name)
     tree, _ = load_weights(weights, ("sam",))
     graphdef, state = fill_module(
-        lambda: spec.build(nnx.Rngs(0)),
+        spec.build,
         tree.get("sam", {}),
         where=weights,
         hint=f"Are these the weights of {name}?",

@@ -107,7 +107,7 @@ def load_tower(
         quick_gelu = bool(target["quick_gelu"])
     size = clip_text.size_of(tree, quick_gelu=quick_gelu)
     graphdef, state = fill_module(
-        lambda: clip_text.TextTower(size, rngs=nnx.Rngs(0)),
+        lambda rngs: clip_text.TextTower(size, rngs=rngs),
         tree,
         where=f"the text tower of {folder}",
     )

@@ -103,7 +103,7 @@ def converted(model, quick_gelu):
     back = invert_rules(tree, table.rules, state)
     assert all(np.array_equal(back[name], state[name]) for name in planned.used)
     size = dataclasses.replace(target.text, quick_gelu=quick_gelu)
-    tower = with_weights(lambda: TextTower(size, rngs=nnx.Rngs(0)), tree["text"])
+    tower = with_weights(lambda rngs: TextTower(size, rngs=rngs), tree["text"])
     graphdef, weights = nnx.split(tower)
     run = jax.jit(lambda weights, ids: nnx.merge(graphdef, weights)(ids))
 

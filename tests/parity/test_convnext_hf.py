@@ -156,9 +156,9 @@ def test_a_whole_mask2former_equals_the_real_class_and_its_way_back_loads_strict
     tree = apply_rules(state, table.rules, target.shapes)
 
     spec = get_encoder(encoder)
-    trunk = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
+    trunk = with_weights(spec.build, tree["encoder"])
     head = with_weights(
-        lambda: Mask2FormerHead(target.widths, target.head, target.classes, rngs=nnx.Rngs(0)),
+        lambda rngs: Mask2FormerHead(target.widths, target.head, target.classes, rngs=rngs),
         tree["head"],
     )
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)

@@ -68,7 +68,7 @@ def medical():
     theirs = reference.load_tensors(reference.build_sam("medsam_lite"), state)
     tree = apply_rules(state, get_table("sam_tiny_vit").rules, {"sam": sam_shapes("medsam_lite")})
     build = get_sam("medsam_lite").build
-    return theirs, with_weights(lambda: build(nnx.Rngs(0)), tree["sam"])
+    return theirs, with_weights(build, tree["sam"])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers
 
 
 class FrozenBatchNorm(nnx.Module):
@@ -16,10 +16,10 @@ class FrozenBatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
-        self.scale = nnx.Param(layers.ONES(rngs.params(), (channels,)))
-        self.bias = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
-        self.mean = nnx.Param(layers.ZEROS(rngs.params(), (channels,)))
-        self.var = nnx.Param(layers.ONES(rngs.params(), (channels,)))
+        self.scale = nnx.Param(initializers.ONES(rngs.params(), (channels,)))
+        self.bias = nnx.Param(initializers.ZEROS(rngs.params(), (channels,)))
+        self.mean = nnx.Param(initializers.ZEROS(rngs.params(), (channels,)))
+        self.var = nnx.Param(initializers.ONES(rngs.params(), (channels,)))
         self.eps = eps
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

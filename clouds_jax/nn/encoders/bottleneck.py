@@ -11,12 +11,12 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.encoders.batch_norm import ConvNorm
 
 EXPANSION = 4  # output channels of a block over those of its 3x3 convolution
 Down = Literal["3x3", "1x1", "pool"]
-_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_FAN_OUT = initializers.FAN_OUT
 
 
 def widths_of(width: int) -> tuple[int, int, int, int]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.encoders import bottleneck
 from clouds_jax.ops import resize
 from clouds_jax.ops.attention import attend
@@ -75,7 +75,7 @@ class AttentionPool(nnx.Module):
 
     def __init__(self, size: CLIPResNetSize, *, rngs: nnx.Rngs):
         c = size.widths[-1]
-        init = jax.nn.initializers.normal(c**-0.5)
+        init = initializers.normal(c**-0.5)
         self.position = nnx.Param(init(rngs.params(), (size.grid**2 + 1, c)))
         self.query = layers.Linear(c, c, kernel_init=init, rngs=rngs)
         self.key = layers.Linear(c, c, kernel_init=init, rngs=rngs)

@@ -14,13 +14,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.ops import masks as ops_masks
 from clouds_jax.typing import Features
 
 _KERNEL = 7
 _LAYER_SCALE = 1e-6  # initial gamma
-_WEIGHT = jax.nn.initializers.truncated_normal(0.02)
+_WEIGHT = initializers.truncated_normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Block(nnx.Module):
         self.norm = layers.LayerNorm(channels, eps=eps, rngs=rngs)
         self.fc1 = layers.Linear(channels, 4 * channels, kernel_init=_WEIGHT, rngs=rngs)
         self.fc2 = layers.Linear(4 * channels, channels, kernel_init=_WEIGHT, rngs=rngs)
-        self.gamma = nnx.Param(jnp.full((channels,), _LAYER_SCALE))
+        self.gamma = nnx.Param(initializers.filled(rngs, (channels,), _LAYER_SCALE))
 
     def __call__(
         self,

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.encoders.batch_norm import ConvNorm
 from clouds_jax.ops import depthwise
 
@@ -27,7 +27,7 @@ _GROUPS = (
 )
 # the last block at each stride
 _TAPS = {2: "res2", 4: "res3", 10: "res4", 15: "res5"}
-_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_FAN_OUT = initializers.FAN_OUT
 
 
 def _padding(size: int, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -43,7 +43,7 @@ class Depthwise(nnx.Module):
     """Depthwise convolution without bias."""
 
     def __init__(self, channels: int, *, size: int, stride: int, rngs: nnx.Rngs):
-        init = jax.nn.initializers.normal((2 / size**2) ** 0.5)
+        init = initializers.normal((2 / size**2) ** 0.5)
         self.kernel = nnx.Param(init(rngs.params(), (size, size, channels)))
         self.stride = stride
 

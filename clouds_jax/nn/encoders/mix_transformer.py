@@ -12,11 +12,10 @@ authors, NVlabs' SegFormer, has another epsilon in the norms of blocks and stage
 
 import dataclasses
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.ops.attention import attend
 
 _HEADS = (1, 2, 5, 8)
@@ -26,8 +25,8 @@ _RATIO = 4  # of the hidden to the outer width
 _KERNEL = 3
 ORIGINAL_EPS = 1e-6  # see `MiTSize.eps`
 _SMALLEST = 29  # rows of an image whose first stage has the 8 rows that its reduction needs
-_WEIGHT = jax.nn.initializers.truncated_normal(0.02)
-_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_WEIGHT = initializers.truncated_normal(0.02)
+_FAN_OUT = initializers.FAN_OUT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ class PatchEmbedding(nnx.Module):
             stride=stride,
             padding=(half, half),
             kernel_init=_FAN_OUT,
-            bias_init=layers.ZEROS,
+            bias_init=initializers.ZEROS,
             rngs=rngs,
         )
         self.norm = layers.LayerNorm(outputs, rngs=rngs)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.ops import masks, text_logits
 
@@ -51,7 +51,8 @@ class TextRows:
 
     def random(self, rngs: nnx.Rngs) -> Float[Array, "r v"]:
         """Unit vectors that mean nothing."""
-        return text_logits.unit(layers.NORMAL(rngs.params(), (len(self.class_of_row), self.width)))
+        rows = initializers.NORMAL(rngs.params(), (len(self.class_of_row), self.width))
+        return text_logits.unit(jnp.asarray(rows))
 
 
 class MaskPooling(nnx.Module):
@@ -59,7 +60,7 @@ class MaskPooling(nnx.Module):
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         self.norm = layers.LayerNorm(dim, rngs=rngs)
-        self.proj = layers.Linear(dim, dim, **layers.torch_linear(dim), rngs=rngs)
+        self.proj = layers.Linear(dim, dim, **initializers.torch_linear(dim), rngs=rngs)
 
     def __call__(
         self,
@@ -87,7 +88,7 @@ class TextHead(nnx.Module):
         self.pooling = MaskPooling(dim, rngs=rngs)
         self.mlp = layers.mlp((dim, dim, dim, rows.width), rngs=rngs)
         self.logit_scale = nnx.Param(jnp.float32(LOGIT_SCALE))
-        self.void_embedding = nnx.Param(layers.NORMAL(rngs.params(), (1, rows.width)))
+        self.void_embedding = nnx.Param(initializers.NORMAL(rngs.params(), (1, rows.width)))
         self.matrix = Frozen(rows.random(rngs))
         self.class_of_row = rows.class_of_row
 
@@ -108,7 +109,7 @@ class LinearHead(nnx.Module):
     """A linear map of the query alone."""
 
     def __init__(self, dim: int, classes: int, *, rngs: nnx.Rngs):
-        linear = layers.Linear(dim, classes + 1, **layers.torch_linear(dim), rngs=rngs)
+        linear = layers.Linear(dim, classes + 1, **initializers.torch_linear(dim), rngs=rngs)
         # Not the layer: checkpoints name these `class_embed.kernel` and `class_embed.bias`.
         self.kernel, self.bias = linear.kernel, linear.bias
 
@@ -127,7 +128,7 @@ class PooledHead(nnx.Module):
 
     def __init__(self, dim: int, classes: int, *, rngs: nnx.Rngs):
         self.pooling = MaskPooling(dim, rngs=rngs)
-        self.linear = layers.Linear(dim, classes + 1, **layers.torch_linear(dim), rngs=rngs)
+        self.linear = layers.Linear(dim, classes + 1, **initializers.torch_linear(dim), rngs=rngs)
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.ops import deformable_attention, position, resize
 from clouds_jax.ops.linear import linear
@@ -46,17 +46,19 @@ class DeformableLayer(nnx.Module):
         self.sampling_offsets = layers.Linear(
             dim,
             2 * samples,
-            kernel_init=layers.ZEROS,
-            bias_init=lambda key, shape: jnp.asarray(directions.reshape(shape)),
+            kernel_init=initializers.ZEROS,
+            bias_init=initializers.fixed(directions),
             rngs=rngs,
         )
-        self.attention_weights = layers.Linear(dim, samples, kernel_init=layers.ZEROS, rngs=rngs)
+        self.attention_weights = layers.Linear(
+            dim, samples, kernel_init=initializers.ZEROS, rngs=rngs
+        )
         self.value_proj = layers.Linear(dim, dim, rngs=rngs)
         self.output_proj = layers.Linear(dim, dim, rngs=rngs)
         self.norm1 = layers.LayerNorm(dim, rngs=rngs)
         # biases keep torch's default where the kernels are re-drawn
-        self.fc1 = layers.Linear(dim, ffn, bias_init=layers.uniform(dim**-0.5), rngs=rngs)
-        self.fc2 = layers.Linear(ffn, dim, bias_init=layers.uniform(ffn**-0.5), rngs=rngs)
+        self.fc1 = layers.Linear(dim, ffn, bias_init=initializers.uniform(dim**-0.5), rngs=rngs)
+        self.fc2 = layers.Linear(ffn, dim, bias_init=initializers.uniform(ffn**-0.5), rngs=rngs)
         self.norm2 = layers.LayerNorm(dim, rngs=rngs)
         self.heads = size.num_heads
         self.points = size.num_points
@@ -131,15 +133,17 @@ class PixelDecoder(nnx.Module):
                 for width in reversed(rest)
             ]
         )
-        self.level_embed = nnx.Param(layers.NORMAL(rngs.params(), (len(LEVELS), dim)))
+        self.level_embed = nnx.Param(initializers.NORMAL(rngs.params(), (len(LEVELS), dim)))
         self.layers = layers.stack_blocks(
             lambda rngs: DeformableLayer(size, rngs=rngs), size.pixel_layers, rngs
         )
-        lateral = layers.Linear(res2, dim, kernel_init=layers.KAIMING, bias_init=None, rngs=rngs)
+        lateral = layers.Linear(
+            res2, dim, kernel_init=initializers.KAIMING, bias_init=None, rngs=rngs
+        )
         self.lateral = Projection(lateral, dim, rngs=rngs)
         output = convolution.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
         self.output = Projection(output, dim, rngs=rngs)
-        self.mask_features = layers.Linear(dim, dim, kernel_init=layers.KAIMING, rngs=rngs)
+        self.mask_features = layers.Linear(dim, dim, kernel_init=initializers.KAIMING, rngs=rngs)
 
     def __call__(
         self, features: Features

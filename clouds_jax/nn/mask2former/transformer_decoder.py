@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.mask2former import class_heads
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.ops import position, resize
@@ -27,8 +27,8 @@ class DecoderLayer(nnx.Module):
         self.self_attention = layers.Attention(dim, size.num_heads, rngs=rngs)
         self.self_norm = layers.LayerNorm(dim, rngs=rngs)
         # biases keep torch's default where the kernels are re-drawn
-        self.fc1 = layers.Linear(dim, ffn, bias_init=layers.uniform(dim**-0.5), rngs=rngs)
-        self.fc2 = layers.Linear(ffn, dim, bias_init=layers.uniform(ffn**-0.5), rngs=rngs)
+        self.fc1 = layers.Linear(dim, ffn, bias_init=initializers.uniform(dim**-0.5), rngs=rngs)
+        self.fc2 = layers.Linear(ffn, dim, bias_init=initializers.uniform(ffn**-0.5), rngs=rngs)
         self.ffn_norm = layers.LayerNorm(dim, rngs=rngs)
 
     def __call__(
@@ -75,9 +75,9 @@ class TransformerDecoder(nnx.Module):
             ]
         )
         self.norm = layers.LayerNorm(dim, rngs=rngs)
-        self.query_feat = nnx.Param(layers.NORMAL(rngs.params(), (size.num_queries, dim)))
-        self.query_embed = nnx.Param(layers.NORMAL(rngs.params(), (size.num_queries, dim)))
-        self.level_embed = nnx.Param(layers.NORMAL(rngs.params(), (_LEVELS, dim)))
+        self.query_feat = nnx.Param(initializers.NORMAL(rngs.params(), (size.num_queries, dim)))
+        self.query_embed = nnx.Param(initializers.NORMAL(rngs.params(), (size.num_queries, dim)))
+        self.level_embed = nnx.Param(initializers.NORMAL(rngs.params(), (_LEVELS, dim)))
         self.class_embed = class_heads.make_class_head(size, classes, rows, rngs=rngs)
         self.mask_embed = layers.mlp((dim, dim, dim, dim), rngs=rngs)
 

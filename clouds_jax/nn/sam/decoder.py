@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from clouds_jax.nn import layers
+from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.convolution import Patchify
 from clouds_jax.ops.attention import attend
 
@@ -70,7 +70,7 @@ class Attention(nnx.Module):
     """Multi-head attention inside a width that may be smaller than that of its inputs."""
 
     def __init__(self, dim: int, inner: int, heads: int, *, rngs: nnx.Rngs):
-        make = lambda i, o: layers.Linear(i, o, **layers.torch_linear(i), rngs=rngs)  # noqa: E731
+        make = lambda i, o: layers.Linear(i, o, **initializers.torch_linear(i), rngs=rngs)  # noqa: E731
         self.query, self.key, self.value = (make(dim, inner) for _ in range(3))
         self.out = make(inner, dim)
         self.heads = heads
@@ -91,8 +91,8 @@ class TwoWayLayer(nnx.Module):
         self.self_attention = Attention(dim, dim, size.heads, rngs=rngs)
         self.token_to_image = Attention(dim, half, size.heads, rngs=rngs)
         self.image_to_token = Attention(dim, half, size.heads, rngs=rngs)
-        self.fc1 = layers.Linear(dim, size.ffn, **layers.torch_linear(dim), rngs=rngs)
-        self.fc2 = layers.Linear(size.ffn, dim, **layers.torch_linear(size.ffn), rngs=rngs)
+        self.fc1 = layers.Linear(dim, size.ffn, **initializers.torch_linear(dim), rngs=rngs)
+        self.fc2 = layers.Linear(size.ffn, dim, **initializers.torch_linear(size.ffn), rngs=rngs)
         self.norm1, self.norm2, self.norm3, self.norm4 = (
             layers.LayerNorm(dim, rngs=rngs) for _ in range(4)
         )
@@ -123,7 +123,7 @@ class Upscale(nnx.Module):
     """A transposed convolution whose stride is its size: every position becomes 2x2."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        bound = layers.uniform(1 / math.sqrt(outputs * _UP * _UP))
+        bound = initializers.uniform(1 / math.sqrt(outputs * _UP * _UP))
         self.kernel = nnx.Param(bound(rngs.params(), (_UP, _UP, inputs, outputs)))
         self.bias = nnx.Param(bound(rngs.params(), (outputs,)))
 
@@ -143,7 +143,7 @@ class MaskEncoder(nnx.Module):
         self.norm1 = layers.LayerNorm(narrow, eps=_LAYER_NORM_2D, rngs=rngs)
         self.conv2 = Patchify(narrow, wide, size=_UP, rngs=rngs)
         self.norm2 = layers.LayerNorm(wide, eps=_LAYER_NORM_2D, rngs=rngs)
-        self.out = layers.Linear(wide, size.dim, **layers.torch_linear(wide), rngs=rngs)
+        self.out = layers.Linear(wide, size.dim, **initializers.torch_linear(wide), rngs=rngs)
 
     def __call__(self, logits: Float[Array, "h w"]) -> Float[Array, "s d"]:
         x = layers.gelu(self.norm1(self.conv1(logits[None, ..., None])))
@@ -156,7 +156,7 @@ class PromptEncoder(nnx.Module):
 
     def __init__(self, size: DecoderSize, *, rngs: nnx.Rngs):
         dim = size.dim
-        normal = layers.NORMAL
+        normal = initializers.NORMAL
         self.frequencies = nnx.Param(normal(rngs.params(), (2, dim // 2)))
         # of a point outside the object, inside it, and of the two corners of a box
         self.points = nnx.Param(normal(rngs.params(), (4, dim)))
@@ -204,8 +204,8 @@ class MaskDecoder(nnx.Module):
         )
         self.final_attention = Attention(dim, dim // 2, size.heads, rngs=rngs)
         self.final_norm = layers.LayerNorm(dim, rngs=rngs)
-        self.iou_token = nnx.Param(layers.NORMAL(rngs.params(), (1, dim)))
-        self.mask_tokens = nnx.Param(layers.NORMAL(rngs.params(), (MASKS + 1, dim)))
+        self.iou_token = nnx.Param(initializers.NORMAL(rngs.params(), (1, dim)))
+        self.mask_tokens = nnx.Param(initializers.NORMAL(rngs.params(), (MASKS + 1, dim)))
         self.upscale1 = Upscale(dim, quarter, rngs=rngs)
         self.upscale_norm = layers.LayerNorm(quarter, eps=_LAYER_NORM_2D, rngs=rngs)
         self.upscale2 = Upscale(quarter, eighth, rngs=rngs)

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.encoders.batch_norm import ConvNorm
 from clouds_jax.nn.sam.vit import Neck, join, split
 from clouds_jax.ops import depthwise
@@ -22,8 +22,8 @@ _RATIO = 4  # of the hidden to the outer width, in MBConv and MLP
 _KERNEL = 3
 _HALF = ((_KERNEL // 2, _KERNEL // 2),) * 2
 _STRIDES = (2, 2, 1)  # between the stages
-_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_WEIGHT = jax.nn.initializers.truncated_normal(0.02)
+_FAN_OUT = initializers.FAN_OUT
+_WEIGHT = initializers.truncated_normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Depthwise(nnx.Module):
     """Depthwise 3x3 convolution without bias."""
 
     def __init__(self, channels: int, *, stride: int = 1, rngs: nnx.Rngs):
-        init = jax.nn.initializers.normal((2 / _KERNEL**2) ** 0.5)
+        init = initializers.normal((2 / _KERNEL**2) ** 0.5)
         self.kernel = nnx.Param(init(rngs.params(), (_KERNEL, _KERNEL, channels)))
         self.stride = stride
 
@@ -126,7 +126,7 @@ class Attention(nnx.Module):
         # the outputs of a head follow each other: its query, its key, its value
         self.qkv = layers.Linear(width, 3 * width, kernel_init=_WEIGHT, rngs=rngs)
         self.out = layers.Linear(width, width, kernel_init=_WEIGHT, rngs=rngs)
-        self.biases = nnx.Param(layers.ZEROS(rngs.params(), (heads, side * side)))
+        self.biases = nnx.Param(initializers.ZEROS(rngs.params(), (heads, side * side)))
         self.heads = heads
         self.side = side
 

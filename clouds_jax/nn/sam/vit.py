@@ -15,14 +15,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, layers
+from clouds_jax.nn import convolution, initializers, layers
 
 GROUPS = 4
 _PATCH = 16
 _RATIO = 4  # of the hidden to the outer width
 _EPS = 1e-6
 _ROWS = 8  # of queries at a time in global attention; ViT-H then holds 134 MB of scores, not 1 GB
-_WEIGHT = jax.nn.initializers.truncated_normal(0.02)
+_WEIGHT = initializers.truncated_normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Attention(nnx.Module):
         self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
         # of differences in rows and in columns, from -(side - 1) to side - 1
         distances = (2 * side - 1, width // heads)
-        self.rows = nnx.Param(layers.ZEROS(rngs.params(), distances))
-        self.columns = nnx.Param(layers.ZEROS(rngs.params(), distances))
+        self.rows = nnx.Param(initializers.ZEROS(rngs.params(), distances))
+        self.columns = nnx.Param(initializers.ZEROS(rngs.params(), distances))
         self.heads = heads
 
     def __call__(
@@ -194,7 +194,7 @@ class Neck(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.conv1 = layers.Linear(
-            inputs, outputs, kernel_init=layers.KAIMING, bias_init=None, rngs=rngs
+            inputs, outputs, kernel_init=initializers.KAIMING, bias_init=None, rngs=rngs
         )
         self.norm1 = layers.LayerNorm(outputs, eps=_EPS, rngs=rngs)
         self.conv2 = convolution.Conv(outputs, outputs, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
@@ -213,7 +213,9 @@ class SamViT(nnx.Module):
 
     def __init__(self, size: ViTSize, *, rngs: nnx.Rngs):
         self.patch = convolution.Patchify(3, size.width, size=_PATCH, rngs=rngs)
-        self.position = nnx.Param(layers.ZEROS(rngs.params(), (size.grid, size.grid, size.width)))
+        self.position = nnx.Param(
+            initializers.ZEROS(rngs.params(), (size.grid, size.grid, size.width))
+        )
 
         def make(window):
             return lambda rngs: Block(size, window=window, rngs=rngs)
