@@ -1,4 +1,4 @@
-"""The ResNets trained on ImageNet, up to their last feature.
+"""ResNets trained on ImageNet, without pooling and classifier.
 
 Source: torchvision's resnet50 and resnet101 (BSD-3-Clause), which Mask2Former starts from too;
     MSRA's originals as Detectron2 reads them (Apache-2.0).
@@ -16,13 +16,13 @@ from clouds_jax.nn.encoders import bottleneck
 
 @dataclasses.dataclass(frozen=True)
 class ResNetSize:
-    """Numbers of one ResNet.
+    """Hyperparameters of a ResNet.
 
     Attributes:
         depths: blocks per stage.
-        width: of the 3x3 convolutions of the first stage.
+        width: channels of the 3x3 convolutions of the first stage.
         stem: channels of the first convolution.
-        stride_in_1x1: blocks halve the map in their first 1x1 convolution, not in the 3x3 one.
+        stride_in_1x1: downsample in the first 1x1 convolution of a block, not in the 3x3 one.
     """
 
     depths: tuple[int, int, int, int]
@@ -47,7 +47,7 @@ SIZES = {
 
 
 class Stem(nnx.Module):
-    """7x7 convolution with stride 2, then the maximum of 3x3 with stride 2."""
+    """7x7 convolution with stride 2, then 3x3 max pooling with stride 2."""
 
     def __init__(self, outputs: int, *, rngs: nnx.Rngs):
         self.conv1 = bottleneck.spatial(3, outputs, size=7, stride=2, rngs=rngs)
@@ -59,7 +59,7 @@ class Stem(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Stem and four stages, whose raw outputs are the features."""
+    """Stem and four stages, whose outputs are the features."""
 
     def __init__(self, size: ResNetSize, *, rngs: nnx.Rngs):
         self.stem = Stem(size.stem, rngs=rngs)

@@ -1,9 +1,10 @@
-"""CLIP's own opinion of the masks, joined with that of the trained classifier.
+"""Geometric ensemble of the trained classifier with zero-shot CLIP.
 
-Source: the geometric ensemble of FC-CLIP (Apache-2.0), which CLOUDS has behind GEOMETRIC_ENSEMBLE.
+Source: FC-CLIP (Apache-2.0); CLOUDS has it behind GEOMETRIC_ENSEMBLE.
 """
 
 import dataclasses
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,14 +17,14 @@ from clouds_jax.typing import Features, Prediction
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleSize:
-    """Numbers of the ensemble.
+    """Hyperparameters of the ensemble.
 
     Attributes:
-        rows: form of the class matrix.
+        rows: layout of the class matrix.
         seen: whether each class was trained.
-        alpha: share of CLIP's vote for classes that were trained.
-        beta: share of CLIP's vote for the others.
-        valid_masks: leave CLIP out where a mask has no pixel at stride 32.
+        alpha: CLIP's exponent for classes that were trained, 0..1.
+        beta: CLIP's exponent for the others, 0..1.
+        valid_masks: leave CLIP out for masks without a pixel at stride 32.
     """
 
     rows: TextRows
@@ -38,10 +39,21 @@ class EnsembleSize:
                 raise ValueError(f"EnsembleSize.{name} is {share}; a share lies in 0..1.")
 
 
-class Ensemble(nnx.Module):
-    """Asks the frozen encoder what each mask shows; nothing of it is trained.
+@runtime_checkable
+class MaskEmbedder(Protocol):
+    """An encoder that embeds masks: CLIP's ConvNeXt or ResNet."""
 
-    The matrix is a copy of its own: the trained classifier may be a linear one.
+    def pool_masks(
+        self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+    ) -> Float[Array, "b q v"]:
+        """One embedding per mask, not normalised."""
+        ...
+
+
+class Ensemble(nnx.Module):
+    """Classifies masks by the frozen encoder's embeddings, too; nothing of it is trained.
+
+    It holds a class matrix of its own, because the trained classifier need not have one.
     """
 
     def __init__(self, size: EnsembleSize, *, rngs: nnx.Rngs):
@@ -50,18 +62,19 @@ class Ensemble(nnx.Module):
         self.size = size
 
     def __call__(
-        self, prediction: Prediction, features: Features, encoder: nnx.Module
+        self, prediction: Prediction, features: Features, encoder: MaskEmbedder
     ) -> Prediction:
-        """The prediction with new class logits for its last output, which alone remains.
+        """The last output of a prediction, with the ensemble's class logits.
 
         Args:
-            prediction: of the head.
-            features: of the encoder.
-            encoder: a CLIP encoder, for its `pool_masks`.
+            prediction: the head's.
+            features: the encoder's.
+            encoder: embeds the masks.
         """
         logits = prediction.mask_logits[-1]
         res5 = features["res5"].astype(jnp.float32)
-        masks = resize.resize_bilinear(logits, res5.shape[1:3]) > 0
+        _, h, w, _ = res5.shape
+        masks = resize.resize_bilinear(logits, (h, w)) > 0
         embedding = encoder.pool_masks(res5, masks)
         clip = text_logits.max_over_names(
             text_logits.cosine_logits(embedding, self.matrix[...], self.logit_scale[...]),
@@ -72,7 +85,11 @@ class Ensemble(nnx.Module):
         return Prediction(class_logits=classes[None], mask_logits=logits[None])
 
     def share(self, valid: Bool[Array, "b q"]) -> Float[Array, "b q k"]:
-        """Of CLIP's vote, by mask and class."""
+        """CLIP's exponent for each mask and class.
+
+        Args:
+            valid: whether each mask has a pixel at stride 32.
+        """
         size = self.size
         of_class = jnp.where(jnp.asarray(size.seen), size.alpha, size.beta)
         counts = valid if size.valid_masks else jnp.ones_like(valid)

@@ -1,4 +1,4 @@
-"""The Mask2Former head, and class scores from its queries."""
+"""The Mask2Former head, and class scores at every pixel from its queries."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from clouds_jax.ops import resize
 from clouds_jax.typing import Features, Prediction
 
 MASK_STRIDE = 4
-_TILE = 32  # rows of the image scored at once
+_TILE = 32  # image rows scored at once
 
 
 class Mask2FormerHead(nnx.Module):
@@ -21,8 +21,9 @@ class Mask2FormerHead(nnx.Module):
 
     Args:
         widths: channels of res2 to res5.
-        classes: k, without no-object.
-        rows: of the class matrix, where `size.classifier` is "text".
+        size: hyperparameters.
+        classes: number of classes k, without no-object.
+        rows: layout of the class matrix, where `size.classifier` is "text".
     """
 
     def __init__(
@@ -38,27 +39,40 @@ class Mask2FormerHead(nnx.Module):
         self.transformer_decoder = TransformerDecoder(size, classes, rows=rows, rngs=rngs)
 
     def __call__(self, features: Features, *, all_outputs: bool) -> Prediction:
+        """Class and mask logits of the queries.
+
+        Args:
+            features: res2 to res5, of any dtype; the head computes in float32.
+            all_outputs: predict after every decoder layer, as the loss needs; otherwise after the
+                last one.
+        """
         mask_features, levels = self.pixel_decoder(features)
         return self.transformer_decoder(levels, mask_features, all_outputs=all_outputs)
 
     def scores(self, output: Prediction, size: tuple[int, int]) -> Float[Array, "b h w k"]:
+        """See `class_scores`."""
         return class_scores(output, size)
 
 
 def class_scores(prediction: Prediction, size: tuple[int, int]) -> Float[Array, "b h w k"]:
-    """Scores of the classes at every pixel, from the last output.
+    """Class scores at every pixel, from the last output.
 
-    Every query votes for its class, no-object left out, where its mask is. The rows are scored
-    in tiles, so that the masks of all queries never stand in memory at full size.
+    A score is the sum over queries of class probability, no-object left out, times mask
+    probability. Rows are scored in tiles, so that the masks of all queries are never in memory at
+    full size.
 
     Args:
-        size: of the images before padding; (h, w), at most 4 times that of the masks.
+        prediction: the head's.
+        size: (h, w) of the images before padding, at most 4 times the size of the masks.
+
+    Raises:
+        ValueError: the size is larger than that.
 
     Source: semantic_inference of Mask2Former, after bilinear upsampling of the mask logits to the
         padded input.
     """
     logits = prediction.mask_logits[-1]
-    votes = jax.nn.softmax(prediction.class_logits[-1])[..., :-1]
+    probabilities = jax.nn.softmax(prediction.class_logits[-1])[..., :-1]
     b, h4, w4, _ = logits.shape
     h, w = size
     padded_h, padded_w = h4 * MASK_STRIDE, w4 * MASK_STRIDE
@@ -76,20 +90,20 @@ def class_scores(prediction: Prediction, size: tuple[int, int]) -> Float[Array, 
         share = (row - above)[None, :, None, None]
         rows = logits[:, above] * (1 - share) + logits[:, below] * share
         masks = jax.nn.sigmoid(resize.resize_bilinear(rows, (_TILE, padded_w))[:, :, :w])
-        return jnp.einsum("bhwq,bqk->bhwk", masks, votes)
+        return jnp.einsum("bhwq,bqk->bhwk", masks, probabilities)
 
     tiles = jax.lax.map(tile, jnp.arange(0, h, _TILE))  # t b r w k
-    scores = tiles.transpose(1, 0, 2, 3, 4).reshape(b, -1, w, votes.shape[-1])
+    scores = tiles.transpose(1, 0, 2, 3, 4).reshape(b, -1, w, probabilities.shape[-1])
     return scores[:, :h]
 
 
 def coarse_class_map(prediction: Prediction) -> UInt8[Array, "b h4 w4"]:
-    """The class map of the last output at the size of its masks: cheap, to look at in training."""
-    votes = jax.nn.softmax(prediction.class_logits[-1])[..., :-1]
+    """The class map of the last output at stride 4: cheap enough to be logged in training."""
+    probabilities = jax.nn.softmax(prediction.class_logits[-1])[..., :-1]
     masks = jax.nn.sigmoid(prediction.mask_logits[-1])
-    return class_map(jnp.einsum("bhwq,bqk->bhwk", masks, votes))
+    return class_map(jnp.einsum("bhwq,bqk->bhwk", masks, probabilities))
 
 
 def class_map(scores: Float[Array, "b h w k"]) -> UInt8[Array, "b h w"]:
-    """The class of the highest score."""
+    """The class with the highest score at every pixel."""
     return scores.argmax(-1).astype(jnp.uint8)

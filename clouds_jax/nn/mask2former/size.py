@@ -1,4 +1,4 @@
-"""The numbers of the Mask2Former head."""
+"""Hyperparameters of the Mask2Former head."""
 
 import dataclasses
 
@@ -7,18 +7,18 @@ CLASSIFIERS = ("linear", "text", "pooled")
 
 @dataclasses.dataclass(frozen=True)
 class HeadSize:
-    """Numbers of the Mask2Former head; the defaults are those of CLOUDS.
+    """Hyperparameters of the Mask2Former head; the defaults are those of CLOUDS.
 
     Attributes:
-        num_queries: learned queries, hence masks.
-        dim: width of both decoders.
+        num_queries: learned queries, one mask each.
+        dim: width of both decoders; a multiple of num_heads.
         num_heads: attention heads of both decoders.
         pixel_layers: deformable layers of the pixel decoder.
-        pixel_ffn: width of their FFN.
+        pixel_ffn: hidden width of their FFN.
         decoder_layers: layers of the transformer decoder; a multiple of the 3 feature levels.
-        decoder_ffn: width of their FFN.
-        num_points: sampled points per head and level.
-        classifier: of the queries: "linear", "text" or "pooled"; see `class_heads`.
+        decoder_ffn: hidden width of their FFN.
+        num_points: sampling points per head and level of the deformable attention.
+        classifier: class head: "linear", "text" or "pooled"; see `class_heads`.
     """
 
     num_queries: int = 100

@@ -11,12 +11,15 @@ from clouds_jax.nn.sam.vit import SamViT, ViTSize
 
 
 def decoder_size(encoder: ViTSize | TinyViTSize) -> DecoderSize:
-    """The decoder's numbers, which follow from the embedding's in all published models."""
+    """The decoder's hyperparameters, which follow from the encoder's in all published models."""
     dim = encoder.outputs
     return DecoderSize(dim=dim, ffn=8 * dim, grid=encoder.grid, image=encoder.image)
 
 
 def make_sam(encoder: ViTSize | TinyViTSize, *, rngs: nnx.Rngs) -> PromptedMasks:
-    """A SAM with its image encoder, random weights."""
-    make = SamViT if isinstance(encoder, ViTSize) else TinyViT
-    return PromptedMasks(decoder_size(encoder), image_encoder=make(encoder, rngs=rngs), rngs=rngs)
+    """A SAM with random weights; the type of the encoder's size chooses the encoder."""
+    if isinstance(encoder, ViTSize):
+        image_encoder = SamViT(encoder, rngs=rngs)
+    else:
+        image_encoder = TinyViT(encoder, rngs=rngs)
+    return PromptedMasks(decoder_size(encoder), image_encoder=image_encoder, rngs=rngs)

@@ -1,6 +1,6 @@
-"""The kinds of SAM by name, and from photos to what their mask decoders read.
+"""The variants of SAM by name, and their image embeddings.
 
-Images are resized by Pillow, as SAM's own predictor does: bilinear with antialiasing, rounded to
+Images are resized by Pillow, as in SAM's own predictor: bilinear with antialiasing, rounded to
 whole grey levels after each of the two axes.
 """
 
@@ -22,12 +22,12 @@ from clouds_jax.nn.sam.model import decoder_size, make_sam
 
 @dataclasses.dataclass(frozen=True)
 class SamSpec:
-    """One kind of SAM.
+    """One variant of SAM.
 
     Attributes:
-        build: makes the module with random weights: `build(rngs)`.
-        decoder: numbers of its prompt encoder and mask decoder.
-        image: pixels of the encoder's square input along each side.
+        build: `build(rngs)` returns the module with random weights.
+        decoder: hyperparameters of its prompt encoder and mask decoder.
+        image: side of the encoder's square input, in pixels.
         mean, std: of red, green and blue, 0..255.
         source: of the weights.
         licence: of the weights.
@@ -82,47 +82,46 @@ SAMS: dict[str, SamSpec] = {
 
 
 def get_sam(name: str) -> SamSpec:
-    """The spec called `name`."""
+    """The spec called `name`; raises KeyError with the list of names for another one."""
     if name not in SAMS:
         raise KeyError(f"SAMS has no {name!r}; it has: {', '.join(SAMS)}.")
     return SAMS[name]
 
 
 def preprocess(images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec) -> Float[np.ndarray, "b s s 3"]:
-    """Images of any size as the encoder reads them, made on the host.
+    """Resizes, normalises and pads images to the encoder's square input, on the host.
 
-    The longer side is resized to the encoder's, then values are normalised, then zeros fill the
-    square to the right and below.
+    The longer side becomes the encoder's; zeros fill the square to the right and below.
 
     Args:
-        images: RGB.
+        images: RGB, of any size.
         spec: of the SAM.
 
     Source: SamPredictor.set_image.
     """
-    h, w = input_size(images.shape[1:3], spec.image)
+    _, height, width, _ = images.shape
+    h, w = input_size((height, width), spec.image)
+    mean, std = (np.asarray(v, np.float32) for v in (spec.mean, spec.std))
     out = np.zeros((len(images), spec.image, spec.image, 3), np.float32)
     for i, image in enumerate(images):
         resized = Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR)
-        # in float32, as torch does
-        out[i, :h, :w] = (np.asarray(resized, np.float32) - np.float32(spec.mean)) / np.float32(
-            spec.std
-        )
+        out[i, :h, :w] = (np.asarray(resized, np.float32) - mean) / std  # float32, as in torch
     return out
 
 
-def preprocess_on_device(
-    images: UInt8[Array, "b h w 3"], spec: SamSpec
-) -> Float[Array, "b s s 3"]:  # fmt: skip
-    """`preprocess` inside a compiled program; a few values in a thousand round otherwise.
+def preprocess_on_device(images: UInt8[Array, "b h w 3"], spec: SamSpec) -> Float[Array, "b s s 3"]:
+    """`preprocess` inside a compiled program.
+
+    A few values in a thousand differ from it by a grey level, through rounding.
 
     Args:
-        images: RGB.
+        images: RGB, of any size.
         spec: of the SAM.
     """
-    h, w = input_size(images.shape[1:3], spec.image)
+    _, height, width, _ = images.shape
+    h, w = input_size((height, width), spec.image)
     x = images.astype(jnp.float32)
-    # columns first and whole grey levels after each axis, as Pillow does
+    # Columns first, and whole grey levels after each axis, as in Pillow.
     for axis, side in ((2, w), (1, h)):
         shape = (*x.shape[:axis], side, *x.shape[axis + 1 :])
         x = jnp.floor(jax.image.resize(x, shape, "linear", antialias=True) + 0.5)
@@ -132,8 +131,10 @@ def preprocess_on_device(
 
 
 def embed_on_device(
-    spec: SamSpec, model: PromptedMasks, images: UInt8[Array, "b h w 3"]
-) -> Float[Array, "b g g d"]:  # fmt: skip
+    spec: SamSpec,
+    model: PromptedMasks,
+    images: UInt8[Array, "b h w 3"],
+) -> Float[Array, "b g g d"]:
     """`embed` inside a compiled program."""
     assert model.image_encoder is not None
     return model.image_encoder(preprocess_on_device(images, spec))
@@ -142,11 +143,12 @@ def embed_on_device(
 def embed(
     model: PromptedMasks, images: UInt8[np.ndarray, "b h w 3"], spec: SamSpec
 ) -> Float[Array, "b g g d"]:
-    """Embeddings of photos, which the model's prompts then ask for masks.
+    """Image embeddings, from which the mask decoder predicts masks for prompts.
 
     Args:
-        model: of this spec.
-        images: RGB, of any one size. All are encoded together: few at a time for the large sizes.
+        model: a SAM with its image encoder.
+        images: RGB, of any size. All are encoded in one batch; pass few at a time to the large
+            variants.
         spec: of the model.
     """
     graphdef, state = nnx.split(model.image_encoder)
