@@ -216,9 +216,12 @@ def _without_text(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _convert(
-    family: str, shapes: Tree, state: Mapping[str, torch.Tensor], build: Callable[..., nnx.Module]
+    family: str,
+    shapes: Tree,
+    state: Mapping[str, torch.Tensor],
+    build: Callable[[nnx.Rngs], nnx.Module],
 ) -> Any:
     """The JAX module with the weights of a PyTorch state dict, the only part of `shapes`."""
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     (weights,) = apply_rules(arrays, get_table(family).rules, shapes).values()
-    return with_weights(lambda: build(nnx.Rngs(0)), weights)
+    return with_weights(build, weights)

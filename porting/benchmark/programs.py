@@ -172,8 +172,11 @@ def prompted_masks(size: DecoderSize, embedding: np.ndarray, *, gpu: bool) -> tu
         for name, tensor in model.state_dict().items()
         if name.startswith(parts)
     }
-    build = lambda: PromptedMasks(size, rngs=nnx.Rngs(0))  # noqa: E731
-    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(build)))
+
+    def build(rngs: nnx.Rngs) -> PromptedMasks:
+        return PromptedMasks(size, rngs=rngs)
+
+    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0)))))
     tree = apply_rules(state, get_table("sam_decoder").rules, {"sam": shapes})
     device = torch.device("cuda" if gpu else "cpu")
     model.to(device)

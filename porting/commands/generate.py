@@ -1,4 +1,4 @@
-"""`generate`: a diffusion model draws images of the prompts."""
+"""`generate`: a diffusion model generates images from prompts."""
 
 import argparse
 import time
@@ -29,7 +29,7 @@ def add(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the images, then the contact sheet."""
+    """Generates the images, then draws the contact sheet."""
     from clouds_jax import images
     from clouds_jax.data import records
     from porting.stages.images import contact_sheet
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     summary = stage.folder.finish()
     if summary is None:
         return 0
-    told = ", ".join(f"{name} {count:,}" for name, count in summary["stats"].items() if count)
-    if told:
-        print(f"of all images: {told}")
+    stats = ", ".join(f"{name} {count:,}" for name, count in summary["stats"].items() if count)
+    if stats:
+        print(f"of all images: {stats}")
     if done or not stage.contact_sheet.exists():
         examples = records.open_ref(stage.folder.ref, stage.shards)
         count = min(_SHOWN, len(examples))

@@ -1,6 +1,7 @@
-"""`prompts`: a language model writes what images are generated from."""
+"""`prompts`: a language model writes prompts for a text-to-image model."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from porting.commands import parser
@@ -24,18 +25,20 @@ def add(commands) -> None:
     )
     stage_config.add_config(command)
     command.add_argument(
-        "--shard", default="", metavar="I/N",
-        help="make the texts of one of N parts; a last run without it chooses the prompts",
-    )  # fmt: skip
+        "--shard",
+        default="",
+        metavar="I/N",
+        help="sample the texts of one of N parts; a last run without it selects the prompts",
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Samples and chooses, then prints what was refused and why."""
+    """Samples and selects, then prints the rejected lines with reasons."""
     from clouds_jax.stages.shard_set import parse_part
     from porting.stages.prompts import language_model
-    from porting.stages.prompts import stage as prompts
     from porting.stages.prompts.settings import Settings
+    from porting.stages.prompts.stage import PromptsStage
 
     config: Any = stage_config.read(args.config, args.overrides)
     settings = Settings(seed=config.seed, **config.prompts.to_dict())
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     identity = language_model.identify(
         settings.model, revision=settings.revision, gguf=settings.gguf
     )
-    stage = prompts.Stage(
+    stage = PromptsStage(
         settings,
         args.workdir / "prompts",
         identity=identity,
@@ -55,29 +58,31 @@ def run(args: argparse.Namespace) -> int:
             chat=settings.mode == "instruction",
         ),
     )
-    found = stage.run(part)
-    print(_table(stage.report(found)))
-    if found.made:
+    result = stage.run(part)
+    print(_table(stage.report(result)))
+    if result.sampled:
         memory = ", ".join(f"{name} {gib:.2f} GiB" for name, gib in stage.memory().items())
         print(
-            f"{found.made} texts in {found.seconds:.1f} s with loading the model"
-            f" ({found.made / found.seconds:.2f} texts/s), peak memory: {memory}"
+            f"{result.sampled} texts in {result.seconds:.1f} s with loading the model"
+            f" ({result.sampled / result.seconds:.2f} texts/s), peak memory: {memory}"
         )
-    if found.complete:
+    if result.complete:
         print(f"wrote {stage.folder / 'prompts.jsonl'}")
     else:
         print("not enough yet: run the other parts, then once without --shard")
     return 0
 
 
-def _table(report) -> str:
+def _table(report: Mapping[str, Any]) -> str:
+    """Counts of accepted and rejected lines, and of prompts per class."""
     rows = [
         f"{report['accepted']} of {report['parameters']['count']} prompts,"
         f" from {report['texts']:,} texts with {report['lines']:,} lines"
     ]
     rows += [
-        f"  {one['count']:6,} refused: {reason}, {one['meaning']}\n{'':17}{one['example'][:100]!r}"
-        for reason, one in report["rejects"].items()
+        f"  {entry['count']:6,} refused: {reason}, {entry['meaning']}"
+        f"\n{'':17}{entry['example'][:100]!r}"
+        for reason, entry in report["rejects"].items()
     ]
     rows.append("prompts per class:")
     rows += [f"  {number:6,} {name}" for name, number in report["prompts_per_class"].items()]

@@ -28,13 +28,15 @@ def add(commands) -> None:
         "--ref", default="", help="images, NAME/SPLIT (default: those of generate)"
     )
     command.add_argument("--labels", default="", help="NAME/SPLIT (default: NAME.pseudo/SPLIT)")
-    command.add_argument("--name", default="", help="of the new shards (default: NAME.refined)")
+    command.add_argument(
+        "--name", default="", help="name of the new shards (default: NAME.refined)"
+    )
     runner.add_running(command)
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Refines, then prints what became of the labels."""
+    """Refines the labels, then prints statistics."""
     from porting.stages.refine import stage as refine
     from porting.stages.refine.sam import SamSettings
 
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(stats: Mapping[str, int], names: tuple[str, ...]) -> str:
-    """What became of the teacher's pixels, over all and per class of the teacher."""
+    """Shares of the teacher's pixels that were confirmed, changed and dropped, per class."""
 
     def row(name: str, key: str) -> str:
         total = stats.get(f"teacher{key}", 0)
@@ -77,12 +79,12 @@ def _table(stats: Mapping[str, int], names: tuple[str, ...]) -> str:
         cells = "".join(f"{share:>10.1f} %" for share in shares)
         return f"{name:<16}{total:>14,}{cells}{stats.get(f'components{key}', 0):>12,}"
 
-    found = [name for name in names if stats.get(f"teacher/{name}")]
+    present = [name for name in names if stats.get(f"teacher/{name}")]
     overlapped = 100 * stats["overlapped"] / max(1, stats["teacher"])
     return "\n".join(
         [
             f"{'':<16}{'pixels':>14}{'confirmed':>12}{'changed':>12}{'dropped':>12}{'components':>12}",
-            *(row(name, f"/{name}") for name in found),
+            *(row(name, f"/{name}") for name in present),
             row("all", ""),
             f"claimed by several masks and dropped: {overlapped:.1f} % of the pixels;"
             f" {stats['fallback']:,} of {stats['images']:,} images without a component keep the"

@@ -121,8 +121,7 @@ def build_pair(
     target, encoder, head = conversion.target, None, None
     tree = conversion.tree() if tree is None else tree
     if target.encoder:
-        spec = get_encoder(target.encoder)
-        module = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"], dtype)
+        module = with_weights(get_encoder(target.encoder).build, tree["encoder"], dtype)
         encoder = EncoderPair(target.encoder, torch_encoder, module)
     if target.head and target.widths:
         module = _build_head(target, tree["head"], matrix)
@@ -144,21 +143,24 @@ def _build_head(
         decoder = tree["transformer_decoder"]
         classifier = {**decoder["class_embed"], "matrix": matrix.rows}
         tree = {**tree, "transformer_decoder": {**decoder, "class_embed": classifier}}
-    make = lambda: Mask2FormerHead(widths, size, classes or 1, rows=rows, rngs=nnx.Rngs(0))  # noqa: E731
-    return with_weights(make, tree)
+
+    def build(rngs: nnx.Rngs) -> Mask2FormerHead:
+        return Mask2FormerHead(widths, size, classes or 1, rows=rows, rngs=rngs)
+
+    return with_weights(build, tree)
 
 
 def with_weights(
-    make: Callable[[], nnx.Module], tree: Mapping[Any, Any], dtype: str = "float32"
+    build: Callable[[nnx.Rngs], nnx.Module], tree: Mapping[Any, Any], dtype: str = "float32"
 ) -> Any:
-    """The module that `make` describes, with the weights of `tree`; draws no random ones.
+    """The module that `build` describes, with the weights of `tree`; draws no random ones.
 
     Args:
-        make: builds the module; traced, not run.
+        build: builds the module.
         tree: nested dict; members of lists under their number or, as on disk, its text.
         dtype: dtype that floating-point weights are cast to.
     """
-    graphdef, state = fill_module(make, tree, where="the conversion")
+    graphdef, state = fill_module(build, tree, where="the conversion")
 
     def cast(leaf: jax.Array) -> jax.Array:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -73,8 +73,7 @@ def _models(
         conversion = match(state, random_provenance(state, seed), table, encoder=encoder)
     name = conversion.target.sam
 
-    def build() -> PromptedMasks:
-        rngs = nnx.Rngs(0)
+    def build(rngs: nnx.Rngs) -> PromptedMasks:
         return get_sam(name).build(rngs) if name else PromptedMasks(rngs=rngs)
 
     model = with_weights(build, conversion.tree()["sam"])

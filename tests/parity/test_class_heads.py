@@ -66,16 +66,16 @@ def converted(module, classifier):
     rows = class_heads.TextRows(CLASS_OF_ROW, WIDTH)
     size = HeadSize(dim=DIM, classifier=classifier)
 
-    def make():
-        return class_heads.make_class_head(size, 4, rows, rngs=nnx.Rngs(0))
+    def build(rngs):
+        return class_heads.make_class_head(size, 4, rows, rngs=rngs)
 
-    want = nnx.to_pure_dict(nnx.state(nnx.eval_shape(make), nnx.Param))
+    want = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param))
     tree = apply_rules(state, rules, {"head": {"transformer_decoder": {"class_embed": want}}})[
         "head"
     ]["transformer_decoder"]["class_embed"]
     if classifier == "text":
         tree["matrix"] = module.get_buffer("matrix").numpy()
-    return with_weights(make, tree)
+    return with_weights(build, tree)
 
 
 @pytest.mark.parametrize("classifier", ["text", "pooled"])
@@ -117,7 +117,7 @@ def clip_pair(encoder):
     target = infer_target(state, table, encoder=encoder)
     tree = apply_rules(state, table.rules, target.shapes)
     spec = get_encoder(encoder)
-    ours = with_weights(lambda: spec.build(nnx.Rngs(0)), tree["encoder"])
+    ours = with_weights(spec.build, tree["encoder"])
     if resnet:
         pool = made.module.visual.attnpool
         return ours, spec, lambda x, masks: resnets.pool_masks(pool, x, masks > 0)
@@ -152,7 +152,7 @@ def test_the_ensemble_equals_the_reference(encoder, valid_masks):
         valid_masks=valid_masks,
     )  # fmt: skip
     module = with_weights(
-        lambda: Ensemble(size, rngs=nnx.Rngs(0)),
+        lambda rngs: Ensemble(size, rngs=rngs),
         {"matrix": rows.numpy(), "logit_scale": scale.numpy()},
     )
     prediction = Prediction(jnp.asarray(classes)[None], jnp.asarray(masks)[None])

@@ -108,7 +108,9 @@ def test_parts_of_a_real_model_end_with_the_same_bytes(tiny, tmp_path):
     assert identity["revision"].startswith("sha256:") and "model.safetensors" in identity["files"]
 
     def stage(name):
-        return prompts.Stage(settings, tmp_path / name, identity=identity, load=lambda: load(tiny))
+        return prompts.PromptsStage(
+            settings, tmp_path / name, identity=identity, load=lambda: load(tiny)
+        )
 
     stage("whole").run(progress=False)
     for part in (Part(1, 2), Part(0, 2), Part()):
@@ -201,7 +203,7 @@ def test_smollm2_goes_on_with_streets(tmp_path):
     )  # fmt: skip
     identity = language_model.identify(**SMOL)
     assert identity["files"][SMOL["gguf"]]
-    stage = prompts.Stage(
+    stage = prompts.PromptsStage(
         settings, tmp_path, identity=identity,
         load=lambda: load(SMOL["model"], gguf=SMOL["gguf"]),
     )  # fmt: skip

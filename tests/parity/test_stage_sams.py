@@ -9,7 +9,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 pytest.importorskip("torch")
 
@@ -171,7 +170,7 @@ def flax_medical(medical_state):
     """Ours with the same weights."""
     want = {"sam": sam_shapes(MEDICAL.sam)}
     tree = apply_rules(medical_state, get_table("sam_tiny_vit").rules, want)
-    return with_weights(lambda: get_sam(MEDICAL.sam).build(nnx.Rngs(0)), tree["sam"])
+    return with_weights(get_sam(MEDICAL.sam).build, tree["sam"])
 
 
 def random_image(seed):

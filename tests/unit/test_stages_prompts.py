@@ -54,7 +54,7 @@ class Fake:
 def make(folder, model=None, **changes):
     model = model or Fake()
     settings = Settings(**{**DEFAULTS, **changes})
-    return prompts.Stage(settings, folder, identity=IDENTITY, load=lambda: model)
+    return prompts.PromptsStage(settings, folder, identity=IDENTITY, load=lambda: model)
 
 
 def outputs(folder):
@@ -217,7 +217,7 @@ def test_the_stage_writes_prompts_that_say_where_they_come_from(tmp_path):
     assert report["lines"] == report["accepted"] + refused and report["accepted"] == 30
     assert "light" in report["rejects"] and not report["missing"]
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert sum(line["texts"] for line in log) == found.made == report["texts"]
+    assert sum(line["texts"] for line in log) == found.sampled == report["texts"]
 
 
 def test_a_list_of_a_chat_model_is_taken_apart(tmp_path):

@@ -1,8 +1,8 @@
-"""The sentences that are asked of a language model, "a photo of X in Z", and who speaks them.
+"""A strict parser of prompts of the form "a photo of X in Z".
 
-X names things of the 19 classes on a street, Z ordinary light or weather. Both are judged by
-vocabularies: open in X, where one named class is enough, and closed in Z, where every word must be
-known, because "in a park on a sunny day" is a place and not a light.
+X names things of the 19 classes on a street, Z ordinary light or weather. Both are checked against
+vocabularies: an open one for X, where one named class suffices, and a closed one for Z, where every
+word must be known, because "in a park on a sunny day" is a place and not a light.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from clouds_jax.data.classes import get_space
 
 CLASSES = get_space("cityscapes19").names
 
-# Order of CLASSES; singular, plurals are formed below.
+# One line per class, in the order of CLASSES; singular, plurals are formed below.
 _NAMES = """
 road, street, avenue, boulevard, highway, lane, alley, roadway, crossroad, intersection, crossing,
     crosswalk, roundabout, junction, motorway, bike lane, bus lane, bicycle lane, car lane,
@@ -44,7 +44,7 @@ train, tram, streetcar, locomotive
 motorcycle, motorbike, moped, scooter
 bicycle, bike
 """
-# Compounds that hold the name of a class and mean none.
+# Compounds that contain the name of a class but name none.
 _NO_CLASS = """bus stop, bus shelter, bike rack, bicycle rack, train track, car park, cable car,
     car wash, street food, street art, plant pot, road trip"""
 
@@ -71,12 +71,12 @@ lightly heavily brightly blowing
 _LINKS = frozenset(
     "a an the with and of after before at on under during from just no some or by over".split()
 )
-# Words that together are no weather of this world.
+# A description with words of both sets contradicts itself.
 _SUN = frozenset("sun sunny sunshine sunlight sunlit midday noon daylight".split())
 _GLOOM = frozenset(
     "dark darkness night midnight moonlight moonlit stormy storm cloudy overcast gloom".split()
 )
-# What language models like to add and is no ordinary scene of a street.
+# Words that language models like to add and that are no ordinary street scene.
 _ELSEWHERE = frozenset("""
 beach ocean sea mountain forest desert jungle field river lake island canyon farm village hill
 countryside bedroom kitchen bathroom museum indoor underwater space moon castle boat ship plane
@@ -102,37 +102,42 @@ REASONS = {
     "surplus": "its classes are taken often enough, or a place is kept for a missing class",
 }
 
-_WORDS = (6, 24)  # fewest and most of a prompt
-_LIGHT_WORDS = 8
+_WORDS = (6, 24)  # smallest and largest number of words in a prompt
+_MAX_LIGHT_WORDS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-    """A prompt that passed, without capital and period, and the classes that X names, in order."""
+    """An accepted prompt.
+
+    Attributes:
+        text: the prompt, without capital letter and period.
+        classes: classes that X names, in the order of `CLASSES`.
+    """
 
     text: str
     classes: tuple[str, ...]
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a list, without empty ones."""
+    """The non-empty lines of a text."""
     return [line for line in text.splitlines() if line.strip()]
 
 
 def parse(line: str, *, loose: bool = False) -> Sentence | str:
-    """Takes a line apart: the sentence, or one of REASONS why it is none.
+    """Parses a line: the sentence, or a key of `REASONS` why it is rejected.
 
-    Numbers, bullets and quotes around the sentence are taken off; a capital first letter and a
-    final period are no fault.
+    Numbers, bullets and quotes around the sentence are stripped; a capital first letter and a final
+    period are allowed.
 
     Args:
-        line: of a list.
-        loose: take pictures and snapshots as well, and sentences without "in Z".
+        line: a line of sampled text.
+        loose: also accept pictures and snapshots, and sentences without "in Z".
     """
     line = unicodedata.normalize("NFKC", line).replace("\u2019", "'")
     line = re.sub(r"^\s*(?:[-*\u2022]\s+|\(?\d{1,4}[.):]\s*)*", "", line)
     line = " ".join(line.strip("\"'`*\u201c\u201d \t,").split())
-    if line.endswith("..."):  # also of an ellipsis, by NFKC
+    if line.endswith("..."):  # NFKC has replaced the ellipsis
         return "cut"
     text = line.removesuffix(".").rstrip("\"'\u201d ")
     found = re.match(rf"[Aa] (?:{'|'.join(_FORMS[loose])}) of (?=\S)", text)
@@ -157,17 +162,17 @@ def parse(line: str, *, loose: bool = False) -> Sentence | str:
 
 
 def find_classes(text: str) -> tuple[str, ...]:
-    """The classes that a text names, in their order; of names within names the longest counts."""
+    """The classes that a text names, in their order; of nested names the longest counts."""
     text = text.casefold().replace("-", " ")
     found = {_CLASS_OF[match[0]] for match in _ANY_NAME.finditer(text)}
     return tuple(name for name in CLASSES if name in found)
 
 
 def describes_light(words: list[str]) -> bool:
-    """Whether words describe ordinary light or weather, and nothing else."""
+    """Whether the words describe ordinary light or weather, and nothing else."""
     words = re.sub(r"\bstreet (?=light|lamp)", "street", " ".join(words)).split()
     return (
-        len(words) <= _LIGHT_WORDS
+        len(words) <= _MAX_LIGHT_WORDS
         and not _LIGHT.isdisjoint(words)
         and all(word in _LIGHT or word in _QUALITIES or word in _LINKS for word in words)
         and (words[-1] in _LIGHT or words[-1] in ("sky", "clouds"))
@@ -176,7 +181,7 @@ def describes_light(words: list[str]) -> bool:
 
 
 def _of_template(words: list[str]) -> tuple[str, ...] | str:
-    """The classes of X at the "in" that leaves a description of light; else what is amiss."""
+    """The classes of X, with Z a description of light; otherwise a key of `REASONS`."""
     splits = [i for i, word in enumerate(words) if word == "in" and 0 < i < len(words) - 1]
     if not splits:
         return "split"
@@ -190,9 +195,8 @@ def _of_template(words: list[str]) -> tuple[str, ...] | str:
 
 def _loops(words: list[str]) -> bool:
     triples = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(triples)) < len(triples) or any(
-        one == two for one, two in zip(words, words[1:], strict=False)
-    )
+    doubled = any(a == b for a, b in zip(words, words[1:], strict=False))
+    return doubled or len(set(triples)) < len(triples)
 
 
 def _repeats(words: list[str]) -> bool:
@@ -219,7 +223,7 @@ def _vocabulary() -> dict[str, str]:
     table = _NAMES.replace(",\n   ", ",").split("\n")[1:-1]
     named = [(name, line.split(", ")) for name, line in zip(CLASSES, table, strict=True)]
     named.append(("", _NO_CLASS.replace(",\n   ", ",").split(", ")))
-    return {form: name for name, forms in named for one in forms for form in (one, _plural(one))}
+    return {form: name for name, nouns in named for noun in nouns for form in (noun, _plural(noun))}
 
 
 _CLASS_OF = _vocabulary()

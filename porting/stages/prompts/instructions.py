@@ -1,4 +1,4 @@
-"""What a language model is asked: an instruction to a chat model, or examples to go on with."""
+"""Input of the language model: an instruction for chat models, or examples to continue."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ import numpy as np
 from porting.stages.prompts.grammar import CLASSES
 from porting.stages.prompts.settings import Settings
 
-LINE_TOKENS = 48  # at most, of a line that goes on with examples
+LINE_TOKENS = 48  # largest number of new tokens in few-shot mode, where a text is one line
 
-# The content is that of CLOUDS (supplement, section A), the words are ours.
+# The content is that of CLOUDS (supplement, section A), the wording is ours.
 INSTRUCTION = """\
 I make photographs of city streets with a text-to-image model and need prompts for it. Write 100 \
 of them, all different, varied and simple, one per line, and nothing else.
@@ -47,7 +47,7 @@ a photo of poles and wires above a busy street in dim evening light
 a photo of a motorcyclist waiting behind a taxi in drizzling rain
 """.split("\n")[1:-1]
 
-# How a line about a class begins; the order is that of CLASSES.
+# Beginnings of a line about each class, in the order of CLASSES.
 _OPENINGS = """
 a road, a street, an avenue, an intersection
 a sidewalk, a pavement, people on a sidewalk
@@ -73,20 +73,25 @@ OPENINGS = {
     name: tuple(line.split(", "))
     for name, line in zip(CLASSES, _OPENINGS.split("\n")[1:-1], strict=True)
 }
-_SHOWN = 5  # examples before a line
+_SHOWN = 5  # examples before a new line
 
 
 def wording() -> str:
-    """A hash of all that is said to a model, for the parameters of a run."""
-    said = json.dumps([INSTRUCTION, EXAMPLES, OPENINGS, _SHOWN])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    """A hash of all texts given to a model, for the parameters of a run."""
+    texts = json.dumps([INSTRUCTION, EXAMPLES, OPENINGS, _SHOWN])
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def openings(chunk: int, size: int, seed: int) -> list[tuple[str, str]]:
-    """Examples and the beginning of a line after them, for each text of a chunk.
+    """Examples and the beginning of the line after them, for each text of a chunk.
 
-    The class goes through all 19 from text to text over the whole run, so that none is left out
-    however a model prefers to begin.
+    Consecutive texts of the whole run cycle through all 19 classes, so that none is missing,
+    whatever beginning a model prefers.
+
+    Args:
+        chunk: number of the chunk.
+        size: number of texts in a chunk.
+        seed: seed of the run.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, chunk, 1)))
     out = []
@@ -99,29 +104,42 @@ def openings(chunk: int, size: int, seed: int) -> list[tuple[str, str]]:
 
 
 class Model(Protocol):
-    """What `llm.LanguageModel` does."""
+    """The interface of `language_model.LanguageModel`."""
 
     def sample(
-        self, prompts: Sequence[str], *, chat: bool, one_line: bool, seed: int,
-        temperature: float, top_p: float, max_new_tokens: int,
-    ) -> list[str]: ...  # fmt: skip
+        self,
+        prompts: Sequence[str],
+        *,
+        chat: bool,
+        one_line: bool,
+        seed: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+    ) -> list[str]: ...
 
     def memory(self) -> Mapping[str, float]: ...
 
 
 def sample(settings: Settings, model: Model, chunk: int) -> list[str]:
-    """The texts of a chunk."""
+    """Samples the texts of a chunk, which depend on the settings and its number alone."""
     few_shot = settings.mode == "few_shot"
     if few_shot:
-        asked = openings(chunk, settings.batch, settings.seed)
-        prompts, starts = [a + b for a, b in asked], [b for _, b in asked]
+        pairs = openings(chunk, settings.batch, settings.seed)
+        prompts = [examples + opening for examples, opening in pairs]
+        starts = [opening for _, opening in pairs]
         tokens = min(settings.max_new_tokens, LINE_TOKENS)
     else:
         prompts, starts = [INSTRUCTION] * settings.batch, [""] * settings.batch
         tokens = settings.max_new_tokens
     state = np.random.SeedSequence((settings.seed, chunk)).generate_state(1, np.uint64)
     texts = model.sample(
-        prompts, chat=not few_shot, one_line=few_shot, seed=int(state[0]),
-        temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=tokens,
-    )  # fmt: skip
+        prompts,
+        chat=not few_shot,
+        one_line=few_shot,
+        seed=int(state[0]),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=tokens,
+    )
     return [start + text for start, text in zip(starts, texts, strict=True)]

@@ -1,4 +1,4 @@
-"""Text of any causal language model that transformers reads: a folder, a hub name, a GGUF file."""
+"""Samples text from any causal language model of transformers: folder, hub name or GGUF file."""
 
 import hashlib
 import importlib.util
@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 
 from porting import _torchvision
+from porting.files.open import sha256
 
 _FILES = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"}
-# in the names of classes that go on with a text; transformers would also load a BERT as one
+# parts of the class names of causal models; transformers would also load a BERT as one
 _CAUSAL = ("CausalLM", "LMHead", "ConditionalGeneration")
 _ALLOWED = (
     "config.prompts.model is a folder, a name on the Hugging Face hub such as"
@@ -24,7 +25,12 @@ _ALLOWED = (
 
 
 def locate(model: str) -> str:
-    """The folder, or the name on the hub, that `config.prompts.model` means."""
+    """The folder, or the name on the hub, of `config.prompts.model`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: no such package is installed.
+    """
     if model.startswith("package:"):
         name = model.removeprefix("package:")
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -40,9 +46,14 @@ def locate(model: str) -> str:
 
 
 def identify(model: str, *, revision: str = "", gguf: str = "") -> dict[str, Any]:
-    """Which weights these are, without loading them: revision and hashes of local files.
+    """Identity of a model's weights, without loading them: revision and hashes of local files.
 
     The revision of a model on the hub is its commit, that of a folder a hash of its files.
+
+    Args:
+        model: see `locate`.
+        revision: branch, tag or commit on the hub.
+        gguf: name of a GGUF file in the folder, or "".
     """
     where = locate(model)
     if not Path(where).is_dir():
@@ -52,8 +63,8 @@ def identify(model: str, *, revision: str = "", gguf: str = "") -> dict[str, Any
             f"config.prompts.revision is {revision!r}, but {model} is a local folder; only models"
             " on the hub have revisions. Leave it empty."
         )
-    found = sorted(path for path in Path(where).iterdir() if path.is_file())
-    weights = [path.name for path in found if path.suffix == ".gguf"]
+    paths = sorted(path for path in Path(where).iterdir() if path.is_file())
+    weights = [path.name for path in paths if path.suffix == ".gguf"]
     if gguf and gguf not in weights:
         raise FileNotFoundError(
             f"config.prompts.gguf is {gguf!r}, no such file is in {where}; GGUF files there:"
@@ -62,21 +73,25 @@ def identify(model: str, *, revision: str = "", gguf: str = "") -> dict[str, Any
     if not gguf and not (Path(where) / "config.json").is_file():
         hint = f"set config.prompts.gguf to one of: {', '.join(weights)}" if weights else _ALLOWED
         raise FileNotFoundError(f"{where} holds no model: it has no config.json; {hint}")
-    read = [p for p in found if (p.name == gguf if gguf else p.suffix in _FILES)]
-    files = {path.name: _sha256(path) for path in read}
+    read = [p for p in paths if (p.name == gguf if gguf else p.suffix in _FILES)]
+    files = {path.name: sha256(path) for path in read}
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     return {"model": model, "gguf": gguf, "revision": f"sha256:{digest}", "files": files}
 
 
 class LanguageModel:
-    """A loaded model with its tokenizer.
+    """A causal language model with its tokenizer.
 
     Args:
         model: see `locate`.
-        revision: as `identify` found it.
+        revision: revision that `identify` returned.
         gguf: name of a file of quantised weights, or "".
-        dtype: of the weights on a GPU; on a CPU they are float32.
-        chat: whether it must have a chat template.
+        dtype: dtype of the weights on a GPU; on a CPU they are float32.
+        chat: whether the model must have a chat template.
+
+    Raises:
+        OSError: its files are missing or damaged.
+        ValueError: it is no causal language model, or has no chat template.
     """
 
     def __init__(self, model: str, *, revision: str, gguf: str, dtype: str, chat: bool):
@@ -126,7 +141,7 @@ class LanguageModel:
                 f" weights, such as {missing[0]}. {_ALLOWED}"
             )
         self._model.eval()
-        tokenizer.padding_side = "left"  # so that all texts of a batch go on at its end
+        tokenizer.padding_side = "left"  # so that all texts of a batch continue at the same place
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         self._tokenizer = tokenizer
@@ -142,65 +157,70 @@ class LanguageModel:
         top_p: float,
         max_new_tokens: int,
     ) -> list[str]:
-        """How the model goes on after each prompt; what was cut off at the limit ends with "…".
+        """Samples a continuation of each prompt; truncated ones end with "…".
 
         Args:
-            prompts: messages to a chat model if `chat`, else texts to continue.
-            chat: whether to put the prompts into the chat template.
-            one_line: whether to stop at the end of the line.
-            seed: what the texts depend on besides the other arguments.
-            temperature: of the distribution of the next token.
-            top_p: total probability of the likeliest tokens that are drawn from.
-            max_new_tokens: of each text, also limited by the model's context.
+            prompts: messages to a chat model if `chat`, otherwise texts to continue.
+            chat: put the prompts into the chat template.
+            one_line: stop at the end of the line.
+            seed: seed of the sampling.
+            temperature: temperature of the next-token distribution.
+            top_p: probability mass of nucleus sampling.
+            max_new_tokens: largest length of a continuation, also limited by the model's context.
         """
         import transformers
 
         tokenizer, model = self._tokenizer, self._model
         if chat:
+            messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
             prompts = [
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}], tokenize=False,
-                    add_generation_prompt=True,
-                )
-                for prompt in prompts
-            ]  # fmt: skip
-        # a chat template writes the special tokens itself
+                tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True)
+                for m in messages
+            ]
         inputs = tokenizer(
-            list(prompts), return_tensors="pt", padding=True, add_special_tokens=not chat,
+            list(prompts),
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=not chat,  # a chat template writes them itself
             return_token_type_ids=False,
-        ).to(model.device)  # fmt: skip
+        ).to(model.device)
         start = inputs["input_ids"].shape[1]
         context = getattr(model.config, "max_position_embeddings", None) or start + max_new_tokens
         if context <= start:
             raise ValueError(f"the model reads {context} tokens, the prompt alone has {start}.")
         own = model.generation_config
         ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-        # all of it said here: what a model's own generation_config asks for must not join in
+        # a complete config, so that the model's own generation_config has no influence
         model.generation_config = transformers.GenerationConfig(
-            do_sample=True, temperature=temperature, top_p=top_p, top_k=0,
-            max_new_tokens=min(max_new_tokens, context - start), bos_token_id=own.bos_token_id,
-            eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+            do_sample=True,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=0,
+            max_new_tokens=min(max_new_tokens, context - start),
+            bos_token_id=own.bos_token_id,
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+        )
         stop = [_AtNewline(tokenizer)] if one_line else []
         torch.manual_seed(seed)
         with torch.inference_mode():
             out = model.generate(**inputs, stopping_criteria=stop)[:, start:]
-        ended = {end for end in (ends if isinstance(ends, list) else [ends]) if end is not None}
+        end_ids = {end for end in (ends if isinstance(ends, list) else [ends]) if end is not None}
         texts = []
-        for asked, ids in zip(inputs["input_ids"].tolist(), out.tolist(), strict=True):
-            # SentencePiece drops the space before the first token of what it decodes
+        for prompt_ids, ids in zip(inputs["input_ids"].tolist(), out.tolist(), strict=True):
+            # decoded after the prompt's last token: SentencePiece drops the space before the first
             before, after = (
-                tokenizer.decode(some, skip_special_tokens=True)
-                for some in (asked[-1:], asked[-1:] + ids)
+                tokenizer.decode(part, skip_special_tokens=True)
+                for part in (prompt_ids[-1:], prompt_ids[-1:] + ids)
             )
             text = after.removeprefix(before)
             line, newline, _ = text.partition("\n")
-            whole = not ended.isdisjoint(ids) or (one_line and newline)
-            texts.append((line if one_line else text) + ("" if whole else "…"))
+            complete = not end_ids.isdisjoint(ids) or (one_line and newline)
+            texts.append((line if one_line else text) + ("" if complete else "…"))
         return texts
 
     def memory(self) -> dict[str, float]:
-        """Peak memory of the GPUs in GiB; empty without."""
+        """Peak memory of all GPUs in GiB; empty without a GPU."""
         if not torch.cuda.is_available():
             return {}
         peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
@@ -208,7 +228,7 @@ class LanguageModel:
 
 
 class _AtNewline:
-    """Stops each text of a batch at the token that holds its first newline."""
+    """Stopping criterion: the token with the first newline of each text in a batch."""
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
@@ -231,11 +251,6 @@ def _commit(name: str, revision: str, gguf: str) -> str:
             f" right, the network there, access granted (HF_TOKEN)? {_ALLOWED}"
         ) from error
     return config._commit_hash or revision
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first(error: BaseException) -> str:

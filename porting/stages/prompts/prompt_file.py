@@ -1,44 +1,44 @@
-"""The prompts that images are generated from: our own file, or anyone's list of lines."""
+"""Reads the prompts of images: the file of the prompts stage, or any list of lines."""
 
 import json
 from pathlib import Path
 
-LONGEST = 2_000  # characters; far beyond the 77 tokens that text-to-image models read
+MAX_LENGTH = 2_000  # characters; far beyond the 77 tokens that text-to-image models read
 
 
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a file, in order.
 
     Args:
-        path: `.jsonl` with the key "prompt" in each line, as the prompts stage writes it; every
-            other file has one prompt per line. Empty lines do not count.
+        path: `.jsonl` with the key "prompt" in each line, as the prompts stage writes it, or any
+            other file with one prompt per line. Empty lines are skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no prompts, or a line is no prompt; the line is named.
+        ValueError: it holds no prompts, or a line is no prompt; the message has its number.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file. Make it with `python -m porting prompts --config FILE --workdir"
             " DIR`, which writes DIR/prompts/prompts.jsonl, or write one prompt per line."
         )
-    read = _of_json if path.suffix == ".jsonl" else str.strip
+    parse = _parse_json if path.suffix == ".jsonl" else str.strip
     prompts = []
     try:
-        lines = path.read_text("utf-8").split("\n")  # splitlines() would also part at U+2028
+        lines = path.read_text("utf-8").split("\n")  # splitlines() would also split at U+2028
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}).") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            prompt = read(line)
+            prompt = parse(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-        if len(prompt) > LONGEST:
+        if len(prompt) > MAX_LENGTH:
             raise ValueError(
                 f"{path}, line {number}: the prompt has {len(prompt):,} characters, at most"
-                f" {LONGEST:,} are taken: {prompt[:60]!r}..."
+                f" {MAX_LENGTH:,} are taken: {prompt[:60]!r}..."
             )
         prompts.append(prompt)
     if not prompts:
@@ -46,7 +46,7 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _of_json(line: str) -> str:
+def _parse_json(line: str) -> str:
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Which of many sampled lines become the prompts: distinct, all classes, none of them too often."""
+"""Selects prompts from sampled lines: distinct, all classes present, none too frequent."""
 
 import math
 import re
@@ -10,18 +10,25 @@ from porting.stages.prompts.grammar import CLASSES, Sentence
 
 
 class Selection:
-    """Takes lines in order until there are enough; depends on the lines and nothing else.
+    """Accepts lines in order until there are enough; depends on the lines alone.
 
-    A line passes if it parses and is new. Two rules then keep the set balanced. As many of the
-    places that are left are kept for missing classes as namings are missing: when only those are
-    left, a line must name its share of them. And a line is surplus if each class it names is named
-    by a quarter of all prompts already; streets and cars may exceed that beside rarer things.
+    A line passes if it parses and is new. Two rules then keep the set balanced. Of the remaining
+    places, one is reserved for every mention of a class that is still missing: when no others are
+    left, a line must name its share of them. And a line is surplus if a quarter of all prompts name
+    each of its classes already; streets and cars may exceed that beside rarer things.
 
     Args:
-        count: prompts that are needed.
-        min_per_class: prompts that name each class, at least.
-        loose: see `sentences.parse`.
-        known: lines that count as accepted before, such as the examples a model saw.
+        count: number of prompts.
+        min_per_class: smallest number of prompts that name each class.
+        loose: see `grammar.parse`.
+        known: lines that count as accepted before, such as the examples in a model's input.
+
+    Attributes:
+        accepted: accepted sentences, in order.
+        lines: number of lines judged.
+        per_class: number of accepted sentences that name each class.
+        rejects: number of rejected lines by reason.
+        examples: first rejected line of each reason.
     """
 
     def __init__(
@@ -34,7 +41,7 @@ class Selection:
         self.lines = 0
         self.per_class: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}  # reason -> the first line
+        self.examples: dict[str, str] = {}
 
     @property
     def complete(self) -> bool:
@@ -42,26 +49,27 @@ class Selection:
         return len(self.accepted) == self.count
 
     def missing(self) -> dict[str, int]:
-        """The classes that are named too rarely, and by how many prompts."""
+        """Class -> number of prompts that are still missing for it."""
         short = {name: self._min - self.per_class[name] for name in CLASSES}
         return {name: number for name, number in short.items() if number > 0}
 
     def add(self, line: str) -> Sentence | None:
-        """Judges one line; returns the sentence if it is taken."""
+        """Judges one line; returns the sentence if it is accepted."""
         self.lines += 1
-        found = grammar.parse(line, loose=self._loose)
-        if isinstance(found, Sentence):
-            found = self._wanted(found)
-        if isinstance(found, str):
-            self.rejects[found] += 1
-            self.examples.setdefault(found, line)
+        result = grammar.parse(line, loose=self._loose)
+        if isinstance(result, Sentence):
+            result = self._balance(result)
+        if isinstance(result, str):
+            self.rejects[result] += 1
+            self.examples.setdefault(result, line)
             return None
-        self._seen.add(_key(found.text))
-        self.per_class.update(found.classes)
-        self.accepted.append(found)
-        return found
+        self._seen.add(_key(result.text))
+        self.per_class.update(result.classes)
+        self.accepted.append(result)
+        return result
 
-    def _wanted(self, sentence: Sentence) -> Sentence | str:
+    def _balance(self, sentence: Sentence) -> Sentence | str:
+        """The sentence, or why the set does not need it."""
         if _key(sentence.text) in self._seen:
             return "duplicate"
         missing, places = self.missing(), self.count - len(self.accepted)
@@ -73,19 +81,22 @@ class Selection:
         return sentence
 
     def report(self) -> dict:
-        """What was taken and refused and why, as JSON."""
+        """Counts of accepted and rejected lines with reasons, as plain JSON."""
         return {
             "accepted": len(self.accepted),
             "lines": self.lines,
             "rejects": {
-                reason: {"count": self.rejects[reason], "meaning": grammar.REASONS[reason],
-                         "example": self.examples[reason][:200]}
-                for reason in grammar.REASONS
+                reason: {
+                    "count": self.rejects[reason],
+                    "meaning": meaning,
+                    "example": self.examples[reason][:200],
+                }
+                for reason, meaning in grammar.REASONS.items()
                 if self.rejects[reason]
             },
             "prompts_per_class": {name: self.per_class[name] for name in CLASSES},
             "missing": self.missing(),
-        }  # fmt: skip
+        }
 
 
 def _key(text: str) -> str:

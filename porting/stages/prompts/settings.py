@@ -1,4 +1,4 @@
-"""What a run of the prompts stage is told."""
+"""Settings of the prompts stage."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """`config.prompts` and the seed, checked; configs/stages/base.py says what each key means."""
+    """`config.prompts` and the seed, checked; configs/stages/base.py documents each key."""
 
     seed: int
     model: str
@@ -51,7 +51,7 @@ class Settings:
             raise ValueError(f"config.prompts.top_p is {self.top_p}; it must be in (0, 1].")
 
     def parameters(self) -> dict[str, Any]:
-        """All that the prompts depend on besides the model; of `max_texts` they do not."""
+        """All that the prompts depend on besides the model; not `max_texts`."""
         own = dataclasses.asdict(self)
         for key in ("model", "revision", "gguf", "max_texts"):
             del own[key]

@@ -1,9 +1,9 @@
-"""The PyTorch SAMs that the refine stage asks: one interface, and the backends that have it.
+"""The PyTorch SAMs of the refine stage: their common interface, and its backends.
 
-    segment_anything    ViT-B, L, H, MobileSAM and LiteMedSAM from their makers' files
+    segment_anything    ViT-B, L, H, MobileSAM and LiteMedSAM from their authors' files
     transformers        SamModel and Sam2Model from a folder or the Hugging Face hub
 
-This module needs neither torch nor a backend's library; `load` imports them.
+This module imports neither torch nor a backend's library; `load` does.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float16, Int, UInt8
 if TYPE_CHECKING:
     import torch
 
-# name -> module with `identify(settings)` and `load(settings)`
+# backend -> module with `identify(settings)` and `load(settings)`
 BACKENDS = {
     "segment_anything": "porting.stages.refine.sam_segment_anything",
     "transformers": "porting.stages.refine.sam_transformers",
@@ -27,18 +27,18 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class SamSettings:
-    """Which SAM, and how it runs.
+    """Model and settings of a SAM.
 
     Attributes:
-        backend: name in `BACKENDS`.
-        sam: name in `clouds_jax.sam.SAMS`, which the weights must be of; transformers also takes
-            "sam2", and "" for whatever the folder holds.
-        weights: segment_anything: what `porting.files.locate.locate` takes. transformers: a folder,
-            or a name on the hub.
-        revision: commit, tag or branch on the hub; "": its newest.
-        dtype: of the image encoder's products on a GPU. On a CPU, and in the mask decoder, all is
-            float32.
-        train_mode: batch norm uses the statistics of the one image, as in the released training
+        backend: key of `BACKENDS`.
+        sam: key of `SAMS` that the weights must be of; transformers also takes "sam2", and "" for
+            any model.
+        weights: for segment_anything a source that `porting.files.locate` accepts; for transformers
+            a folder, or a name on the hub.
+        revision: commit, tag or branch on the hub; "" for the newest.
+        dtype: dtype of the image encoder's products on a GPU. On a CPU, and in the mask decoder,
+            all is float32.
+        train_mode: batch norm with the statistics of the one image, as in the released training
             loop, which left MobileSAM in train mode.
         chunk: prompts decoded at once, which bounds the memory.
     """
@@ -62,10 +62,10 @@ class SamSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """An image as the mask decoder reads it.
+    """The embedding of an image.
 
     Attributes:
-        features: (1, d, g, g), float32, on the model's device; of SAM 2 finer maps come before.
+        features: (1, d, g, g), float32, on the model's device; for SAM 2 after finer maps.
         size: (h, w) of the image.
     """
 
@@ -75,12 +75,12 @@ class Embedded:
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """What SAM answers to n prompts.
+    """The masks of n prompts.
 
     Attributes:
-        masks: of each prompt the one it thinks best, at image size.
-        iou: that it predicts for the three it proposes.
-        chosen: which of the three.
+        masks: best mask of each prompt, at image size.
+        iou: predicted IoU of the three proposed masks.
+        chosen: index of the best of the three.
     """
 
     masks: Bool[np.ndarray, "n h w"]
@@ -96,38 +96,38 @@ class Sam(Protocol):
         ...
 
     def stored(self, values: Float16[np.ndarray, "g g d"], size: tuple[int, int]) -> Embedded:
-        """An embedding that `clouds_jax.data.embeddings` keeps, of an image of `size` (h, w).
+        """A stored embedding (`clouds_jax.data.embeddings`) of an image of `size` (h, w).
 
         Raises:
-            ValueError: it is not one that this model's decoder reads.
+            ValueError: it does not fit this model's decoder.
         """
         ...
 
     def masks(self, embedded: Embedded, points: Int[np.ndarray, "n p 2"]) -> Masks:
-        """The best mask for each set of points inside an object.
+        """Prompts the decoder; the best mask for each prompt.
 
         Args:
             embedded: the image.
-            points: (x, y) in pixels of the image.
+            points: prompts of p points inside an object, (x, y) in pixels of the image.
         """
         ...
 
 
 def load(settings: SamSettings) -> Sam:
-    """The model, on the GPU if there is one.
+    """Loads a SAM, on the GPU if there is one.
 
     Raises:
-        ValueError: the weights are not of the kind that the settings name.
+        ValueError: the weights are not of the model that the settings name.
     """
     return importlib.import_module(BACKENDS[settings.backend]).load(settings)
 
 
 def identify(settings: SamSettings) -> dict[str, Any]:
-    """All that decides the masks, as plain JSON, without loading the model.
+    """All that the masks depend on, as plain JSON, without loading the model.
 
-    Weights on the network are fetched for it: their hash is part of it.
+    Downloads remote weights, since their hash is part of it.
     """
-    found = importlib.import_module(BACKENDS[settings.backend]).identify(settings)
+    weights = importlib.import_module(BACKENDS[settings.backend]).identify(settings)
     libraries = ("torch", settings.backend)
     return {
         "backend": settings.backend,
@@ -136,5 +136,5 @@ def identify(settings: SamSettings) -> dict[str, Any]:
         "dtype": settings.dtype,
         "train_mode": settings.train_mode,
         "versions": {name: importlib.metadata.version(name) for name in libraries},
-        **found,
+        **weights,
     }

@@ -1,4 +1,4 @@
-"""SAM by segment_anything's classes, from its makers' files: ViT-B, L, H and TinyViT."""
+"""SAM with the classes of segment_anything, from its authors' files: ViT-B, L, H, TinyViT."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,19 +13,25 @@ from clouds_jax.nn.sam.registry import SAMS, get_sam, preprocess
 from porting.files.locate import HUB
 from porting.files.open import Provenance, open_checkpoint
 from porting.reference import sam as reference
+from porting.reference.nchw import to_torch
 from porting.stages.refine import sam_masks
 from porting.stages.refine.sam import Embedded, Masks, SamSettings
 from porting.tables import OURS, TABLES
 from porting.tables.rules import match_counts
 
 _SHOWN = 4  # misfits in a message
-# of TinyViT for ImageNet, which files of MobileSAM carry along
+# names of TinyViT's ImageNet classifier, which files of MobileSAM contain
 _CLASSIFIER = ("image_encoder.head.", "image_encoder.norm_head.")
-_HUGGING_FACE = ("vision_encoder.", "shared_image_embedding.")  # how names begin there
+_HUGGING_FACE = ("vision_encoder.", "shared_image_embedding.")  # prefixes of names
 
 
 class SegmentAnything:
-    """A `porting.stages.refine.sam.Sam`."""
+    """`porting.stages.refine.sam.Sam` with a model of segment_anything.
+
+    Args:
+        model: the model with its weights.
+        settings: model name, dtype and chunk size.
+    """
 
     def __init__(self, model: Any, settings: SamSettings):
         self._model = model.to(sam_masks.device())
@@ -34,8 +40,8 @@ class SegmentAnything:
 
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedded:
         """See `Sam`."""
-        x = torch.from_numpy(preprocess(image[None], self._spec)).permute(0, 3, 1, 2).contiguous()
-        with sam_masks.encoding(self._settings.dtype):
+        x = to_torch(preprocess(image[None], self._spec))
+        with sam_masks.encoder_precision(self._settings.dtype):
             features = self._model.image_encoder(x.to(self._model.device)).float()
         return Embedded((features,), (image.shape[0], image.shape[1]))
 
@@ -53,7 +59,7 @@ class SegmentAnything:
         """See `Sam`."""
         prompts, decoder = self._model.prompt_encoder, self._model.mask_decoder
 
-        def ask(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def decode(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             inside = torch.ones(points.shape[:2], dtype=torch.int, device=points.device)
             sparse, dense = prompts(points=(points, inside), boxes=None, masks=None)
             return decoder(
@@ -64,19 +70,19 @@ class SegmentAnything:
                 multimask_output=True,
             )
 
-        return sam_masks.best(
-            ask,
+        return sam_masks.best_masks(
+            decode,
             points,
             embedded.size,
             scale=prompt_scale(embedded.size, self._spec.image),
-            resize=sam_masks.uncropped(self._spec.image, embedded.size),
+            resize=sam_masks.unpadding(self._spec.image, embedded.size),
             chunk=self._settings.chunk,
         )
 
 
 def load(settings: SamSettings) -> SegmentAnything:
     """See `porting.stages.refine.sam.load`."""
-    get_sam(settings.sam)  # raises for a name that there is not
+    get_sam(settings.sam)  # raises for an unknown name
     model = reference.build_sam(settings.sam)
     if settings.train_mode and not isinstance(model.image_encoder, reference.TinyViT):
         raise ValueError(
@@ -85,7 +91,7 @@ def load(settings: SamSettings) -> SegmentAnything:
     state, provenance = open_checkpoint(_source(settings))
     try:
         reference.load_tensors(model, state)
-    except RuntimeError:  # with every name of both sides
+    except RuntimeError:  # its message lists every name of both sides
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         raise ValueError(_misfit(settings.sam, wanted, state, provenance)) from None
     if settings.train_mode:
@@ -94,14 +100,14 @@ def load(settings: SamSettings) -> SegmentAnything:
 
 
 def identify(settings: SamSettings) -> dict[str, Any]:
-    """Of the weights: their name and hash."""
+    """Name and hash of the weights."""
     _, provenance = open_checkpoint(_source(settings))
     weights = settings.weights if provenance.url or provenance.package else provenance.file
     return {"weights": weights, "sha256": provenance.sha256}
 
 
 def _source(settings: SamSettings) -> str:
-    """The weights as `porting.files.locate.locate` takes them."""
+    """The weights as a source that `porting.files.locate` accepts."""
     if not settings.revision:
         return settings.weights
     if not settings.weights.startswith(HUB):
@@ -117,13 +123,13 @@ def _misfit(
     state: dict[str, np.ndarray],
     provenance: Provenance,
 ) -> str:
-    """Why a file does not fill a SAM: what it is, what was wanted, what to do."""
-    what, advice = _told(sam, state, provenance)
-    both = [name for name in state if name in wanted]
+    """Error message for a file that does not fit a SAM: what it is, and what to do."""
+    what, advice = _diagnose(sam, state, provenance)
+    common = [name for name in state if name in wanted]
     misfits = [
         *(
             f"{name} has shape {state[name].shape}, not {wanted[name]}"
-            for name in both
+            for name in common
             if state[name].shape != wanted[name]
         ),
         *(f"{name} is missing" for name in wanted if name not in state),
@@ -135,7 +141,7 @@ def _misfit(
     )
 
 
-def _told(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tuple[str, str]:
+def _diagnose(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tuple[str, str]:
     """What a file is, and what to do about it."""
     other = f"give the file of its makers ({get_sam(sam).source})"
     if provenance.format.startswith(OURS.name):
@@ -143,14 +149,14 @@ def _told(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tup
     if any(name.startswith(_HUGGING_FACE) for name in state):
         return "a SAM of transformers", f"set backend to 'transformers', or {other}"
     shapes = {n: array.shape for n, array in state.items() if not n.startswith(_CLASSIFIER)}
-    for one in SAMS:
-        if shapes == _shapes(one):
-            return f"a {one}", f"set sam to {one!r}, or {other}"
+    for name in SAMS:
+        if shapes == _shapes(name):
+            return f"a {name}", f"set sam to {name!r}, or {other}"
     counts = {name: match_counts(list(state), table.rules) for name, table in TABLES.items()}
     families = [name for name, (used, unmatched) in counts.items() if used and not unmatched]
     if not families:
         return "of no kind that is known here", other
-    # tables of whole files take their parts too, but have more rules
+    # tables of whole files also match parts, but have more rules
     family = min(families, key=lambda name: len(TABLES[name].rules))
     if family == "sam_decoder":
         return "SAM's prompt encoder and mask decoder, without an image encoder", other
@@ -158,13 +164,13 @@ def _told(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tup
 
 
 def _shapes(sam: str) -> dict[str, tuple[int, ...]]:
-    """The tensors of a SAM, none of which is made."""
+    """Names and shapes of a SAM's tensors, without allocating them."""
     with torch.device("meta"):
         return {name: tuple(t.shape) for name, t in reference.build_sam(sam).state_dict().items()}
 
 
 def _use_own_statistics(encoder: nn.Module) -> None:
-    """Lets every batch norm use the statistics of what it is given, and keep none."""
+    """Makes every batch norm use the statistics of its input, and store none."""
     for layer in encoder.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.track_running_stats = False

@@ -1,4 +1,4 @@
-"""SAM and SAM 2 by the classes of transformers, from a folder or the Hugging Face hub."""
+"""SAM and SAM 2 with the classes of transformers, from a folder or the Hugging Face hub."""
 
 import dataclasses
 import json
@@ -15,12 +15,13 @@ from clouds_jax.nn.sam.registry import SamSpec, get_sam, preprocess
 from porting import _torchvision
 from porting.files import locate
 from porting.files.open import open_checkpoint, sha256
+from porting.reference.nchw import to_torch
 from porting.stages.refine import sam_masks
 from porting.stages.refine.sam import Embedded, Masks, SamSettings
 
 _SAM2 = "sam2"
-# model type in the config -> class; the hub's files of SAM 2 are those of its video model, which
-# holds the one for images
+# model type in the config -> class; the hub's files of SAM 2 are of its video model, which contains
+# the image model
 _CLASSES = {"sam": "SamModel", _SAM2: "Sam2Model", "sam2_video": "Sam2Model"}
 _CONFIG = "config.json"
 _PROCESSOR = "preprocessor_config.json"
@@ -28,12 +29,12 @@ _SHOWN = 4  # misfits in a message
 
 
 class HuggingFaceSam:
-    """`SamModel` as a `porting.stages.refine.sam.Sam`.
+    """`porting.stages.refine.sam.Sam` with a `SamModel`.
 
     Args:
-        model: with its weights.
-        spec: of how its images are prepared; only that is read of it.
-        settings: of dtype and chunk.
+        model: the model with its weights.
+        spec: size and normalisation of its images; other fields are not used.
+        settings: dtype and chunk size.
     """
 
     def __init__(self, model: Any, spec: SamSpec, settings: SamSettings):
@@ -42,12 +43,12 @@ class HuggingFaceSam:
         self._settings = settings
 
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedded:
-        """See `Sam`. The host prepares images as for segment_anything.
+        """See `Sam`. Images are prepared as for segment_anything.
 
-        The processor of transformers resizes by torchvision, whose pixels differ a little.
+        The processor of transformers resizes with torchvision, whose pixels differ slightly.
         """
-        x = torch.from_numpy(preprocess(image[None], self._spec)).permute(0, 3, 1, 2)
-        with sam_masks.encoding(self._settings.dtype):
+        x = to_torch(preprocess(image[None], self._spec))
+        with sam_masks.encoder_precision(self._settings.dtype):
             features = self._model.get_image_embeddings(x.to(self._model.device)).float()
         return Embedded((features,), (image.shape[0], image.shape[1]))
 
@@ -61,23 +62,23 @@ class HuggingFaceSam:
     def masks(self, embedded: Embedded, points: Int[np.ndarray, "n p 2"]) -> Masks:
         """See `Sam`."""
         image = self._spec.image
-        return sam_masks.best(
-            _asking(self._model, embedded.features[0]),
+        return sam_masks.best_masks(
+            _mask_decoder(self._model, embedded.features[0]),
             points,
             embedded.size,
             scale=prompt_scale(embedded.size, image),
-            resize=sam_masks.uncropped(image, embedded.size),
+            resize=sam_masks.unpadding(image, embedded.size),
             chunk=self._settings.chunk,
         )
 
 
 class HuggingFaceSam2:
-    """`Sam2Model` as a `sam.Sam`: images fill the square, whatever their shape.
+    """`porting.stages.refine.sam.Sam` with a `Sam2Model`; images are stretched to a square.
 
     Args:
-        model: with its weights.
-        processor: of its images.
-        settings: of dtype and chunk.
+        model: the model with its weights.
+        processor: image processor of the model.
+        settings: dtype and chunk size.
     """
 
     def __init__(self, model: Any, processor: Any, settings: SamSettings):
@@ -88,13 +89,13 @@ class HuggingFaceSam2:
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedded:
         """See `Sam`."""
         x = self._processor(images=image, return_tensors="pt")["pixel_values"]
-        with sam_masks.encoding(self._settings.dtype):
+        with sam_masks.encoder_precision(self._settings.dtype):
             maps = self._model.get_image_embeddings(x.to(self._model.device))
-            features = tuple(one.float() for one in maps)
+            features = tuple(x.float() for x in maps)
         return Embedded(features, (image.shape[0], image.shape[1]))
 
     def stored(self, values: Float16[np.ndarray, "g g d"], size: tuple[int, int]) -> Embedded:
-        """See `Sam`; there is none."""
+        """See `Sam`; always raises, since no embedding of SAM 2 is stored."""
         raise ValueError(
             f"{self._settings.weights} is a SAM 2, whose decoder reads feature maps of"
             f" {len(self._model.backbone_feature_sizes)} sizes; only a single embedding per image"
@@ -102,32 +103,32 @@ class HuggingFaceSam2:
         )
 
     def masks(self, embedded: Embedded, points: Int[np.ndarray, "n p 2"]) -> Masks:
-        """See `Sam`. Logits go to image size at once, as in its image processor."""
+        """See `Sam`. Logits are resized directly to the image, as in its image processor."""
         (h, w), image = embedded.size, self._model.config.prompt_encoder_config.image_size
-        return sam_masks.best(
-            _asking(self._model, list(embedded.features)),
+        return sam_masks.best_masks(
+            _mask_decoder(self._model, list(embedded.features)),
             points,
             embedded.size,
             scale=(image / w, image / h),
-            resize=lambda logits: sam_masks.resized(logits, (h, w)),
+            resize=lambda logits: sam_masks.resize_bilinear(logits, (h, w)),
             chunk=self._settings.chunk,
         )
 
 
-def _asking(model: Any, features: Any) -> sam_masks.Ask:
-    """The mask decoder on what the model takes for an embedded image."""
+def _mask_decoder(model: Any, features: Any) -> sam_masks.MaskDecoder:
+    """The mask decoder for one embedded image."""
 
-    def ask(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inside = torch.ones((1, *points.shape[:2]), dtype=torch.int, device=points.device)
-        found = model(
+        output = model(
             image_embeddings=features,
             input_points=points[None],
             input_labels=inside,
             multimask_output=True,
         )
-        return found.pred_masks[0], found.iou_scores[0]
+        return output.pred_masks[0], output.iou_scores[0]
 
-    return ask
+    return decode
 
 
 def load(settings: SamSettings) -> HuggingFaceSam | HuggingFaceSam2:
@@ -152,14 +153,14 @@ def load(settings: SamSettings) -> HuggingFaceSam | HuggingFaceSam2:
         dtype=torch.float32,
         local_files_only=True,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # to be told with the others
+        ignore_mismatched_sizes=True,  # reported with the other misfits below
     )
     misfits = [
         *(f"{name} is missing" for name in sorted(report["missing_keys"])),
         *(f"{name} is not of the model" for name in sorted(report["unexpected_keys"])),
         *(
-            f"{name} has shape {tuple(found)}, not {tuple(wanted)}"
-            for name, found, wanted in sorted(report["mismatched_keys"])
+            f"{name} has shape {tuple(actual)}, not {tuple(wanted)}"
+            for name, actual, wanted in sorted(report["mismatched_keys"])
         ),
     ]
     if misfits:
@@ -171,18 +172,18 @@ def load(settings: SamSettings) -> HuggingFaceSam | HuggingFaceSam2:
     if _CLASSES[kind] == "Sam2Model":
         processor = transformers.Sam2ImageProcessor.from_pretrained(folder, local_files_only=True)
         return HuggingFaceSam2(model, processor, settings)
-    told = json.loads((folder / _PROCESSOR).read_text())
+    processing = json.loads((folder / _PROCESSOR).read_text())
     spec = dataclasses.replace(
         get_sam("sam_vit_b"),
         image=model.config.vision_config.image_size,
-        mean=tuple(255 * value for value in told["image_mean"]),
-        std=tuple(255 * value for value in told["image_std"]),
+        mean=tuple(255 * value for value in processing["image_mean"]),
+        std=tuple(255 * value for value in processing["image_std"]),
     )
     return HuggingFaceSam(model, spec, settings)
 
 
 def identify(settings: SamSettings) -> dict[str, Any]:
-    """Of the weights: which SAM they are, their name, commit and hashes, with those of configs."""
+    """Model, name, commit and hashes of the weights and their configs."""
     folder, commit = _folder(settings)
     _, sam = _kind(folder, settings)
     hashes = open_checkpoint(folder)[1].sha256
@@ -197,7 +198,7 @@ def identify(settings: SamSettings) -> dict[str, Any]:
 
 
 def _folder(settings: SamSettings) -> tuple[Path, str]:
-    """The folder with config and weights, fetched if it is on the hub, and then its commit."""
+    """The folder with config and weights, downloaded if it is on the hub, and its commit or ""."""
     name, path = settings.weights, Path(settings.weights)
     if path.is_file():
         raise ValueError(
@@ -212,20 +213,20 @@ def _folder(settings: SamSettings) -> tuple[Path, str]:
         raise FileNotFoundError(f"{name} does not exist; give a folder, or org/name of the hub.")
     revision = settings.revision or "main"
     folder = locate.locate(f"{locate.HUB}{name}/{_CONFIG}@{revision}").path.parent
-    commit = folder.name  # the cache's, so that all files are of the same one
+    commit = folder.name  # as in the cache, so that all files are of the same commit
     locate.locate(f"{locate.HUB}{name}/{_PROCESSOR}@{commit}")
     locate.locate(f"{locate.HUB}{name}@{commit}")
     return folder, commit
 
 
 def _kind(folder: Path, settings: SamSettings) -> tuple[str, str]:
-    """Model type and our name of the SAM in a folder, checked against the settings."""
+    """Model type and name of the SAM in a folder, checked against the settings."""
     config = json.loads(path.read_text()) if (path := folder / _CONFIG).exists() else {}
     kind = config.get("model_type")
     if kind not in _CLASSES:
-        found = f"has a {_CONFIG} of model type {kind!r}" if config else f"has no {_CONFIG}"
+        fault = f"has a {_CONFIG} of model type {kind!r}" if config else f"has no {_CONFIG}"
         raise ValueError(
-            f"{settings.weights} {found}; backend 'transformers' reads folders of model type"
+            f"{settings.weights} {fault}; backend 'transformers' reads folders of model type"
             f" {', '.join(_CLASSES)}."
         )
     name = _SAM2 if _CLASSES[kind] == "Sam2Model" else _name(config)
@@ -239,7 +240,7 @@ def _kind(folder: Path, settings: SamSettings) -> tuple[str, str]:
 
 
 def _name(config: dict[str, Any]) -> str:
-    """Our name of the ViT of a SAM's config, or ""."""
+    """Key of `SAMS` with the ViT of a SAM's config, or ""."""
     from transformers import SamConfig
 
     vision: Any = SamConfig(**config).vision_config

@@ -1,7 +1,7 @@
-"""The stage that has SAM refine the pseudo-labels of images: `generated.refined` beside them.
+"""The refine stage: SAM refines the pseudo-labels of images into `generated.refined`.
 
-The steps between a label and its refinement are `clouds_jax.selftrain.refine_host`; here are what
-they read, SAM, and what is kept.
+The refinement itself is `clouds_jax.selftrain.refine_host`; this module reads the inputs, runs SAM
+and writes the results.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from clouds_jax.data import embeddings, records
 from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.data.embeddings import Embeddings, image_hash
 from clouds_jax.data.records import Example
-from clouds_jax.selftrain import panels as refine_panels
-from clouds_jax.selftrain import refine_host
+from clouds_jax.selftrain import panels, refine_host
+from clouds_jax.selftrain.refine_host import Refinement
 from clouds_jax.selftrain.refine_rules import PRESETS, RefineRules
 from clouds_jax.stages import shard_set
 from clouds_jax.stages.memory import host_memory
@@ -28,10 +28,15 @@ from porting.stages.refine.sam import SamSettings
 
 
 def get_rules(preset: str, *, min_area: int, num_points: int) -> RefineRules:
-    """The rules of a preset with sizes of their own.
+    """The refinement rules of a preset, with other sizes.
+
+    Args:
+        preset: key of `PRESETS`.
+        min_area: largest area, in pixels, of components that are skipped.
+        num_points: points per prompt.
 
     Raises:
-        ValueError: there is no such preset, or a number is impossible.
+        ValueError: an unknown preset, or impossible sizes.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}; allowed are: {', '.join(PRESETS)}.")
@@ -45,19 +50,19 @@ def get_rules(preset: str, *, min_area: int, num_points: int) -> RefineRules:
 
 @dataclasses.dataclass(frozen=True)
 class Refine:
-    """The stage.
+    """The refine stage.
 
     Attributes:
-        shards: root of all shards.
+        shards: root folder of all shards.
         ref: "name/split" of the images.
-        rules: of the refinement, see `get_rules`.
-        sam: which SAM, and how it runs.
-        labels: "name/split" of the labels; "": `name.pseudo/split`.
-        name: of the new set of shards, whose split is that of `ref`; "": `name.refined`.
-        embeddings: read the embeddings that `clouds_jax.embed` stored instead of running the image
+        rules: refinement rules, see `get_rules`.
+        sam: model and settings of SAM.
+        labels: "name/split" of the labels; "" for `name.pseudo/split`.
+        name: name of the new set of shards, with the split of `ref`; "" for `name.refined`.
+        embeddings: read embeddings stored by `clouds_jax.embed` instead of running the image
             encoder.
-        seed: of the points; those of image i depend on (seed, i).
-        panels: of so many images, the first ones, the steps are drawn.
+        seed: seed of the points; those of image i depend on (seed, i).
+        panels: number of images, from the first on, whose refinement is drawn.
     """
 
     shards: Path
@@ -85,7 +90,7 @@ class Refine:
 
     @functools.cached_property
     def space(self) -> LabelSpace:
-        """Of the labels."""
+        """Label space of the labels."""
         parameters = records.read_summary(self.source, self.shards).get("parameters", {})
         if "label_space" not in parameters:
             raise ValueError(
@@ -96,7 +101,7 @@ class Refine:
 
     @property
     def folder(self) -> shard_set.Folder:
-        """Where the shards go."""
+        """The folder of the shards."""
         return self._folder
 
     @functools.cached_property
@@ -117,18 +122,22 @@ class Refine:
             f"{self.name or records.map_name(name, 'refined')}/{split}",
             stage="refine",
             parameters={
-                "rules": dataclasses.asdict(self.rules), "sam": sams.identify(self.sam),
-                "embeddings": self.embeddings, "seed": self.seed, "panels": self.panels,
-                "label_space": self.space.name, "versions": provenance.versions(["scipy"]),
+                "rules": dataclasses.asdict(self.rules),
+                "sam": sams.identify(self.sam),
+                "embeddings": self.embeddings,
+                "seed": self.seed,
+                "panels": self.panels,
+                "label_space": self.space.name,
+                "versions": provenance.versions(["scipy"]),
             },
             inputs={ref: shard_set.digest(ref, self.shards) for ref in refs},
             examples=summary["examples"],
             shards=len(summary["shards"]),
-        )  # fmt: skip
+        )
 
     @functools.cached_property
     def _size(self) -> tuple[int, int]:
-        """Of the images, where they are of one size: what embeddings are stored for."""
+        """Size (h, w) of the first image; embeddings are stored for images of one size."""
         return records.open_ref(self.ref, self.shards)[0].size
 
     @property
@@ -136,11 +145,11 @@ class Refine:
         path = embeddings.stem(self.shards, self.ref, self.sam.sam, self._size)
         ref = f"{path.parent.name}/{path.name}"
         if not (path.parent / f"{path.name}.summary.json").is_file():
-            Embeddings(self.shards, self.ref, self.sam.sam, self._size)  # tells what is missing
+            Embeddings(self.shards, self.ref, self.sam.sam, self._size)  # raises what is missing
         return ref
 
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
-        """Loads SAM."""
+        """Loads SAM; returns a function from a shard's number to its records."""
         model = sams.load(self.sam)
         examples = records.open_ref(self.ref, self.shards)
         labels = records.open_ref(self.source, self.shards)
@@ -148,53 +157,59 @@ class Refine:
         if self.embeddings:
             stored = Embeddings(self.shards, self.ref, self.sam.sam, self._size)
         origin = {
-            "stage": "refine", "labels": self.source, "sam": self.sam.sam or self.sam.weights,
-            "seed": self.seed, "rules": dataclasses.asdict(self.rules), "space": self.space.name,
-        }  # fmt: skip
+            "stage": "refine",
+            "labels": self.source,
+            "sam": self.sam.sam or self.sam.weights,
+            "seed": self.seed,
+            "rules": dataclasses.asdict(self.rules),
+            "space": self.space.name,
+        }
 
         def embedded(index: int, example: Example) -> sams.Embedded:
             assert example.image is not None
             if stored is None:
                 return model.embed(example.image)
-            found = stored[index]
-            if found.key != example.key or found.image != image_hash(example.image):
+            embedding = stored[index]
+            if embedding.key != example.key or embedding.image != image_hash(example.image):
                 raise ValueError(
-                    f"{example.key}: its stored embedding is of another image ({found.key}); remove"
-                    f" {self._embeddings_ref}* and make them again: python -m clouds_jax.embed."
+                    f"{example.key}: its stored embedding is of another image ({embedding.key});"
+                    f" remove {self._embeddings_ref}* and make them again: python -m"
+                    " clouds_jax.embed."
                 )
-            return model.stored(found.values[0], example.size)
+            return model.stored(embedding.values[0], example.size)
 
-        def make(shard: int) -> Iterator[shard_set.Record]:
-            for index in self.folder.indices(shard):
-                example, label = examples[index], _label(examples[index], labels[index])
+        def refine(index: int) -> shard_set.Record:
+            example, label = examples[index], _label(examples[index], labels[index])
 
-                def ask(
-                    points: Int[np.ndarray, "n p 2"], index: int = index, example: Example = example
-                ) -> Bool[np.ndarray, "n h w"]:
-                    return model.masks(embedded(index, example), points).masks
+            def prompt(points: Int[np.ndarray, "n p 2"]) -> Bool[np.ndarray, "n h w"]:
+                return model.masks(embedded(index, example), points).masks
 
-                bits = refine_host.draws(self.seed, index, example.size, self.rules)
-                found = refine_host.refine_label(
-                    label, bits, ask, rules=self.rules, classes=len(self.space)
-                )
-                if index < self.panels:
-                    assert example.image is not None
-                    drawing = refine_panels.draw(
-                        example.key, example.image, label, found, self.space
-                    )
-                    images.write_png(self.panel(index), drawing)
-                targets = tuple(np.flatnonzero(found.present).tolist())
-                made = Example(example.key, refined=found.label, targets=targets, origin=origin)
-                yield records.encode(made), refine_host.statistics(label, found, self.space.names)
+            bits = refine_host.draws(self.seed, index, example.size, self.rules)
+            refinement = refine_host.refine_label(
+                label, bits, prompt, rules=self.rules, classes=len(self.space)
+            )
+            if index < self.panels:
+                self._draw_panel(index, example, label, refinement)
+            targets = tuple(np.flatnonzero(refinement.present).tolist())
+            refined = Example(example.key, refined=refinement.label, targets=targets, origin=origin)
+            stats = refine_host.statistics(label, refinement, self.space.names)
+            return records.encode(refined), stats
 
-        return make
+        return lambda shard: map(refine, self.folder.indices(shard))
+
+    def _draw_panel(
+        self, index: int, example: Example, label: records.Map, refinement: Refinement
+    ) -> None:
+        assert example.image is not None
+        drawing = panels.draw(example.key, example.image, label, refinement, self.space)
+        images.write_png(self.panel(index), drawing)
 
     def panel(self, index: int) -> Path:
-        """Where the picture of an image is."""
+        """Path of the drawing of an image's refinement."""
         return self.folder.folder / f"{self.folder.split}.panels" / f"{index:06d}.png"
 
     def memory(self) -> Mapping[str, float]:
-        """Peak memory in GiB."""
+        """Peak memory so far in GiB, by device."""
         gpu = (
             {"gpu": torch.cuda.max_memory_allocated() / 2**30} if torch.cuda.is_available() else {}
         )
@@ -202,7 +217,7 @@ class Refine:
 
 
 def _label(example: Example, labelled: Example) -> records.Map:
-    """The label of an example, checked to be its own."""
+    """The pseudo-label of an example; raises if it is missing, or of another image."""
     if example.image is None:
         raise ValueError(f"{example.key} has no image for SAM to look at.")
     if labelled.pseudo is None:
