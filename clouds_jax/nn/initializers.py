@@ -122,7 +122,7 @@ def _truncated(std: float) -> Draw:
     return _by_quantile(std, _truncated_quantiles)
 
 
-def _fans(shape: Shape) -> tuple[float, float]:
+def _fans(shape: Shape) -> tuple[int, int]:
     """(fan in, fan out) of a kernel [..., in, out], as `jax.nn.initializers` counts them."""
     receptive = math.prod(shape[:-2])
     return shape[-2] * receptive, shape[-1] * receptive
