@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-    from experiments.benchmark import heads, host, report, rows, training
+    from experiments.benchmark import first_use, heads, host, report, rows, training
     from experiments.benchmark.rows import Setting
     from experiments.benchmark.timing import measure
 
-    known = {**rows.ROWS, **heads.ROWS, **training.ROWS, **host.ROWS}
+    known = {**rows.ROWS, **heads.ROWS, **training.ROWS, **host.ROWS, **first_use.ROWS}
     wrong = [name for name in args.rows if name not in known]
     if wrong:
         parser.error(f"there is no row {', '.join(wrong)}; there are: {', '.join(known)}")
