@@ -11,29 +11,11 @@ from flax import nnx
 from clouds_jax.data import embeddings, records
 from clouds_jax.data.embeddings import Embedding
 from clouds_jax.data.generated import fit
+from clouds_jax.model.sam import Sam
 from clouds_jax.nn.sam import registry
-from clouds_jax.nn.sam.decoder import PromptedMasks
 from clouds_jax.stages import shard_set
 from clouds_jax.stages.memory import device_memory
-from clouds_jax.weights import fill_module, load_weights, weights_digest
-
-
-def load_sam(name: str, weights: str) -> PromptedMasks:
-    """A SAM with converted weights.
-
-    Args:
-        name: key of `registry.SAMS`.
-        weights: weights folder.
-    """
-    spec = registry.get_sam(name)
-    tree, _ = load_weights(weights, ("sam",))
-    graphdef, state = fill_module(
-        spec.build,
-        tree.get("sam", {}),
-        where=weights,
-        hint=f"Are these the weights of {name}?",
-    )
-    return nnx.merge(graphdef, state)
+from clouds_jax.weights import weights_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +64,7 @@ class Embed:
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
         """Loads the SAM; returns a function from a shard to its records."""
         spec = registry.get_sam(self.sam)
-        model = load_sam(self.sam, self.weights) if self.weights else spec.build(nnx.Rngs(0))
+        model = Sam.load(self.weights, self.sam).module if self.weights else spec.build(nnx.Rngs(0))
         examples = records.open_ref(self.ref, self.shards)
 
         def make(shard: int) -> Iterator[shard_set.Record]:

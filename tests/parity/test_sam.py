@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 import torch
 
 from clouds_jax.images import read_image
+from clouds_jax.model.sam import Sam
 from clouds_jax.nn.sam.decoder import PromptedMasks, input_size
 from clouds_jax.nn.sam.registry import embed, get_sam
 from clouds_jax.selftrain.refine_device import best_masks
@@ -213,3 +214,31 @@ def test_the_decoder_part_of_a_whole_sam_fills_a_decoder_alone():
     assert nnx.to_pure_dict(nnx.state(alone)) == {
         key: whole[key] for key in ("prompt_encoder", "mask_decoder")
     }
+
+
+@needs_medical
+@pytest.mark.realdata
+@pytest.mark.parametrize("prompt", ["points", "box", "points and box", "boxes"])
+def test_a_person_s_prompts_give_the_predictor_s_masks(real_data, medical, prompt):
+    from segment_anything import SamPredictor
+
+    theirs, ours = medical
+    image = read_image(real_data / "street_photos" / PHOTOS[0])
+    h, w = image.shape[:2]
+    points = np.asarray([[0.4 * w, 0.6 * h], [0.5 * w, 0.7 * h], [0.1 * w, 0.1 * h]])
+    labels = np.asarray([1, 1, 0])
+    boxes = np.asarray([[0.2 * w, 0.3 * h, 0.7 * w, 0.9 * h], [0.1 * w, 0.1 * h, 0.4 * w, 0.5 * h]])
+    given = {}
+    if "points" in prompt:
+        given |= {"points": points, "labels": labels}
+    if "box" in prompt:
+        given["boxes"] = boxes if prompt == "boxes" else boxes[0]
+    result = Sam(ours, get_sam("medsam_lite")).predict(image, **given)
+    predictor = SamPredictor(theirs)
+    predictor.set_image(image)
+    for i in range(len(result.masks)):
+        box = np.atleast_2d(given["boxes"])[i] if "boxes" in given else None
+        masks, iou, _ = predictor.predict(given.get("points"), given.get("labels"), box)
+        np.testing.assert_array_equal(result.masks[i], masks)
+        np.testing.assert_allclose(result.iou[i], iou, atol=1e-4)
+        np.testing.assert_array_equal(result.best[i], masks[iou.argmax()])

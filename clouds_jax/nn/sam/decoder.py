@@ -167,19 +167,21 @@ class PromptEncoder(nnx.Module):
         self.image = size.image
 
     def __call__(
-        self, points: Float[Array, "p 2"], labels: Int[Array, " p"]
-    ) -> Float[Array, "p+1 d"]:
-        """One token per point and the padding token that SAM adds where there is no box.
+        self, points: Float[Array, "p 2"], labels: Int[Array, " p"], *, pad: bool = True
+    ) -> Float[Array, "t d"]:
+        """One token per point, and the padding token that SAM adds where there is no box.
 
         Args:
-            points: (x, y) of pixels of the encoder's input.
-            labels: 1 inside the object, 0 outside, -1 for no point.
+            points: (x, y) in pixels of the encoder's input.
+            labels: 1 inside the object, 0 outside, -1 no point, 2 and 3 the upper left and lower
+                right corner of a box.
+            pad: add the padding token; False with a box.
         """
         tokens = self.position((points + 0.5) / self.image)
-        kind = self.points[...][jnp.clip(labels, 0, 1)]
+        kind = self.points[...][jnp.clip(labels, 0, 3)]
         absent = jnp.broadcast_to(self.not_a_point[...][None], kind.shape)
         tokens = jnp.where(labels[:, None] < 0, absent, tokens + kind)
-        return jnp.concatenate([tokens, absent[:1]])
+        return jnp.concatenate([tokens, absent[:1]]) if pad else tokens
 
     def position(self, places: Float[Array, "*n 2"]) -> Float[Array, "*n d"]:
         """Random Fourier features of places (x, y) in [0, 1]."""
@@ -272,6 +274,8 @@ class PromptedMasks(nnx.Module):
         points: Float[Array, "n p 2"],
         labels: Int[Array, "n p"],
         masks: Float[Array, "n h w"] | None = None,
+        *,
+        boxes: bool = False,
     ) -> tuple[Float[Array, "n h w m"], Float[Array, "n m"]]:
         """Masks of n prompts on one image.
 
@@ -280,6 +284,7 @@ class PromptedMasks(nnx.Module):
             points: (x, y) of pixels of the encoder's input.
             labels: 1 inside the object, 0 outside, -1 for no point.
             masks: logits of an earlier pass, at four times the grid of the embedding.
+            boxes: the last two points of each prompt are the corners of a box.
 
         Returns:
             Mask logits at four times the grid of the embedding, three per prompt, and their
@@ -295,7 +300,7 @@ class PromptedMasks(nnx.Module):
             dense = jax.vmap(self.prompt_encoder.mask)(masks)
 
         def one(points, labels, dense):
-            prompt = self.prompt_encoder(points, labels)
+            prompt = self.prompt_encoder(points, labels, pad=not boxes)
             whole = image if dense is None else image + dense
             return self.mask_decoder(whole, position, prompt)
 
