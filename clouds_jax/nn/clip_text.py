@@ -1,7 +1,6 @@
-"""CLIP's text tower: a causal transformer whose end token becomes the text's embedding.
+"""CLIP's text tower: a causal transformer; the output at the end token is the text's embedding.
 
-Source: open_clip's CLIP (MIT) with its text transformer; OpenAI's own models differ by the quick
-GELU.
+Source: the text transformer of open_clip's CLIP (MIT); OpenAI's models use the quick GELU.
 """
 
 import dataclasses
@@ -15,22 +14,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from clouds_jax.nn import initializers, layers
 
-HEAD_WIDTH = 64  # of all of CLIP's text towers
+HEAD_WIDTH = 64  # in all of CLIP's text towers
 
 _SMALL = initializers.normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
 class TextSize:
-    """Numbers of one text tower.
+    """Hyperparameters of a text tower.
 
     Attributes:
-        width: of the transformer.
-        layers: of the transformer.
-        embedding: width of the text's embedding, that of the image embedding.
-        quick_gelu: x * sigmoid(1.702 x) for GELU, as in OpenAI's weights.
-        vocabulary: known ids.
-        context: most ids per text.
+        width: channels of the transformer.
+        layers: blocks of the transformer.
+        embedding: width of the text embedding, equal to that of the image embedding.
+        quick_gelu: use x * sigmoid(1.702 x) for the GELU, as in OpenAI's models.
+        vocabulary: number of token ids.
+        context: largest number of tokens per text.
     """
 
     width: int
@@ -42,11 +41,11 @@ class TextSize:
 
     @property
     def heads(self) -> int:
-        """Attention heads; one in towers narrower than a head of the real ones."""
+        """Attention heads: one per 64 channels, at least one."""
         return max(1, self.width // HEAD_WIDTH)
 
 
-# By the encoder that each was trained with.
+# Keyed by the encoder that each tower was trained with.
 SIZES = {
     "convnext_debug": TextSize(width=16, layers=2, embedding=12),
     "convnext_base": TextSize(width=512, layers=12, embedding=512),
@@ -59,7 +58,12 @@ SIZES = {
 
 
 def size_of(tree: Mapping[str, Any], *, quick_gelu: bool) -> TextSize:
-    """The numbers of the tower that these weights are of; only the activation has no shape."""
+    """The hyperparameters of the tower with these weights.
+
+    Args:
+        tree: nested parameters of a `TextTower`.
+        quick_gelu: which activation it has, the one thing that no shape tells.
+    """
     vocabulary, width = tree["token_embedding"].shape
     return TextSize(
         width=width,
@@ -72,7 +76,7 @@ def size_of(tree: Mapping[str, Any], *, quick_gelu: bool) -> TextSize:
 
 
 class Block(nnx.Module):
-    """Causal self-attention and MLP, each after its LayerNorm and added to its input."""
+    """Pre-norm transformer block: causal self-attention and MLP."""
 
     def __init__(self, size: TextSize, *, rngs: nnx.Rngs):
         width = size.width
@@ -94,7 +98,7 @@ class Block(nnx.Module):
 
 
 class TextTower(nnx.Module):
-    """From ids to embeddings, not normalised; random values are only good for tests."""
+    """Embeds tokenised texts."""
 
     def __init__(self, size: TextSize, *, rngs: nnx.Rngs):
         key = rngs.params
@@ -103,14 +107,15 @@ class TextTower(nnx.Module):
         self.blocks = layers.stack_blocks(lambda rngs: Block(size, rngs=rngs), size.layers, rngs)
         self.norm = layers.LayerNorm(size.width, rngs=rngs)
         self.projection = nnx.Param(initializers.XAVIER(key(), (size.width, size.embedding)))
-        # natural logarithm of what cosines are multiplied with
+        # Cosines are multiplied by exp(logit_scale).
         self.logit_scale = nnx.Param(jnp.asarray(jnp.log(1 / 0.07), jnp.float32))
 
     def __call__(self, ids: Int[Array, "n t"]) -> Float[Array, "n v"]:
-        """Embeddings of texts; ids after the end token, the largest one, have no influence.
+        """Embeddings of texts, not normalised.
 
         Args:
-            ids: of at most `context` tokens; shorter is faster and gives the same.
+            ids: at most `context` tokens per text. Those after the end token, which has the largest
+                id, have no influence, so trailing padding may be cut off.
         """
         t = ids.shape[1]
         x = self.token_embedding[...][ids] + self.position[...][None, :t]

@@ -1,7 +1,7 @@
-"""CLOUDS: an encoder, frozen as a rule, and a trained head."""
+"""CLOUDS: an encoder, usually frozen, and a trained head."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,38 +32,55 @@ __all__ = [
     "text_rows",
 ]
 
-STRIDE = 32
+STRIDE = 32  # of res5; images are padded to a multiple of it
 _DTYPES = ("float32", "bfloat16")
 
 
 def normalise(images: Num[Array, "b h w 3"], spec: EncoderSpec) -> Float[Array, "b h w 3"]:
-    """RGB images 0..255 minus the encoder's mean, over its standard deviation; float32."""
+    """Subtracts the encoder's mean from RGB images 0..255 and divides by its standard deviation."""
     mean = jnp.asarray(spec.mean, jnp.float32)[None, None, None]
     std = jnp.asarray(spec.std, jnp.float32)[None, None, None]
     return (images.astype(jnp.float32) - mean) / std
 
 
 def pad(images: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Zeros to the right and below, up to the next multiple of 32."""
+    """Pads with zeros to the right and below, up to the next multiple of 32."""
     h, w = images.shape[1:3]
     return jnp.pad(images, ((0, 0), (0, -h % STRIDE), (0, -w % STRIDE), (0, 0)))
 
 
+@runtime_checkable
+class Head(Protocol):
+    """A segmentation head: `Mask2FormerHead` or `FPNHead`."""
+
+    def __call__(self, features: Features, *, all_outputs: bool) -> Any:
+        """The head's output, for its loss; `all_outputs`: of every decoder layer."""
+        ...
+
+    def scores(self, output: Any, size: tuple[int, int]) -> Float[Array, "b h w k"]:
+        """Class scores at every pixel of images of `size` (h, w)."""
+        ...
+
+
 class Clouds(nnx.Module):
-    """An encoder, a head and how images reach them.
+    """An encoder and a head, applied to RGB images.
 
     Args:
-        spec: of the encoder.
-        head: from features to an output, and from the output to class scores.
-        ensemble: changes the output before it is scored; None: nothing does.
-        sam: refines pseudo-labels in the joint phase; never trained.
-        encoder_dtype: of the encoder's weights and activations; the head takes float32.
+        spec: builds the encoder; its statistics normalise the images.
+        head: a trained `nnx.Module`.
+        ensemble: joins the head's class logits with CLIP's before scoring; None: no ensemble.
+        sam: refines pseudo-labels in the joint phase, never trained; None: no SAM.
+        encoder_dtype: "float32" or "bfloat16", of the encoder's weights and activations; the head
+            computes in float32.
+
+    Raises:
+        ValueError: another encoder_dtype.
     """
 
     def __init__(
         self,
         spec: EncoderSpec,
-        head: nnx.Module,
+        head: Head,
         *,
         ensemble: Ensemble | None = None,
         sam: PromptedMasks | None = None,
@@ -88,7 +105,7 @@ class Clouds(nnx.Module):
         self.encoder_dtype = encoder_dtype
 
     def __call__(self, images: Num[Array, "b h w 3"], *, all_outputs: bool) -> Any:
-        """The head's output for RGB images 0..255."""
+        """The head's output for RGB images 0..255; `all_outputs`: of every decoder layer."""
         return self.head(self.encode(images), all_outputs=all_outputs)
 
     def head_with(self, params: Any) -> Any:
@@ -106,8 +123,11 @@ class Clouds(nnx.Module):
     def encode(self, images: Num[Array, "b h w 3"], **kwargs: Any) -> Features:
         """Features res2 to res5 of RGB images 0..255, in the encoder's dtype.
 
-        The images are padded after normalisation, so with the mean colour. Other arguments go to
-        the encoder.
+        Images are padded after normalisation, which pads them with the mean colour.
+
+        Args:
+            images: RGB, of any size.
+            kwargs: passed on to the encoder.
         """
         x = pad(normalise(images, self.spec)).astype(self.encoder_dtype)
         return self.encoder(x, **kwargs)
@@ -118,11 +138,20 @@ class Clouds(nnx.Module):
         output = self.head(features, all_outputs=False)
         if self.ensemble is not None:
             output = self.ensemble(output, features, self.encoder)
-        return self.head.scores(output, images.shape[1:3])
+        _, h, w, _ = images.shape
+        return self.head.scores(output, (h, w))
 
 
 def text_rows(encoder: str, class_of_row: Sequence[int]) -> TextRows:
-    """The form of a class matrix made by the text tower that belongs to a CLIP encoder."""
+    """The layout of a class matrix made by a CLIP encoder's text tower.
+
+    Args:
+        encoder: name of a CLIP encoder.
+        class_of_row: class that each row is a name of, ascending.
+
+    Raises:
+        ValueError: the encoder has no text tower.
+    """
     if encoder not in clip_text.SIZES:
         raise ValueError(
             f"encoder {encoder!r} has no text tower, which the text classifier and the ensemble"
@@ -142,26 +171,26 @@ def build_model(
     encoder_dtype: str = "float32",
     rngs: nnx.Rngs,
 ) -> Clouds:
-    """A model with random weights.
+    """Builds a model with random weights.
 
     Args:
-        encoder: a name in `clouds_jax.nn.encoders.registry.ENCODERS`.
-        head: its type chooses the head.
-        classes: k, without no-object.
-        rows: of the class matrix, where `head.classifier` is "text".
-        ensemble: its numbers; None: there is none.
-        sam: numbers of the part of SAM that turns points into masks, or what builds a whole one;
-            None: there is none.
+        encoder: name in `clouds_jax.nn.encoders.registry.ENCODERS`.
+        head: hyperparameters of the head; their type chooses it.
+        classes: number of classes k, without no-object.
+        rows: layout of the class matrix, where `head.classifier` is "text".
+        ensemble: hyperparameters of the ensemble; None: no ensemble.
+        sam: hyperparameters of SAM's prompt encoder and mask decoder, or a function that builds a
+            whole SAM; None: no SAM.
         encoder_dtype: "float32" or "bfloat16".
     """
     spec = get_encoder(encoder)
     if isinstance(head, HeadSize):
-        made = Mask2FormerHead(spec.widths, head, classes, rows=rows, rngs=rngs)
+        head_module = Mask2FormerHead(spec.widths, head, classes, rows=rows, rngs=rngs)
     else:
-        made = FPNHead(spec.widths, head, classes, rngs=rngs)
+        head_module = FPNHead(spec.widths, head, classes, rngs=rngs)
     return Clouds(
         spec,
-        made,
+        head_module,
         ensemble=None if ensemble is None else Ensemble(ensemble, rngs=rngs),
         sam=PromptedMasks(sam, rngs=rngs) if isinstance(sam, DecoderSize) else sam and sam(rngs),
         encoder_dtype=encoder_dtype,

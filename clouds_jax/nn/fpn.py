@@ -1,4 +1,4 @@
-"""A plain feature-pyramid head: the baseline that a Mask2Former head must beat."""
+"""A feature-pyramid head: the baseline for the Mask2Former head."""
 
 import dataclasses
 
@@ -15,21 +15,22 @@ from clouds_jax.typing import Features
 
 @dataclasses.dataclass(frozen=True)
 class FPNSize:
-    """Numbers of the FPN head.
+    """Hyperparameters of the FPN head.
 
     Attributes:
-        dim: width of the pyramid.
+        dim: channels of the pyramid.
     """
 
     dim: int = 128
 
 
 class FPNHead(nnx.Module):
-    """Lateral 1x1 maps, top-down sums, one 3x3 convolution, a linear classifier per pixel.
+    """Lateral 1x1 convolutions, top-down sums, a 3x3 convolution, a linear classifier per pixel.
 
     Args:
         widths: channels of res2 to res5.
-        classes: k.
+        size: hyperparameters.
+        classes: number of classes k.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class FPNHead(nnx.Module):
         self.classifier = layers.Linear(dim, classes, **initializers.torch_linear(dim), rngs=rngs)
 
     def __call__(self, features: Features, *, all_outputs: bool) -> Float[Array, "b h4 w4 k"]:
-        """Class logits at stride 4; there is one output, whatever `all_outputs` says."""
+        """Class logits at stride 4; a single output, whatever `all_outputs` is."""
         maps = [
             lateral(features[name].astype(jnp.float32))
             for lateral, name in zip(self.lateral, ("res2", "res3", "res4", "res5"), strict=True)
@@ -50,13 +51,19 @@ class FPNHead(nnx.Module):
         x = maps.pop()
         while maps:
             finer = maps.pop()
-            x = finer + resize.resize_bilinear(x, finer.shape[1:3])
+            _, h, w, _ = finer.shape
+            x = finer + resize.resize_bilinear(x, (h, w))
         return self.classifier(jax.nn.relu(self.norm(self.output(x))))
 
     def scores(
         self, output: Float[Array, "b h4 w4 k"], size: tuple[int, int]
     ) -> Float[Array, "b h w k"]:
-        """Class probabilities at the size of the images before padding, (h, w)."""
+        """Class probabilities at every pixel.
+
+        Args:
+            output: class logits at stride 4.
+            size: (h, w) of the images before padding.
+        """
         h4, w4 = output.shape[1:3]
         logits = resize.resize_bilinear(output, (h4 * MASK_STRIDE, w4 * MASK_STRIDE))
         return jax.nn.softmax(logits[:, : size[0], : size[1]])

@@ -1,7 +1,7 @@
-"""Small layers, PyTorch's initialisations, and stacks of identical blocks.
+"""Small layers, and stacks of identical blocks.
 
-Parameters are float32 unless cast; a layer computes in the dtype of its input. Normalisations
-take their statistics in float32 whatever the input is.
+Parameters are float32 unless cast; a layer computes in the dtype of its input. Normalisation
+layers compute in float32 and return the dtype of their input.
 """
 
 import math
@@ -20,7 +20,7 @@ from clouds_jax.ops.linear import linear
 
 
 def _channels(param: nnx.Param, x: Array) -> Array:
-    """`param` with axes of length 1 put before it, so that it broadcasts over `x`."""
+    """`param` (c,) with leading axes of length 1, to broadcast over `x`."""
     return param[...].reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -33,10 +33,13 @@ def affine(
 
 
 class Linear(nnx.Module):
-    """Affine map of the last axis; also every 1x1 convolution.
+    """Affine map of the last axis; also used for 1x1 convolutions.
 
     Args:
-        bias_init: None leaves the bias out.
+        inputs: width of the input.
+        outputs: width of the output.
+        kernel_init: initialiser of the kernel.
+        bias_init: initialiser of the bias; None: no bias.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Normalisation over the last axis; torch's default eps."""
+    """Layer normalisation over the last axis; eps is torch's default."""
 
     def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
         self.scale = nnx.Param(ONES(rngs.params(), (size,)))
@@ -70,7 +73,11 @@ class LayerNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Normalisation of each image over its positions and each group of channels."""
+    """Normalisation of each image over its positions and each group of channels.
+
+    Raises:
+        ValueError: the groups do not divide the channels.
+    """
 
     def __init__(self, size: int, *, groups: int = 32, eps: float = 1e-5, rngs: nnx.Rngs):
         if size % groups:
@@ -90,38 +97,41 @@ class GroupNorm(nnx.Module):
 
 
 def gelu(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-    """The exact GELU in the form of torch, by erf; rounded once to the dtype of `x`.
+    """The exact GELU by erf, as in torch; computed in float32, in the dtype of `x`.
 
-    That of JAX, by erfc, is more exact far below zero, where next to nothing is left, and takes 1.7
-    times as long on a CPU.
+    That of JAX, by erfc, is more precise far below zero, where the result is nearly 0, and takes
+    1.7 times as long on CPU.
     """
     y = x.astype(jnp.float32)
     return (0.5 * y * (1 + jax.lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def groups_of(size: int) -> int:
-    """Groups of a GroupNorm: 32 as in the original, fewer in the narrow debug models."""
+    """Groups of a GroupNorm over `size` channels: 32 as in the original, fewer in debug models."""
     return math.gcd(size, 32)
 
 
 def mlp(sizes: tuple[int, ...], *, rngs: nnx.Rngs) -> Sequence[Linear]:
-    """The linear layers of an MLP with torch's initialisation; see `apply_mlp`."""
+    """The linear layers of an MLP between these widths, for `apply_mlp`; torch's initialisation."""
     pairs = zip(sizes[:-1], sizes[1:], strict=True)
     return nnx.List([Linear(i, o, **torch_linear(i), rngs=rngs) for i, o in pairs])
 
 
 def apply_mlp(layers: Sequence[Linear], x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
-    """The layers in order, with ReLU between them."""
+    """Applies the layers in order, with ReLU between them."""
     for layer in layers[:-1]:
         x = jax.nn.relu(layer(x))
     return layers[-1](x)
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with separate projections and an additive key position.
+    """Multi-head attention with separate projections and additive position encodings of the keys.
 
-    Source: torch.nn.MultiheadAttention; its fused (3d, d) projection is drawn Xavier-uniform as
-        one matrix, hence the bound sqrt(6 / 4d) instead of sqrt(6 / 2d).
+    Raises:
+        ValueError: the heads do not divide the width.
+
+    Source: torch.nn.MultiheadAttention. Its fused (3d, d) projection is initialised Xavier-uniform
+        as one matrix, hence the bound sqrt(6 / 4d) instead of sqrt(6 / 2d).
     """
 
     def __init__(self, dim: int, heads: int, *, rngs: nnx.Rngs):
@@ -144,9 +154,9 @@ class Attention(nnx.Module):
         """Attends from `queries` to `memory`.
 
         Args:
-            queries: content plus position.
-            memory: content; gives the values, and with `position` the keys.
-            position: if any, added to the keys only.
+            queries: content plus position encoding.
+            memory: content, from which values and keys are projected.
+            position: encoding added to the input of the keys; None: no encoding.
             mask: True where a query may attend, the same for all heads. A row without any True
                 attends everywhere.
         """
@@ -158,17 +168,22 @@ class Attention(nnx.Module):
 
 
 def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs) -> nnx.Module:
-    """One module whose parameters carry a leading axis of `n` separately drawn blocks.
+    """One module whose parameters have a leading axis over `n` blocks, each with its own values.
 
-    The numbers are those of `n` calls of `make` in a row. It is called twice, the second time for
-    all blocks at once: tracing forty blocks one by one takes seconds.
+    The values are those of `n` consecutive calls of `make`. It is called twice, the second time
+    vectorised over the blocks: tracing forty blocks one by one takes seconds.
+
+    Args:
+        make: builds one block.
+        n: number of blocks.
+        rngs: source of the keys, left as after `n` calls.
     """
     if isinstance(rngs, HostKeys):
         return make(rngs.stack(n))
     stream = rngs.params
     start = stream.count[...]
     graphdef, _ = nnx.split(make(rngs))
-    each = stream.count[...] - start  # keys that one block takes
+    each = stream.count[...] - start  # keys per block
 
     def draw(i: Array):
         own = Keys(stream.key[...])
@@ -181,18 +196,18 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs)
 
 
 def scan_blocks(blocks: nnx.Module, x: Array, *consts, each: Sequence[Array] = ()) -> Array:
-    """Applies `block(x, *consts, *one)` for each block of a stack, in order.
+    """Applies the blocks of a stack in order: `x = block(x, *consts, *own)`.
 
     Args:
-        blocks: of `stack_blocks`.
-        x: input of the first.
-        consts: the same for all.
-        each: arrays whose leading axis counts the blocks; `one` is what they hold for a block.
+        blocks: a stack made by `stack_blocks`.
+        x: input of the first block.
+        consts: arguments shared by all blocks.
+        each: arrays with a leading axis over blocks; `own` are their slices for one block.
     """
     graphdef, state = nnx.split(blocks)
 
     def body(x, xs):
-        state, one = xs
-        return nnx.merge(graphdef, state)(x, *consts, *one), None
+        state, own = xs
+        return nnx.merge(graphdef, state)(x, *consts, *own), None
 
     return jax.lax.scan(body, x, (state, tuple(each)))[0]

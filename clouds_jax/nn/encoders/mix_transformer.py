@@ -1,13 +1,11 @@
 """Mix Transformer (MiT), the encoder of SegFormer.
 
 A stage is an overlapping patch embedding, a stack of blocks and a LayerNorm. The keys and values
-of a block's attention come from a map shrunk by a strided convolution; a 3x3 depthwise convolution
-between the two linear maps of a block tells it where it is, so there are no position codes and
-every image size works.
+of a block's attention come from a map reduced by a strided convolution. A 3x3 depthwise convolution
+inside the MLP conveys positions, so there are no position encodings and any image size works.
 
-Source: SegFormer (NeurIPS 2021) as in transformers' SegformerModel (Apache-2.0). The code of its
-authors, NVlabs' SegFormer, has another epsilon in the norms of blocks and stages
-(`MiTSize.eps`).
+Source: SegFormer (NeurIPS 2021) as in transformers' SegformerModel (Apache-2.0). The authors' code,
+    NVlabs' SegFormer, has another epsilon in the norms of blocks and stages (`MiTSize.eps`).
 """
 
 import dataclasses
@@ -19,9 +17,9 @@ from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.ops.attention import attend
 
 _HEADS = (1, 2, 5, 8)
-_REDUCTIONS = (8, 4, 2, 1)  # of the keys and values, in rows and columns
+_REDUCTIONS = (8, 4, 2, 1)  # stride of the keys and values, in rows and columns
 _PATCHES = ((7, 4), (3, 2), (3, 2), (3, 2))  # size and stride
-_RATIO = 4  # of the hidden to the outer width
+_RATIO = 4  # hidden over outer width of the MLP
 _KERNEL = 3
 ORIGINAL_EPS = 1e-6  # see `MiTSize.eps`
 _SMALLEST = 29  # rows of an image whose first stage has the 8 rows that its reduction needs
@@ -31,14 +29,14 @@ _FAN_OUT = initializers.FAN_OUT
 
 @dataclasses.dataclass(frozen=True)
 class MiTSize:
-    """Numbers of one Mix Transformer.
+    """Hyperparameters of a Mix Transformer.
 
     Attributes:
         depths: blocks per stage.
         widths: channels per stage.
         eps: of the LayerNorms of blocks and stages: 1e-5 in transformers, 1e-6 in NVlabs' code,
-            which the weights were trained with. Those of patch embeddings and of shrunk keys have
-            1e-5 in both.
+            which the weights were trained with. Those of patch embeddings and reductions have 1e-5
+            in both.
     """
 
     depths: tuple[int, int, int, int]
@@ -58,7 +56,7 @@ SIZES = {
 
 
 class PatchEmbedding(nnx.Module):
-    """Strided convolution over patches that overlap, then LayerNorm."""
+    """Strided convolution of overlapping patches, then LayerNorm."""
 
     def __init__(self, inputs: int, outputs: int, *, size: int, stride: int, rngs: nnx.Rngs):
         half = (size // 2, size // 2)
@@ -79,7 +77,7 @@ class PatchEmbedding(nnx.Module):
 
 
 class Reduction(nnx.Module):
-    """Shrinks a map by whole patches, then LayerNorm."""
+    """Convolution of `by` x `by` patches, then LayerNorm."""
 
     def __init__(self, channels: int, *, by: int, rngs: nnx.Rngs):
         self.conv = convolution.Patchify(channels, channels, size=by, rngs=rngs)
@@ -90,7 +88,7 @@ class Reduction(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention from every position to those of a shrunk map."""
+    """Multi-head attention from every position of a map to those of its reduction."""
 
     def __init__(self, channels: int, *, heads: int, reduction: int, rngs: nnx.Rngs):
         def linear():
@@ -111,7 +109,7 @@ class Attention(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and Mix-FFN, each after its LayerNorm and added to its input."""
+    """Pre-norm transformer block: reduced attention and Mix-FFN."""
 
     def __init__(self, channels: int, *, heads: int, reduction: int, eps: float, rngs: nnx.Rngs):
         hidden = _RATIO * channels
@@ -129,7 +127,7 @@ class Block(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Patch embedding, blocks, LayerNorm."""
+    """Patch embedding, a stack of blocks, LayerNorm."""
 
     def __init__(self, size: MiTSize, stage: int, *, rngs: nnx.Rngs):
         outputs = size.widths[stage]
@@ -149,7 +147,7 @@ class Stage(nnx.Module):
 
 
 class MixTransformer(nnx.Module):
-    """Four stages whose outputs, after the stage's norm, are the features."""
+    """Four stages, whose normalised outputs are the features."""
 
     def __init__(self, size: MiTSize, *, rngs: nnx.Rngs):
         self.stages = nnx.List([Stage(size, stage, rngs=rngs) for stage in range(len(_PATCHES))])
@@ -157,8 +155,11 @@ class MixTransformer(nnx.Module):
     def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
-        Sizes round up, by the padding of the patch embeddings. Keys and values do not see the
-        last rows and columns of a map that fill no patch of the reduction.
+        Sizes round up, by the padding of the patch embeddings. Keys and values do not see rows and
+        columns at the end of a map that do not fill a patch of the reduction.
+
+        Raises:
+            ValueError: the images are smaller than 29x29.
         """
         if min(images.shape[1:3]) < _SMALLEST:
             raise ValueError(

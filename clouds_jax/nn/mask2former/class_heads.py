@@ -1,8 +1,8 @@
-"""From decoder queries to class logits: three heads to choose from.
+"""Class heads: from decoder queries to class logits, in three ways.
 
-    linear  one linear map of the query; what every released config of CLOUDS uses
-    text    cosines with text embeddings, of the query joined with what its mask shows
-    pooled  one linear map of the query joined with what its mask shows
+    linear  a linear layer on the query; in every released config of CLOUDS
+    text    cosines between text embeddings and the query plus its pooled mask features
+    pooled  a linear layer on the query plus its pooled mask features
 
 Source: the three decoders of CLOUDS: OriginalMultiScaleMaskedTransformerDecoder,
     MultiScaleMaskedTransformerDecoder (from FC-CLIP, Apache-2.0) and
@@ -30,11 +30,14 @@ class Frozen(nnx.Variable):
 
 @dataclasses.dataclass(frozen=True)
 class TextRows:
-    """The form of a class matrix.
+    """Layout of a class matrix, the text embeddings of the names of all classes.
 
     Attributes:
-        class_of_row: the class that each row is a name of, in ascending order.
-        width: of a row.
+        class_of_row: class that each row is a name of, ascending from 0 without gaps.
+        width: of a text embedding.
+
+    Raises:
+        ValueError: the classes do not ascend, or one has no row.
     """
 
     class_of_row: tuple[int, ...]
@@ -50,13 +53,13 @@ class TextRows:
             raise ValueError(f"TextRows: the classes {sorted(missing)} have no row.")
 
     def random(self, rngs: nnx.Rngs) -> Float[Array, "r v"]:
-        """Unit vectors that mean nothing."""
+        """A class matrix of random unit vectors, for initialisation."""
         rows = initializers.NORMAL(rngs.params(), (len(self.class_of_row), self.width))
         return text_logits.unit(jnp.asarray(rows))
 
 
 class MaskPooling(nnx.Module):
-    """Adds to each query the mean of the mask features under its mask, normalised and mapped."""
+    """Adds to each query the mean of the mask features under its mask, projected."""
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         self.norm = layers.LayerNorm(dim, rngs=rngs)
@@ -68,8 +71,8 @@ class MaskPooling(nnx.Module):
         mask_features: Float[Array, "b h4 w4 d"],
         mask_logits: Float[Array, "o b h4 w4 q"],
     ) -> Float[Array, "o b q d"]:
-        # One output at a time, and the masks again in the backward pass: as numbers, those of all
-        # outputs would take as much memory as the logits.
+        # One output at a time, recomputed in the backward pass: the masks of all outputs, as
+        # floats, would take as much memory as the logits.
         @jax.checkpoint
         def pool(logits):
             return masks.pool_masks(mask_features, logits > 0)
@@ -79,9 +82,9 @@ class MaskPooling(nnx.Module):
 
 
 class TextHead(nnx.Module):
-    """Cosines with the embeddings of class names; the best name of a class counts.
+    """Cosines with the text embeddings of class names; the largest of a class is its logit.
 
-    No-object is a learned vector beside the names.
+    No-object is a learned embedding.
     """
 
     def __init__(self, dim: int, rows: TextRows, *, rngs: nnx.Rngs):
@@ -106,7 +109,7 @@ class TextHead(nnx.Module):
 
 
 class LinearHead(nnx.Module):
-    """A linear map of the query alone."""
+    """A linear layer on the query; its mask plays no part."""
 
     def __init__(self, dim: int, classes: int, *, rngs: nnx.Rngs):
         linear = layers.Linear(dim, classes + 1, **initializers.torch_linear(dim), rngs=rngs)
@@ -124,7 +127,7 @@ class LinearHead(nnx.Module):
 
 
 class PooledHead(nnx.Module):
-    """A linear map of the query and what its mask shows."""
+    """A linear layer on the query plus its pooled mask features."""
 
     def __init__(self, dim: int, classes: int, *, rngs: nnx.Rngs):
         self.pooling = MaskPooling(dim, rngs=rngs)
@@ -145,12 +148,15 @@ ClassHead = LinearHead | TextHead | PooledHead
 def make_class_head(
     size: HeadSize, classes: int, rows: TextRows | None, *, rngs: nnx.Rngs
 ) -> ClassHead:
-    """The head that `size.classifier` names.
+    """Builds the class head that `size.classifier` names.
 
     Args:
-        size: of the decoder.
-        classes: k, without no-object.
-        rows: of the class matrix, for the text head.
+        size: hyperparameters of the Mask2Former head.
+        classes: number of classes k, without no-object.
+        rows: layout of the class matrix, for the text head.
+
+    Raises:
+        ValueError: the text head lacks a class matrix, or gets one of other classes.
     """
     if size.classifier == "linear":
         return LinearHead(size.dim, classes, rngs=rngs)

@@ -1,4 +1,4 @@
-"""The pixel decoder: deformable attention over three feature levels and one FPN step.
+"""The pixel decoder: deformable attention over three feature levels, then one FPN step.
 
 Source: MSDeformAttnPixelDecoder of Mask2Former (MIT), as CLOUDS uses it.
 """
@@ -19,7 +19,7 @@ LEVELS = ("res5", "res4", "res3")  # in the order of the tokens
 
 
 def _directions(heads: int, levels: int, points: int) -> np.ndarray:
-    """Initial offsets (n, l, p, 2): equally spaced directions on a square, times 1, 2, ..."""
+    """Initial offsets (n, l, p, 2): one direction per head, scaled by 1, 2, ..., p pixels."""
     angle = np.arange(heads) * 2 * np.pi / heads
     grid = np.stack([np.cos(angle), np.sin(angle)], -1)
     grid /= np.abs(grid).max(-1, keepdims=True)
@@ -28,7 +28,7 @@ def _directions(heads: int, levels: int, points: int) -> np.ndarray:
 
 
 def reference_points(sizes: tuple[tuple[int, int], ...]) -> Float[Array, "s 2"]:
-    """Pixel centres (x, y) in [0, 1] of all levels, one after the other."""
+    """Pixel centres (x, y) in [0, 1] of all levels, concatenated; `sizes`: (h, w) per level."""
     points = []
     for h, w in sizes:
         y, x = jnp.meshgrid((jnp.arange(h) + 0.5) / h, (jnp.arange(w) + 0.5) / w, indexing="ij")
@@ -37,7 +37,7 @@ def reference_points(sizes: tuple[tuple[int, int], ...]) -> Float[Array, "s 2"]:
 
 
 class DeformableLayer(nnx.Module):
-    """Deformable self-attention over the tokens of all levels, then an FFN; post-norm."""
+    """Post-norm transformer layer: deformable self-attention over all levels, FFN."""
 
     def __init__(self, size: HeadSize, *, rngs: nnx.Rngs):
         dim, ffn = size.dim, size.pixel_ffn
@@ -56,7 +56,7 @@ class DeformableLayer(nnx.Module):
         self.value_proj = layers.Linear(dim, dim, rngs=rngs)
         self.output_proj = layers.Linear(dim, dim, rngs=rngs)
         self.norm1 = layers.LayerNorm(dim, rngs=rngs)
-        # biases keep torch's default where the kernels are re-drawn
+        # The original redraws the kernels and leaves the biases at torch's default.
         self.fc1 = layers.Linear(dim, ffn, bias_init=initializers.uniform(dim**-0.5), rngs=rngs)
         self.fc2 = layers.Linear(ffn, dim, bias_init=initializers.uniform(ffn**-0.5), rngs=rngs)
         self.norm2 = layers.LayerNorm(dim, rngs=rngs)
@@ -69,6 +69,13 @@ class DeformableLayer(nnx.Module):
         position: Float[Array, "b s d"],
         sizes: tuple[tuple[int, int], ...],
     ) -> Float[Array, "b s d"]:
+        """The layer's output.
+
+        Args:
+            x: tokens of all levels, concatenated.
+            position: their position encodings.
+            sizes: (h, w) of each level.
+        """
         x = self.norm1(x + self.attend(x, position, sizes))
         return self.norm2(x + self.fc2(jax.nn.relu(self.fc1(x))))
 
@@ -78,7 +85,7 @@ class DeformableLayer(nnx.Module):
         position: Float[Array, "b s d"],
         sizes: tuple[tuple[int, int], ...],
     ) -> Float[Array, "b s d"]:
-        """The attention alone; `position` is added where it queries, not to the values."""
+        """The attention alone; `position` is added to the queries, not to the values."""
         b, s, d = x.shape
         query = x + position
         offsets = self.by_slot(self.sampling_offsets, query)
@@ -88,7 +95,7 @@ class DeformableLayer(nnx.Module):
         offsets = offsets.reshape(*slots, 2, b, s, self.heads)
         weights = weights.reshape(*slots, b, s, self.heads)
         values = self.value_proj(x).reshape(b, s, self.heads, d // self.heads)
-        # offsets are in pixels of the sampled level, points in units of it
+        # Offsets are in pixels of the sampled level, points in [0, 1] of it.
         wh = jnp.asarray([(w, h) for h, w in sizes], x.dtype)[:, None, :, None, None, None]
         points = reference_points(sizes).astype(x.dtype).T[None, None, :, None, :, None]
         sampled = deformable_attention.deform_attn(values, sizes, points + offsets / wh, weights)
@@ -97,7 +104,7 @@ class DeformableLayer(nnx.Module):
     def by_slot(
         self, projection: layers.Linear, x: Float[Array, "b s d"]
     ) -> Float[Array, "b s slots n"]:
-        """The outputs of `projection`, which are heads first, with heads last."""
+        """Applies a projection whose outputs are ordered by head first, and puts the heads last."""
         d = x.shape[-1]
         kernel = projection.kernel[...].reshape(d, self.heads, -1).swapaxes(1, 2)
         assert projection.bias is not None
@@ -107,7 +114,7 @@ class DeformableLayer(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """Convolution and GroupNorm."""
+    """Convolution, then GroupNorm."""
 
     def __init__(self, conv: nnx.Module, dim: int, *, rngs: nnx.Rngs):
         self.conv = conv
@@ -118,10 +125,11 @@ class Projection(nnx.Module):
 
 
 class PixelDecoder(nnx.Module):
-    """Feature levels at strides 32, 16 and 8, and mask features at stride 4; in float32.
+    """Feature levels at strides 32, 16 and 8, and mask features at stride 4; float32.
 
     Args:
         widths: channels of res2 to res5.
+        size: hyperparameters.
     """
 
     def __init__(self, widths: tuple[int, int, int, int], size: HeadSize, *, rngs: nnx.Rngs):
@@ -148,9 +156,13 @@ class PixelDecoder(nnx.Module):
     def __call__(
         self, features: Features
     ) -> tuple[Float[Array, "b h4 w4 d"], tuple[Float[Array, "b _ _ d"], ...]]:
-        """Returns the mask features and the levels, coarsest first."""
+        """The mask features and the levels, coarsest first.
+
+        Args:
+            features: res2 to res5, of any dtype.
+        """
         maps = [features[name].astype(jnp.float32) for name in LEVELS]
-        sizes = tuple(m.shape[1:3] for m in maps)
+        sizes = tuple((m.shape[1], m.shape[2]) for m in maps)
         maps = [project(m) for project, m in zip(self.input_proj, maps, strict=True)]
         b, _, _, d = maps[0].shape
         tokens = jnp.concatenate([m.reshape(b, -1, d) for m in maps], 1)
@@ -165,22 +177,28 @@ class PixelDecoder(nnx.Module):
     def encode(
         self, tokens: Float[Array, "b s d"], sizes: tuple[tuple[int, int], ...]
     ) -> Float[Array, "b s d"]:
-        """The deformable layers on the tokens of all levels."""
+        """Applies the deformable layers to the tokens of all levels.
+
+        Args:
+            tokens: of all levels, concatenated.
+            sizes: (h, w) of each level.
+        """
         b, _, d = tokens.shape
         codes = []
         for size, embedding in zip(sizes, self.level_embed[...], strict=True):
             code = jnp.asarray(position.sine_position(size, d)).reshape(1, -1, d)
-            # for each image, or every layer would add the embedding's gradients over the batch
+            # Broadcast here, or every layer would sum the embedding's gradient over the batch.
             codes.append(code + jnp.broadcast_to(embedding[None, None], (b, code.shape[1], d)))
         return layers.scan_blocks(self.layers, tokens, jnp.concatenate(codes, axis=1), sizes)
 
     def fuse(
         self, level: Float[Array, "b h8 w8 d"], res2: Float[Array, "b h4 w4 c"]
     ) -> Float[Array, "b h4 w4 d"]:
-        """Mask features from the finest level and res2.
+        """Mask features from the finest level and res2: the FPN step.
 
-        The upsampling is bilinear; a comment in the original says nearest, its code does not.
+        Upsampling is bilinear, as in the original's code; a comment there says nearest.
         """
         x = self.lateral(res2)
-        x = x + resize.resize_bilinear(level, x.shape[1:3])
+        _, h, w, _ = x.shape
+        x = x + resize.resize_bilinear(level, (h, w))
         return self.mask_features(jax.nn.relu(self.output(x)))

@@ -1,6 +1,7 @@
-"""The transformer decoder: queries that read the image where their own mask is.
+"""The transformer decoder: queries attend to the image under their own masks.
 
-Source: MultiScaleMaskedTransformerDecoder of Mask2Former (MIT); the class heads are apart.
+Source: MultiScaleMaskedTransformerDecoder of Mask2Former (MIT); its class heads are in
+    `class_heads`.
 """
 
 import jax
@@ -18,7 +19,7 @@ _LEVELS = 3
 
 
 class DecoderLayer(nnx.Module):
-    """Masked cross-attention, self-attention, FFN; each followed by its LayerNorm."""
+    """Post-norm transformer layer: masked cross-attention, self-attention, FFN."""
 
     def __init__(self, size: HeadSize, *, rngs: nnx.Rngs):
         dim, ffn = size.dim, size.decoder_ffn
@@ -26,7 +27,7 @@ class DecoderLayer(nnx.Module):
         self.cross_norm = layers.LayerNorm(dim, rngs=rngs)
         self.self_attention = layers.Attention(dim, size.num_heads, rngs=rngs)
         self.self_norm = layers.LayerNorm(dim, rngs=rngs)
-        # biases keep torch's default where the kernels are re-drawn
+        # The original redraws the kernels and leaves the biases at torch's default.
         self.fc1 = layers.Linear(dim, ffn, bias_init=initializers.uniform(dim**-0.5), rngs=rngs)
         self.fc2 = layers.Linear(ffn, dim, bias_init=initializers.uniform(ffn**-0.5), rngs=rngs)
         self.ffn_norm = layers.LayerNorm(dim, rngs=rngs)
@@ -39,23 +40,33 @@ class DecoderLayer(nnx.Module):
         memory_position: Float[Array, "s d"],
         mask: Bool[Array, "b q s"],
     ) -> Float[Array, "b q d"]:
+        """The queries after the layer.
+
+        Args:
+            queries: content of the queries.
+            query_position: position embeddings of the queries.
+            memory: tokens of one level.
+            memory_position: position encodings of the tokens.
+            mask: True where a query may attend.
+        """
         x = queries
-        moved = x + query_position[None]
-        x = self.cross_norm(x + self.cross_attention(moved, memory, memory_position, mask))
-        moved = x + query_position[None]
-        x = self.self_norm(x + self.self_attention(moved, x, query_position))
+        positioned = x + query_position[None]
+        x = self.cross_norm(x + self.cross_attention(positioned, memory, memory_position, mask))
+        positioned = x + query_position[None]
+        x = self.self_norm(x + self.self_attention(positioned, x, query_position))
         return self.ffn_norm(x + self.fc2(jax.nn.relu(self.fc1(x))))
 
 
 class TransformerDecoder(nnx.Module):
-    """Learned queries, layers that read the levels in turn, and the shared prediction heads.
+    """Learned queries, layers that attend to the levels in turn, and shared prediction heads.
 
-    The layers that read level j are stacked in `layers[j]`; layer 3 g + j of the original is
+    The layers that attend to level j are stacked in `layers[j]`: layer 3 g + j of the original is
     member g of that stack, and one scan step applies one member of each.
 
     Args:
-        classes: k, without no-object.
-        rows: of the class matrix, where `size.classifier` is "text".
+        size: hyperparameters.
+        classes: number of classes k, without no-object.
+        rows: layout of the class matrix, where `size.classifier` is "text".
     """
 
     def __init__(
@@ -88,7 +99,7 @@ class TransformerDecoder(nnx.Module):
         *,
         all_outputs: bool,
     ) -> Prediction:
-        """Predicts from the queries after every layer, or after the last one.
+        """Predictions from the queries after every layer, or after the last one.
 
         Args:
             levels: at strides 32, 16 and 8.
@@ -99,7 +110,7 @@ class TransformerDecoder(nnx.Module):
             `decoder_layers + 1` outputs, or one.
         """
         memories, positions = zip(*map(self.memory, range(_LEVELS), levels), strict=True)
-        shrunk = [self.shrink(mask_features, level.shape[1:3]) for level in levels]
+        shrunk = [self.shrink(mask_features, (x.shape[1], x.shape[2])) for x in levels]
         graphdef, state = nnx.split(self.layers)
 
         def group(x, state):
@@ -127,7 +138,7 @@ class TransformerDecoder(nnx.Module):
         level: Float[Array, "b h w d"],
         mask: Bool[Array, "b q s"],
     ) -> Float[Array, "b q d"]:
-        """Layer 3 `group` + `j` alone, on a given mask (True: may attend)."""
+        """Layer 3 * `group` + `j` alone, with a given mask."""
         graphdef, state = nnx.split(self.layers[j])
         block = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[group], state))
         memory, code = self.memory(j, level)
@@ -136,7 +147,7 @@ class TransformerDecoder(nnx.Module):
     def memory(
         self, j: int, level: Float[Array, "b h w d"]
     ) -> tuple[Float[Array, "b s d"], Float[Array, "s d"]]:
-        """Level j as tokens, with its embedding, and the position codes of its keys."""
+        """Level j as tokens with its level embedding, and the position encodings of its keys."""
         b, h, w, d = level.shape
         tokens = level.reshape(b, h * w, d) + self.level_embed[...][j][None, None]
         return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
@@ -144,10 +155,10 @@ class TransformerDecoder(nnx.Module):
     def shrink(
         self, mask_features: Float[Array, "b h4 w4 d"], size: tuple[int, int]
     ) -> Float[Array, "b s d"]:
-        """Mask features resized to a level, as tokens; no gradient.
+        """Mask features resized to the (h, w) of a level, as tokens; no gradient.
 
         The original resizes the mask logits. Both are linear, so resizing the features once per
-        level gives the same logits, and only the outputs asked for are ever made at stride 4.
+        level gives the same logits, and only requested outputs are computed at stride 4.
         """
         small = resize.resize_bilinear(jax.lax.stop_gradient(mask_features), size)
         return small.reshape(small.shape[0], -1, small.shape[-1])
@@ -155,7 +166,12 @@ class TransformerDecoder(nnx.Module):
     def attention_mask(
         self, queries: Float[Array, "b q d"], shrunk: Float[Array, "b s d"]
     ) -> Bool[Array, "b q s"]:
-        """Where each query's mask is: sigmoid(logit) >= 0.5, that is logit >= 0; no gradient."""
+        """Each query's mask: sigmoid(logit) >= 0.5, that is logit >= 0; no gradient.
+
+        Args:
+            queries: content of the queries.
+            shrunk: mask features at the level's size, see `shrink`.
+        """
         embedding = layers.apply_mlp(self.mask_embed, self.norm(queries))
         logits = jnp.einsum("bqd,bsd->bqs", jax.lax.stop_gradient(embedding), shrunk)
         return logits >= 0
@@ -163,7 +179,7 @@ class TransformerDecoder(nnx.Module):
     def predict(
         self, queries: Float[Array, "o b q d"], mask_features: Float[Array, "b h4 w4 d"]
     ) -> Prediction:
-        """Class and mask logits of queries, query-last."""
+        """Class and mask logits of queries; the mask logits have queries last."""
         normed = self.norm(queries)
         embedding = layers.apply_mlp(self.mask_embed, normed)
         mask_logits = jax.lax.map(
