@@ -173,14 +173,14 @@ def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def from_original(head: Head, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Renames the original's tensors to the names of `head` and drops all others."""
-    found = {}
+    renamed = {}
     for name in head.state_dict():
         new = original_name(name)
         third = _THIRD.fullmatch(new)
         if third and new.startswith(_P):
             fused = state[f"{third[1]}.in_proj_{third[3]}"]
-            found[name] = fused.chunk(3)["qkv".index(third[2])]
+            renamed[name] = fused.chunk(3)["qkv".index(third[2])]
         else:
             old = new.replace("query_feat", "static_query")
-            found[name] = state[old if old in state else new]
-    return found
+            renamed[name] = state[old if old in state else new]
+    return renamed

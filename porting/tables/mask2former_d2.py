@@ -35,29 +35,29 @@ def in_stack(rest: str) -> Callable[[re.Match], str]:
     return target
 
 
-def stacked_norm(source: str, ours: str) -> tuple[Rule, ...]:
+def stacked_norm(source: str, path: str) -> tuple[Rule, ...]:
     """Rules of a LayerNorm in a decoder layer."""
     return (
-        Rule(source + r"\.weight", in_stack(ours + ".scale")),
-        Rule(source + r"\.bias", in_stack(ours + ".bias")),
+        Rule(source + r"\.weight", in_stack(path + ".scale")),
+        Rule(source + r"\.bias", in_stack(path + ".bias")),
     )
 
 
-def stacked_dense(source: str, ours: str) -> tuple[Rule, ...]:
+def stacked_dense(source: str, path: str) -> tuple[Rule, ...]:
     """Rules of a linear layer in a decoder layer."""
     return (
-        Rule(source + r"\.weight", in_stack(ours + ".kernel"), linear),
-        Rule(source + r"\.bias", in_stack(ours + ".bias")),
+        Rule(source + r"\.weight", in_stack(path + ".kernel"), linear),
+        Rule(source + r"\.bias", in_stack(path + ".bias")),
     )
 
 
-def fused_attention(source: str, ours: str) -> tuple[Rule, ...]:
+def fused_attention(source: str, path: str) -> tuple[Rule, ...]:
     """Rules of torch.nn.MultiheadAttention, with query, key and value in one matrix."""
-    parts = ours + ".{query,key,value}"
+    parts = path + ".{query,key,value}"
     return (
         Rule(source + r"\.in_proj_weight", in_stack(parts + ".kernel"), fused_qkv),
         Rule(source + r"\.in_proj_bias", in_stack(parts + ".bias"), fused_qkv_bias),
-        *stacked_dense(source + r"\.out_proj", ours + ".out"),
+        *stacked_dense(source + r"\.out_proj", path + ".out"),
     )
 
 
@@ -67,7 +67,7 @@ PIXEL_DECODER = (
     Rule(_PIXEL + r"transformer\.level_embed", "pixel_decoder.level_embed"),
     *(
         rule
-        for theirs, ours in (
+        for pattern, path in (
             (r"self_attn\.sampling_offsets", "sampling_offsets"),
             (r"self_attn\.attention_weights", "attention_weights"),
             (r"self_attn\.value_proj", "value_proj"),
@@ -75,7 +75,7 @@ PIXEL_DECODER = (
             ("linear1", "fc1"),
             ("linear2", "fc2"),
         )
-        for rule in dense(_ENCODER + theirs, "pixel_decoder.layers." + ours, at=r"[\1]")
+        for rule in dense(_ENCODER + pattern, "pixel_decoder.layers." + path, at=r"[\1]")
     ),
     *norm(_ENCODER + "norm1", "pixel_decoder.layers.norm1", at=r"[\1]"),
     *norm(_ENCODER + "norm2", "pixel_decoder.layers.norm2", at=r"[\1]"),

@@ -24,7 +24,7 @@ PIXEL_DECODER = (
     Rule(_PIXEL + "level_embed", "pixel_decoder.level_embed"),
     *(
         rule
-        for theirs, ours in (
+        for pattern, path in (
             (r"self_attn\.sampling_offsets", "sampling_offsets"),
             (r"self_attn\.attention_weights", "attention_weights"),
             (r"self_attn\.value_proj", "value_proj"),
@@ -32,7 +32,7 @@ PIXEL_DECODER = (
             ("fc1", "fc1"),
             ("fc2", "fc2"),
         )
-        for rule in dense(_ENCODER + theirs, "pixel_decoder.layers." + ours, at=r"[\1]")
+        for rule in dense(_ENCODER + pattern, "pixel_decoder.layers." + path, at=r"[\1]")
     ),
     *norm(_ENCODER + "self_attn_layer_norm", "pixel_decoder.layers.norm1", at=r"[\1]"),
     *norm(_ENCODER + "final_layer_norm", "pixel_decoder.layers.norm2", at=r"[\1]"),
@@ -48,8 +48,8 @@ DECODER = (
     *stacked_norm(_LAYER + "cross_attn_layer_norm", "cross_norm"),
     *(
         rule
-        for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out"))
-        for rule in stacked_dense(_LAYER + rf"self_attn\.{theirs}_proj", f"self_attention.{ours}")
+        for pattern, path in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out"))
+        for rule in stacked_dense(_LAYER + rf"self_attn\.{pattern}_proj", f"self_attention.{path}")
     ),
     *stacked_norm(_LAYER + "self_attn_layer_norm", "self_norm"),
     *stacked_dense(_LAYER + "fc1", "fc1"),

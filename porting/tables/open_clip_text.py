@@ -35,7 +35,9 @@ TEXT = prefixed(
 )
 # Archives of OpenAI hold three integers beside the weights.
 NUMBERS = Rule(
-    "input_resolution|context_length|vocab_size", None, why="sizes are told by the weights"
+    "input_resolution|context_length|vocab_size",
+    None,
+    why="they follow from the shapes",
 )
 
 TABLE = Table(

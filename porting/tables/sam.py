@@ -52,10 +52,10 @@ def _vit(depth: int) -> tuple[Rule, ...]:
 
         return target
 
-    def layer(theirs: str, ours: str, weight: Layout, bias: Layout) -> tuple[Rule, ...]:
+    def layer(pattern: str, path: str, weight: Layout, bias: Layout) -> tuple[Rule, ...]:
         return (
-            Rule(block + theirs + r"\.weight", to(ours + ".kernel"), weight),
-            Rule(block + theirs + r"\.bias", to(ours + ".bias"), bias),
+            Rule(block + pattern + r"\.weight", to(path + ".kernel"), weight),
+            Rule(block + pattern + r"\.bias", to(path + ".bias"), bias),
         )
 
     return (
@@ -68,19 +68,19 @@ def _vit(depth: int) -> tuple[Rule, ...]:
         *layer(r"mlp\.lin1", "fc1", linear, identity),
         *layer(r"mlp\.lin2", "fc2", linear, identity),
         *(
-            Rule(block + rf"norm{n}\.{theirs}", to(f"norm{n}.{ours}"))
+            Rule(block + rf"norm{n}\.{pattern}", to(f"norm{n}.{path}"))
             for n in (1, 2)
-            for theirs, ours in _NORMS.items()
+            for pattern, path in _NORMS.items()
         ),
         *_NECK,
     )
 
 
-def _conv_norm(theirs: str, ours: str, layout: Layout, at: str = "") -> tuple[Rule, ...]:
+def _conv_norm(pattern: str, path: str, layout: Layout, at: str = "") -> tuple[Rule, ...]:
     """Rules of a convolution and its batch norm."""
     return (
-        Rule(theirs + r"\.c\.weight", f"{ours}.conv.kernel{at}", layout),
-        *batch_norm(theirs + r"\.bn", lambda part: f"{ours}.bn.{part}{at}"),
+        Rule(pattern + r"\.c\.weight", f"{path}.conv.kernel{at}", layout),
+        *batch_norm(pattern + r"\.bn", lambda part: f"{path}.bn.{part}{at}"),
     )
 
 

@@ -33,9 +33,9 @@ _PROMPT_ENCODER = (
 _TRANSFORMER = (
     *(
         rule
-        for theirs, ours in _ATTENTIONS.items()
+        for pattern, path in _ATTENTIONS.items()
         for end, name in _PROJECTIONS.items()
-        for rule in dense(rf"{theirs}\.{end}", f"{ours}.{name}")
+        for rule in dense(rf"{pattern}\.{end}", f"{path}.{name}")
     ),
     *dense(r"layers\.(\d)\.mlp\.lin([12])", r"layers.\1.fc\2"),
     *norm(r"layers\.(\d)\.norm([1-4])", r"layers.\1.norm\2"),

@@ -128,11 +128,11 @@ def _encoder(names: _Names) -> tuple[Rule, ...]:
     block = names.block
     attention = [
         rule
-        for ours, theirs in names.attention.items()
+        for path, pattern in names.attention.items()
         for rule in (
-            layer(block + theirs, f"blocks.attention.{ours}", fused_kv, fused_kv_bias)
-            if "{" in ours
-            else layer(block + theirs, f"blocks.attention.{ours}")
+            layer(block + pattern, f"blocks.attention.{path}", fused_kv, fused_kv_bias)
+            if "{" in path
+            else layer(block + pattern, f"blocks.attention.{path}")
         )
     ]
     return (

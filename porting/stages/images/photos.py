@@ -37,12 +37,12 @@ class Photos:
                 " 'folder' takes all photos below the folder that it names. Set it, or the"
                 " environment variable in it."
             )
-        found = images.find_images(self._root)
-        self._files = [p.relative_to(self._root).as_posix() for p in found[: count or None]]
+        paths = images.find_images(self._root)
+        self._files = [p.relative_to(self._root).as_posix() for p in paths[: count or None]]
         self.notes = []
-        if count > len(found):
+        if count > len(paths):
             self.notes.append(
-                f"{self._root} holds {len(found):,} photos, config.generate.count is {count:,};"
+                f"{self._root} holds {len(paths):,} photos, config.generate.count is {count:,};"
                 " all are taken, none twice"
             )
 

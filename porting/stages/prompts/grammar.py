@@ -140,10 +140,10 @@ def parse(line: str, *, loose: bool = False) -> Sentence | str:
     if line.endswith("..."):  # NFKC has replaced the ellipsis
         return "cut"
     text = line.removesuffix(".").rstrip("\"'\u201d ")
-    found = re.match(rf"[Aa] (?:{'|'.join(_FORMS[loose])}) of (?=\S)", text)
-    if not found:
+    start = re.match(rf"[Aa] (?:{'|'.join(_FORMS[loose])}) of (?=\S)", text)
+    if not start:
         return "form"
-    text, body = "a" + text[1:], text[found.end() :]
+    text, body = "a" + text[1:], text[start.end() :]
     words = body.casefold().replace("-", " ").replace(",", " ").split()
     if not _WORDS[0] <= len(words) + 3 <= _WORDS[1]:
         return "length"
@@ -164,8 +164,8 @@ def parse(line: str, *, loose: bool = False) -> Sentence | str:
 def find_classes(text: str) -> tuple[str, ...]:
     """The classes that a text names, in their order; of nested names the longest counts."""
     text = text.casefold().replace("-", " ")
-    found = {_CLASS_OF[match[0]] for match in _ANY_NAME.finditer(text)}
-    return tuple(name for name in CLASSES if name in found)
+    named = {_CLASS_OF[match[0]] for match in _ANY_NAME.finditer(text)}
+    return tuple(name for name in CLASSES if name in named)
 
 
 def describes_light(words: list[str]) -> bool:

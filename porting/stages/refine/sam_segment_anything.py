@@ -143,7 +143,7 @@ def _misfit(
 
 def _diagnose(sam: str, state: dict[str, np.ndarray], provenance: Provenance) -> tuple[str, str]:
     """What a file is, and what to do about it."""
-    other = f"give the file of its makers ({get_sam(sam).source})"
+    other = f"give the file of its authors ({get_sam(sam).source})"
     if provenance.format.startswith(OURS.name):
         return "a folder of this project's weights, for JAX", other
     if any(name.startswith(_HUGGING_FACE) for name in state):

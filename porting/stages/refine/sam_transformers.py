@@ -166,7 +166,7 @@ def load(settings: SamSettings) -> HuggingFaceSam | HuggingFaceSam2:
     if misfits:
         raise ValueError(
             f"the weights of {settings.weights} are not of the {_CLASSES[kind]} in its {_CONFIG}:"
-            f" {len(misfits)} misfits, {'; '.join(misfits[:_SHOWN])}; give the folder as its maker"
+            f" {len(misfits)} misfits, {'; '.join(misfits[:_SHOWN])}; give the folder as its author"
             " saved it."
         )
     if _CLASSES[kind] == "Sam2Model":
@@ -203,7 +203,7 @@ def _folder(settings: SamSettings) -> tuple[Path, str]:
     if path.is_file():
         raise ValueError(
             f"{name} is a file; backend 'transformers' reads folders with a {_CONFIG}. Files of"
-            " SAM's makers are for backend 'segment_anything'."
+            " SAM's authors are for backend 'segment_anything'."
         )
     if path.is_dir():
         if settings.revision:
