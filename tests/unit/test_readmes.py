@@ -13,6 +13,8 @@ import subprocess
 import sys
 
 import pytest
+from flax import nnx
+from PIL import Image
 from readme_blocks import (
     FOLDERS,
     READMES,
@@ -23,6 +25,12 @@ from readme_blocks import (
     python_commands,
     read_blocks,
 )
+
+import clouds_jax
+from clouds_jax.nn.rngs import HostKeys
+from clouds_jax.nn.sam.registry import get_sam
+from clouds_jax.streets import render
+from clouds_jax.weights import save_weights
 
 BLOCKS = all_blocks()
 PYTHON = [block for block in BLOCKS if block.language == "python"]
@@ -156,19 +164,18 @@ def test_the_programs_of_a_block_know_its_options(block, monkeypatch):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder as the READMEs assume it: a small model, an image, the configs."""
-    import clouds_jax
-    from clouds_jax import images
-    from clouds_jax.streets import render
-
+    """A folder as the READMEs assume it: a small model and SAM, images, the configs."""
     folder = tmp_path_factory.mktemp("workplace")
     model = clouds_jax.build(
         "convnext_debug", dim=16, num_heads=2, pixel_layers=1, decoder_layers=3
     )
     model.save(folder / "demo_out/run")
+    sam = nnx.to_pure_dict(nnx.state(get_sam("sam_debug").build(HostKeys(0))))
+    save_weights(folder / "weights/mobile_sam", {"sam": sam}, {"target": {"sam": "sam_debug"}})
+    street, _ = render("oldtown-day", seed=0, index=0, size=(64, 96))
     for path in (folder / "street.jpg", folder / "photos/street.jpg"):
         path.parent.mkdir(exist_ok=True)
-        images.write_png(path, render("oldtown-day", seed=0, index=0, size=(64, 96))[0])
+        Image.fromarray(street).save(path)
     for name in ("configs", "experiments"):
         (folder / name).symlink_to(ROOT / name)
     return folder
