@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from porting.files import torch_files, unpickle
+from porting.files.pickle_names import UnsafePickleError
 
 SAFETENSORS_DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -137,7 +138,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{path}: {info.filename} is of version {version}, not 1.0 or 2.0")
             shape, fortran, dtype = read_header(file)
             if dtype.hasobject:
-                raise unpickle.UnsafePickleError(
+                raise UnsafePickleError(
                     f"{path}: {info.filename} is an array of Python objects, which would be"
                     " unpickled; nothing of it was run."
                 )

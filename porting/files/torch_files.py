@@ -13,16 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from porting.files.unpickle import (
-    Name,
-    ScriptModule,
-    Storage,
-    TensorView,
-    Unpickler,
-    dtype_of,
-    load,
-    to_arrays,
-)
+from porting.files.pickle_names import Name, ScriptModule, Storage, TensorView, dtype_of
+from porting.files.unpickle import Unpickler, load, to_arrays
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_DEPTH = 64  # nested modules; a module that holds itself would never end

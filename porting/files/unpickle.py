@@ -1,56 +1,24 @@
 """Unpickles tensors without torch and without running code of the file.
 
-A pickle is a program: it names functions and calls them. This reader has a substitute for each of
-the few names that tensors and arrays need; at any other name it stops and reports which one the
-file asked for. Nothing of torch or of numpy's own unpickling is called.
-
-Sources: torch.serialization, torch._utils and torch/csrc/jit/serialization/pickler.cpp (the names).
+A pickle is a program: it names functions and calls them. This reader resolves the few names that
+tensors and arrays need to substitutes (`pickle_names`); at any other name it stops and reports
+which one the file asked for. Nothing of torch or of numpy's own unpickling is called.
 """
 
-import collections
-import dataclasses
-import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-import ml_dtypes
-import numpy as np
-
-_STORAGE_DTYPES = {
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "BoolStorage": np.dtype(np.bool_),
-    "ByteStorage": np.dtype(np.uint8),
-    "CharStorage": np.dtype(np.int8),
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "IntStorage": np.dtype(np.int32),
-    "LongStorage": np.dtype(np.int64),
-    "ShortStorage": np.dtype(np.int16),
-    "UntypedStorage": np.dtype(np.uint8),
-}
-_TORCH_DTYPES = {
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "bool": np.dtype(np.bool_),
-    "float16": np.dtype(np.float16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-    "int16": np.dtype(np.int16),
-    "int32": np.dtype(np.int32),
-    "int64": np.dtype(np.int64),
-    "int8": np.dtype(np.int8),
-    "uint16": np.dtype(np.uint16),
-    "uint32": np.dtype(np.uint32),
-    "uint64": np.dtype(np.uint64),
-    "uint8": np.dtype(np.uint8),
-}
-# dtypes of numpy arrays in a checkpoint, by numpy's short names
-_NUMPY_DTYPES = {
-    np.dtype(t).str[1:]
-    for t in ("bool", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
-}
+from porting.files.pickle_names import (
+    NAMES,
+    SCRIPT_NAMES,
+    NumpyArray,
+    ScriptModule,
+    Storage,
+    TensorView,
+    UnsafePickleError,
+)
 
 # Errors of the unpickler where bytes are missing or wrong.
 _DAMAGE = (
@@ -67,211 +35,8 @@ _DAMAGE = (
 )
 
 
-class UnsafePickleError(ValueError):
-    """The file asks for a name that tensors and arrays do not need."""
-
-
-@dataclasses.dataclass
-class Storage:
-    """A torch storage: a flat array that tensors are views of.
-
-    Attributes:
-        dtype: dtype of the elements.
-        numel: number of elements.
-        data: their bytes; None until they are read (the older format has them at the file's end).
-    """
-
-    dtype: np.dtype
-    numel: int
-    data: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorView:
-    """A tensor as the pickle describes it: a strided view of a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype
-
-    def array(self) -> np.ndarray:
-        """The tensor, read-only and without a copy."""
-        if self.storage.data is None:
-            raise ValueError("the file ends before the numbers of one of its tensors")
-        flat = self.storage.data.view(self.dtype)
-        numbers = (self.offset, *self.shape, *self.strides)
-        if any(not isinstance(n, int) or n < 0 for n in numbers) or len(self.shape) != len(
-            self.strides
-        ):
-            raise ValueError(f"a tensor has the impossible shape {self.shape}, {self.strides}")
-        if 0 in self.shape:
-            return np.zeros(self.shape, self.dtype)
-        # as_strided checks no bounds, so the last element's index is computed here
-        last = self.offset + sum(
-            (n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)
-        )
-        if last >= flat.size:
-            raise ValueError(
-                f"a tensor of shape {self.shape} reaches to number {last} of {flat.size}"
-            )
-        strides = [step * flat.itemsize for step in self.strides]
-        return np.lib.stride_tricks.as_strided(
-            flat[self.offset :], self.shape, strides, writeable=False
-        )
-
-
-class _Dtype:
-    """Substitute for numpy.dtype."""
-
-    def __init__(self, name: str, *_: Any):
-        if not isinstance(name, str) or name.lstrip("<>|=") not in _NUMPY_DTYPES:
-            raise UnsafePickleError(f"asks for arrays of dtype {name!r}")
-        self.dtype = np.dtype(name)
-
-    def __setstate__(self, state: tuple) -> None:
-        order = state[1]
-        if order not in ("<", ">", "|", "="):
-            raise UnsafePickleError(f"asks for byte order {order!r}")
-        self.dtype = self.dtype.newbyteorder(order)
-
-
-class _NumpyArray:
-    """Substitute for numpy.ndarray."""
-
-    data: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, raw = state
-        self.data = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
-
-
-class ScriptModule:
-    """Substitute for every type of a TorchScript archive: attributes without code.
-
-    Attributes:
-        attributes: tensors, modules and plain values by name.
-    """
-
-    attributes: dict[str, Any] | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, dict):
-            state = {}  # a C++ type with its own state, which holds no weights
-        self.attributes = state
-
-
-class Name(NamedTuple):
-    """Substitute for a name that a pickle asks for.
-
-    A tuple, because a pickle may also set attributes of an object, and tuples have none.
-
-    Attributes:
-        call: function in place of the named one; None for names that are only mentioned.
-        dtype: dtype of a torch storage type or torch dtype.
-    """
-
-    call: Callable[..., Any] | None = None
-    dtype: np.dtype | None = None
-
-    def __call__(self, *args: Any) -> Any:
-        if self.call is None:
-            raise UnsafePickleError("calls a type that tensors only mention")
-        return self.call(*args)
-
-
-def _from_bytes(raw: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """An array of raw bytes; refuses lengths that do not fit the shape."""
-    if not isinstance(dtype, _Dtype) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise UnsafePickleError("asks for an array of unknown kind")
-    if isinstance(raw, str):  # written by Python 2, read as latin-1
-        raw = raw.encode("latin-1")
-    if not isinstance(raw, bytes | bytearray):
-        raise UnsafePickleError("asks for an array of Python objects")
-    flat = np.frombuffer(raw, dtype.dtype)
-    if flat.size != math.prod(shape):
-        raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
-    native = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-    return native.reshape(shape, order="F" if order == "F" else "C")
-
-
-def _scalar(dtype: _Dtype, raw: Any = b"") -> Any:
-    return _from_bytes(raw, dtype, (), "C")[()]
-
-
-def _encode(text: str, codec: str) -> bytes:
-    """Protocol 2 writes bytes as latin-1 text and a call that encodes it."""
-    if codec not in ("latin1", "latin-1"):
-        raise UnsafePickleError(f"asks for the codec {codec!r}")
-    return text.encode("latin-1")
-
-
-def _tensor_v2(storage, offset, shape, strides, *_: Any) -> TensorView:
-    return TensorView(storage, offset, tuple(shape), tuple(strides), storage.dtype)
-
-
-def _tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_: Any) -> TensorView:
-    return TensorView(storage, offset, tuple(shape), tuple(strides), dtype_of(dtype))
-
-
-def dtype_of(kind: Any) -> np.dtype:
-    """The dtype of a torch storage type or torch dtype."""
-    if not isinstance(kind, Name) or kind.dtype is None:
-        raise UnsafePickleError("asks for a storage of unknown kind")
-    return kind.dtype
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-def _numpy_array(kind: Any, *_: Any) -> _NumpyArray:
-    if kind is not _NDARRAY:
-        raise UnsafePickleError("asks for an unknown kind of array")
-    return _NumpyArray()
-
-
-_NDARRAY = Name()
-_NUMPY_ROOMS = ("numpy.core", "numpy._core")
-_NAMES: dict[tuple[str, str], Name] = {
-    ("collections", "OrderedDict"): Name(collections.OrderedDict),
-    ("_codecs", "encode"): Name(_encode),
-    ("torch", "Size"): Name(tuple),
-    ("torch._utils", "_rebuild_tensor"): Name(_tensor_v2),
-    ("torch._utils", "_rebuild_tensor_v2"): Name(_tensor_v2),
-    ("torch._utils", "_rebuild_tensor_v3"): Name(_tensor_v3),
-    ("torch._utils", "_rebuild_parameter"): Name(_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): Name(_parameter),
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): Name(_Dtype),
-    **{(f"{room}.multiarray", "_reconstruct"): Name(_numpy_array) for room in _NUMPY_ROOMS},
-    **{(f"{room}.multiarray", "scalar"): Name(_scalar) for room in _NUMPY_ROOMS},
-    **{(f"{room}.numeric", "_frombuffer"): Name(_from_bytes) for room in _NUMPY_ROOMS},
-    **{("torch", name): Name(dtype=dtype) for name, dtype in _STORAGE_DTYPES.items()},
-    **{("torch", name): Name(dtype=dtype) for name, dtype in _TORCH_DTYPES.items()},
-    ("torch.storage", "UntypedStorage"): Name(dtype=np.dtype(np.uint8)),
-}
-
-
-# Further names in a TorchScript archive; its types, `__torch__.*`, become `ScriptModule`.
-_SCRIPT_NAMES: dict[tuple[str, str], Name] = {
-    **{
-        ("torch.jit._pickle", name): Name(_parameter)
-        for name in (
-            "build_boollist",
-            "build_doublelist",
-            "build_intlist",
-            "build_tensorlist",
-            "restore_type_tag",
-        )
-    },
-    ("torch", "device"): Name(str),
-}
-
-
 class Unpickler(pickle.Unpickler):
-    """An unpickler that resolves the names in `_NAMES` and refuses all others.
+    """An unpickler that resolves the names in `NAMES` and refuses all others.
 
     Args:
         file: open file with the pickle.
@@ -294,10 +59,10 @@ class Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if self._script and module.partition(".")[0] == "__torch__":
             return ScriptModule
-        if self._script and (module, name) in _SCRIPT_NAMES:
-            return _SCRIPT_NAMES[module, name]
+        if self._script and (module, name) in SCRIPT_NAMES:
+            return SCRIPT_NAMES[module, name]
         try:
-            return _NAMES[module, name]
+            return NAMES[module, name]
         except KeyError:
             raise UnsafePickleError(f"asks for {module}.{name}") from None
 
@@ -332,6 +97,6 @@ def to_arrays(content: Any) -> Any:
         return {key: to_arrays(value) for key, value in content.items()}
     if isinstance(content, TensorView):
         return content.array()
-    if isinstance(content, _NumpyArray):
+    if isinstance(content, NumpyArray):
         return content.data
     return content

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from porting.reference import encoders, hugging_face, resnets
+from porting.reference import detectron2, encoders, hugging_face, resnets, segformer
 from porting.reference.encoders import Reference
 from porting.tables import convnext_hf
 from porting.tables.convnext import IMAGENET
@@ -71,9 +71,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "torchvision_resnet": Family(resnets.torchvision_resnet, tiny="resnet_debug", full=_RESNET),
     "resnet_hf": Family(resnets.resnet_hf, tiny="resnet_debug", full=_RESNET),
-    "resnet_d2": Family(resnets.resnet_d2, tiny="resnet_debug", full=_RESNET),
+    "resnet_d2": Family(detectron2.resnet_d2, tiny="resnet_debug", full=_RESNET),
     "resnet_msra": Family(
-        resnets.resnet_msra, tiny="resnet_msra_debug", full=("resnet50_msra", "resnet101_msra")
+        detectron2.resnet_msra, tiny="resnet_msra_debug", full=("resnet50_msra", "resnet101_msra")
     ),
     "convnext_hf": Family(
         hugging_face.convnext_hf, tiny="convnext_in22k_debug", full=convnext_hf.ENCODERS
@@ -83,14 +83,14 @@ FAMILIES: dict[str, Family] = {
         tiny="dinov3_convnext_debug",
         full=tuple(f"dinov3_convnext_{size}" for size in ("tiny", "small", "base", "large")),
     ),
-    "segformer_hf": Family(hugging_face.segformer_hf, tiny="mit_debug", full=_MIT),
+    "segformer_hf": Family(segformer.segformer_hf, tiny="mit_debug", full=_MIT),
     "segformer": Family(
-        hugging_face.segformer,
+        segformer.segformer,
         tiny="mit_debug_nvlabs",
         full=tuple(f"{name}_nvlabs" for name in _MIT),
     ),
     "mask2former_d2": Family(
-        resnets.resnet_d2, tiny="resnet_debug", full=_RESNET, head=True, prefix="backbone."
+        detectron2.resnet_d2, tiny="resnet_debug", full=_RESNET, head=True, prefix="backbone."
     ),
     "mask2former_hf": Family(
         hugging_face.mask2former_trunk,

@@ -13,14 +13,14 @@ from clouds_jax.nn.encoders.registry import get_encoder
 from porting.conversion.targets import encoder_shapes, infer_target
 from porting.files.open import open_checkpoint
 from porting.parity import report, run
-from porting.reference import hugging_face
+from porting.reference import segformer
 from porting.reference.randomise import randomise
 from porting.tables import get_table
 from porting.tables.apply import apply_rules, invert_rules, plan
 
 pytestmark = pytest.mark.parity
 FULL = [f"b{number}" for number in range(6)]
-REFERENCES = {"segformer_hf": hugging_face.segformer_hf, "segformer": hugging_face.segformer}
+REFERENCES = {"segformer_hf": segformer.segformer_hf, "segformer": segformer.segformer}
 DEBUG = {"segformer_hf": "mit_debug", "segformer": "mit_debug_nvlabs"}
 
 
@@ -71,7 +71,7 @@ def test_the_way_back_loads_strictly_and_gives_the_same_features(family):
 
 
 def test_a_saved_folder_and_the_names_in_memory_convert_to_the_same_weights(tmp_path):
-    model = hugging_face.segformer_hf("mit_debug").module.module
+    model = segformer.segformer_hf("mit_debug").module.module
     randomise(model, 1)
     model.save_pretrained(tmp_path)
     rules = get_table("segformer_hf").rules
@@ -87,7 +87,7 @@ def test_a_saved_folder_and_the_names_in_memory_convert_to_the_same_weights(tmp_
 @pytest.mark.parametrize("size", FULL)
 def test_the_full_models_fit_and_are_told_by_their_shapes(size, segmenter):
     name = f"mit_{size}"
-    source = meta(lambda: hugging_face.segformer_hf(name, segmenter=segmenter))
+    source = meta(lambda: segformer.segformer_hf(name, segmenter=segmenter))
     table = get_table("segformer_hf")
     target = infer_target(source, table)
     found = plan(source, table.rules, target.shapes)
@@ -100,9 +100,7 @@ def test_the_full_models_fit_and_are_told_by_their_shapes(size, segmenter):
 
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_the_originals_largest_model_fits(prefix):
-    source = {
-        prefix + n: leaf for n, leaf in meta(lambda: hugging_face.segformer("mit_b5")).items()
-    }
+    source = {prefix + n: leaf for n, leaf in meta(lambda: segformer.segformer("mit_b5")).items()}
     # as in NVlabs' mix_transformer.py
     assert source[prefix + "block3.39.attn.kv.weight"].shape == (640, 320)
     assert source[prefix + "patch_embed1.proj.weight"].shape == (64, 3, 7, 7)

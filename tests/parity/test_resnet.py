@@ -18,7 +18,7 @@ from porting.parity.jax_steps import jitted
 from porting.parity.model_pair import with_weights
 from porting.parity.tap import compare
 from porting.parity.tolerances import get_tolerance
-from porting.reference import mask2former, resnets
+from porting.reference import detectron2, mask2former, resnets
 from porting.reference.families import FAMILIES, Family
 from porting.reference.randomise import randomise
 from porting.tables import get_table
@@ -133,15 +133,15 @@ def features(reference, images):
 def test_our_detectron2_equals_torchvision_under_detectron2s_names():
     torchvision = resnets.torchvision_resnet("resnet_debug")
     randomise(torchvision.module, 7)
-    detectron2 = resnets.resnet_d2("resnet_debug")
+    copied = detectron2.resnet_d2("resnet_debug")
     state = {
-        resnets.d2_name(name): tensor
+        detectron2.d2_name(name): tensor
         for name, tensor in torchvision.module.state_dict().items()
         if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
     }
-    detectron2.module.load_state_dict(state, strict=True)
+    copied.module.load_state_dict(state, strict=True)
     images = random_images(2, 3, 75, 101)
-    theirs, ours = features(torchvision, images), features(detectron2, images)
+    theirs, ours = features(torchvision, images), features(copied, images)
     for name in FEATURES:
         assert torch.equal(ours[name], theirs[name])
 
@@ -153,7 +153,7 @@ def test_our_detectron2_with_strides_in_the_first_convolution_equals_hugging_fac
     tree = apply_rules(
         state, get_table("resnet_hf").rules, {"encoder": encoder_shapes("resnet_msra_debug")}
     )
-    msra = resnets.resnet_msra("resnet_msra_debug")
+    msra = detectron2.resnet_msra("resnet_msra_debug")
     names = numpy_state(msra.module)
     back = invert_rules(tree, get_table("resnet_msra").rules, names)
     msra.module.load_state_dict({k: torch.from_numpy(v) for k, v in back.items()}, strict=True)
@@ -168,14 +168,15 @@ def test_our_detectron2_with_strides_in_the_first_convolution_equals_hugging_fac
 
 def test_names_in_caffe2s_manner_are_those_of_the_public_files():
     # as Detectron2 prints them when it reads MSRA's R-50.pkl
-    assert resnets.caffe2_name("stem.conv1.weight") == "conv1_w"
-    assert resnets.caffe2_name("stem.conv1.norm.bias") == "res_conv1_bn_beta"
-    assert resnets.caffe2_name("stem.conv1.norm.weight") == "res_conv1_bn_gamma"
-    assert resnets.caffe2_name("res4.5.conv3.norm.weight") == "res4_5_branch2c_bn_gamma"
+    assert detectron2.caffe2_name("stem.conv1.weight") == "conv1_w"
+    assert detectron2.caffe2_name("stem.conv1.norm.bias") == "res_conv1_bn_beta"
+    assert detectron2.caffe2_name("stem.conv1.norm.weight") == "res_conv1_bn_gamma"
+    assert detectron2.caffe2_name("res4.5.conv3.norm.weight") == "res4_5_branch2c_bn_gamma"
     assert (
-        resnets.caffe2_name("res5.0.shortcut.norm.running_var") == "res5_0_branch1_bn_running_var"
+        detectron2.caffe2_name("res5.0.shortcut.norm.running_var")
+        == "res5_0_branch1_bn_running_var"
     )
-    names = set(numpy_state(resnets.resnet_msra("resnet_msra_debug").module))
+    names = set(numpy_state(detectron2.resnet_msra("resnet_msra_debug").module))
     assert {"conv1_w", "res2_0_branch2a_w", "res4_2_branch2b_bn_running_mean"} <= names
 
 
@@ -209,10 +210,10 @@ ORIGINALS = {
     ),
     "resnet_hf": ("resnet_debug", lambda: hf_model("ResNetModel"), ""),
     "resnet_hf (backbone)": ("resnet_debug", lambda: hf_model("ResNetBackbone"), ""),
-    "resnet_d2": ("resnet_debug", lambda: resnets.resnet_d2("resnet_debug").module, ""),
+    "resnet_d2": ("resnet_debug", lambda: detectron2.resnet_d2("resnet_debug").module, ""),
     "resnet_msra": (
         "resnet_msra_debug",
-        lambda: resnets.resnet_msra("resnet_msra_debug").module,
+        lambda: detectron2.resnet_msra("resnet_msra_debug").module,
         "",
     ),
 }
@@ -303,7 +304,7 @@ def test_clip_and_clouds_of_full_size_fit_and_are_told_by_their_shapes(encoder, 
 def test_a_mask2former_of_the_zoo_on_a_resnet_fits_whole(encoder):
     trunk = full(lambda: resnets.torchvision_resnet(encoder).module)
     source = {
-        f"backbone.{resnets.d2_name(name)}": leaf
+        f"backbone.{detectron2.d2_name(name)}": leaf
         for name, leaf in trunk.items()
         if not name.startswith("fc.")
     }
@@ -321,7 +322,7 @@ def test_a_mask2former_of_the_zoo_on_a_resnet_fits_whole(encoder):
 
 @pytest.mark.parametrize("encoder", ["resnet50_msra", "resnet101_msra"])
 def test_msras_files_fit_and_say_what_is_left_out(encoder):
-    source = full(lambda: resnets.resnet_msra(encoder).module)
+    source = full(lambda: detectron2.resnet_msra(encoder).module)
     source["conv1_b"] = jax.ShapeDtypeStruct((64,), np.float32)
     source["fc1000_w"] = jax.ShapeDtypeStruct((1000, 2048), np.float32)
     source["fc1000_b"] = jax.ShapeDtypeStruct((1000,), np.float32)

@@ -13,7 +13,7 @@ import pytest
 
 from porting.files.locate import locate
 from porting.files.open import open_checkpoint
-from porting.files.unpickle import UnsafePickleError
+from porting.files.pickle_names import UnsafePickleError
 
 EXPECTED = {
     "a": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -149,10 +149,10 @@ def test_tensors_that_reach_outside_their_storage_are_refused(tmp_path, offset, 
     torch = pytest.importorskip("torch")
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(6.0).reshape(2, 3)}, path)
-    from porting.files import unpickle
+    from porting.files.pickle_names import Storage, TensorView
 
-    storage = unpickle.Storage(np.dtype(np.float32), 6, np.zeros(24, np.uint8))
-    view = unpickle.TensorView(storage, offset, (2, 3), strides, storage.dtype)
+    storage = Storage(np.dtype(np.float32), 6, np.zeros(24, np.uint8))
+    view = TensorView(storage, offset, (2, 3), strides, storage.dtype)
     with pytest.raises(ValueError, match="reaches to number|impossible shape"):
         view.array()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from porting.files.open import open_checkpoint
-from porting.files.unpickle import UnsafePickleError
+from porting.files.pickle_names import UnsafePickleError
 
 torch = pytest.importorskip("torch")
 
