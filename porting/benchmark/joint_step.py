@@ -23,9 +23,15 @@ _POINTS = 5  # per component
 
 
 def step(
-    models: Models, image: np.ndarray, label: np.ndarray, new: np.ndarray, counts: Counts, *,
-    sam: str, prompts: int,
-) -> Program:  # fmt: skip
+    models: Models,
+    image: np.ndarray,
+    label: np.ndarray,
+    new: np.ndarray,
+    counts: Counts,
+    *,
+    sam: str,
+    prompts: int,
+) -> Program:
     """One step with random weights.
 
     Args:

@@ -58,9 +58,15 @@ class Program:
 
 
 def losses(
-    part: str, class_logits: np.ndarray, mask_logits: np.ndarray, labels: np.ndarray,
-    classes: int, counts: Counts, *, gpu: bool,
-) -> Program:  # fmt: skip
+    part: str,
+    class_logits: np.ndarray,
+    mask_logits: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    counts: Counts,
+    *,
+    gpu: bool,
+) -> Program:
     """The criterion with its gradients, or the matching alone.
 
     Args:
@@ -123,9 +129,14 @@ def set_loss(
 
 
 def deform(
-    values: np.ndarray, sizes: tuple[tuple[int, int], ...], points: np.ndarray,
-    weights: np.ndarray, *, gradient: bool, gpu: bool,
-) -> Program:  # fmt: skip
+    values: np.ndarray,
+    sizes: tuple[tuple[int, int], ...],
+    points: np.ndarray,
+    weights: np.ndarray,
+    *,
+    gradient: bool,
+    gpu: bool,
+) -> Program:
     """Hugging Face's deformable attention, or its gradients with respect to its inputs.
 
     Args:

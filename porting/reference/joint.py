@@ -69,9 +69,12 @@ class Joint:
     """
 
     def __init__(
-        self, encode: Callable[[np.ndarray], list[torch.Tensor]], head: nn.Module, sam: Any,
+        self,
+        encode: Callable[[np.ndarray], list[torch.Tensor]],
+        head: nn.Module,
+        sam: Any,
         settings: Settings,
-    ):  # fmt: skip
+    ):
         self.head, self.teacher = head, copy.deepcopy(head).requires_grad_(False)
         self.steps = 0
         self.labels: tuple[np.ndarray, np.ndarray] | None = None
@@ -80,10 +83,15 @@ class Joint:
         self._optimizer = adamw(head, settings.lr, settings.weight_decay)
 
     def step(
-        self, image: np.ndarray, label: np.ndarray, new: np.ndarray, clean: np.ndarray,
-        embedding: Sequence[torch.Tensor], bits: np.ndarray,
+        self,
+        image: np.ndarray,
+        label: np.ndarray,
+        new: np.ndarray,
+        clean: np.ndarray,
+        embedding: Sequence[torch.Tensor],
+        bits: np.ndarray,
         points: Callable[[list[criterion.Target]], list[list[criterion.Points]]],
-    ) -> dict[str, float]:  # fmt: skip
+    ) -> dict[str, float]:
         """Takes one step; returns the loss terms and their sum, "loss".
 
         Args:
@@ -224,9 +232,12 @@ def prompt_masks(
         points=(scaled, torch.ones_like(scaled[..., 0])), boxes=None, masks=None
     )
     low, iou = sam.mask_decoder(
-        image_embeddings=embedding, image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=True,
-    )  # fmt: skip
+        image_embeddings=embedding,
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+    )
     masks = sam.postprocess_masks(low, inside, size) > 0
     best = iou.argmax(1)[:, None, None, None].expand(-1, 1, *size)
     return masks.gather(1, best)[:, 0].cpu().numpy()

@@ -88,7 +88,6 @@ def test_inspect_lists_names_types_shapes_and_the_hash(tmp_path, capsys):
 
 def test_parity_fails_with_status_1_when_a_bound_is_broken(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
-    pass
 
     strict = Tolerance(op=0, block=0, model=0, agreement=1)
     monkeypatch.setitem(TOLERANCES, ("float32", "cpu"), strict)

@@ -177,7 +177,6 @@ def test_another_original_is_refused(tmp_path, capsys):
 
 
 def test_a_folder_of_other_weights_cannot_be_inverted(tmp_path, capsys):
-    pass
 
     save_weights(tmp_path / "w", {"a": np.ones(2)}, {"source": "trained"})
     assert main(["invert", str(tmp_path / "w"), "--output", str(tmp_path / "b.npz")]) == 1

@@ -10,12 +10,11 @@ The prompts are selected from the chunks in order, up to the first chunk where t
 killed run continues at the first missing chunk and ends with the same bytes.
 """
 
-import dataclasses
 import json
 import math
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,62 +26,11 @@ from clouds_jax.differences import differences
 from clouds_jax.files import write_json, write_text
 from clouds_jax.stages.memory import host_memory
 from clouds_jax.stages.shard_set import StageError
-from porting.stages.prompts import grammar, instructions
-from porting.stages.prompts.grammar import Sentence
+from porting.stages.prompts import instructions
 from porting.stages.prompts.instructions import Model
+from porting.stages.prompts.sampled import SampledPrompts
 from porting.stages.prompts.selection import Selection
 from porting.stages.prompts.settings import Settings
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A selected prompt and its origin.
-
-    Attributes:
-        sentence: the parsed prompt.
-        line: the line it was parsed from.
-        chunk: number of the chunk.
-        index: number of the text in the chunk.
-    """
-
-    sentence: Sentence
-    line: str
-    chunk: int
-    index: int
-
-
-@dataclasses.dataclass
-class SampledPrompts:
-    """Prompts selected from the chunks so far.
-
-    Attributes:
-        selection: accepted and rejected lines.
-        prompts: selected prompts, in order.
-        texts: number of texts that were read.
-        sampled: number of those that this process sampled.
-        seconds: time that the sampling took.
-    """
-
-    selection: Selection
-    prompts: list[Prompt] = dataclasses.field(default_factory=list)
-    texts: int = 0
-    sampled: int = 0
-    seconds: float = 0.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether there are enough prompts."""
-        return self.selection.complete
-
-    def add(self, chunk: int, texts: Sequence[str]) -> None:
-        """Selects prompts from the texts of a chunk until there are enough."""
-        self.texts += len(texts)
-        for index, text in enumerate(texts):
-            for line in grammar.lines(text):
-                if self.complete:
-                    return
-                if sentence := self.selection.add(line):
-                    self.prompts.append(Prompt(sentence, line, chunk, index))
 
 
 class PromptsStage:
