@@ -92,7 +92,7 @@ class Clouds(nnx.Module):
                 f"encoder_dtype is {encoder_dtype!r}; allowed are: {', '.join(_DTYPES)}."
             )
         graphdef, state = nnx.split(spec.build(rngs))
-        self.encoder = nnx.merge(
+        self.encoder: Any = nnx.merge(
             graphdef,
             jax.tree.map(
                 lambda x: x if x.dtype == encoder_dtype else x.astype(encoder_dtype), state

@@ -72,14 +72,37 @@ class Patchify(nnx.Module):
 
 
 class DepthwiseConv(nnx.Module):
-    """Depthwise convolution with bias, padded to keep the size of the map; `size` is odd."""
+    """Depthwise 2D convolution.
 
-    def __init__(self, channels: int, *, size: int, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_NORMAL(rngs.params(), (size, size, channels)))
-        self.bias = nnx.Param(initializers.ZEROS(rngs.params(), (channels,)))
-        self.half = (size // 2, size // 2)
+    Args:
+        channels: c.
+        size: rows and columns of the kernel.
+        stride: step in rows and columns, in pixels.
+        padding: zeros ((above, below), (left, right)), in pixels; None: half the size all around,
+            which keeps the size of the map at stride 1.
+        kernel_init: initialiser of the kernel.
+        bias_init: initialiser of the bias; None: no bias.
+    """
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        padding = (self.half, self.half)
-        y = depthwise_conv(x, self.kernel[...].astype(x.dtype), padding=padding)
-        return y + self.bias[...].astype(x.dtype)[None, None, None]
+    def __init__(
+        self,
+        channels: int,
+        *,
+        size: int,
+        stride: int = 1,
+        padding: Padding | None = None,
+        kernel_init: Callable = _NORMAL,
+        bias_init: Callable | None = initializers.ZEROS,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, channels)))
+        has_bias = bias_init is not None
+        self.bias = nnx.Param(bias_init(rngs.params(), (channels,))) if has_bias else None
+        self.stride = stride
+        half = (size // 2, size // 2)
+        self.padding = (half, half) if padding is None else padding
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        kernel = self.kernel[...].astype(x.dtype)
+        y = depthwise_conv(x, kernel, stride=self.stride, padding=self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)[None, None, None]

@@ -1,11 +1,11 @@
-"""Random keys of models: built inside a traced function, or on the host without JAX."""
+"""Sources of parameters: JAX keys inside a traced function, or NumPy on the host."""
 
 import concurrent.futures
 import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -56,8 +56,8 @@ class Draw:
     """How NumPy fills an array.
 
     Attributes:
-        fill: (generator, flat array) -> None.
-        splits: parts of the array may be filled independently of each other.
+        fill: (generator, flat array) -> None, in place.
+        splits: whether parts of the array may be filled independently of each other.
     """
 
     fill: Callable[[Any, np.ndarray], None]
@@ -66,7 +66,7 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class HostKey:
-    """Stands for a key: which parameter of which model is drawn."""
+    """What takes the place of a JAX key where parameters are drawn on the host."""
 
     keys: "HostKeys"
 
@@ -79,11 +79,14 @@ class HostKeys(nnx.Rngs):
     """Draws parameters with NumPy instead of JAX: nothing is traced or compiled.
 
     Args:
-        seed: of the weights, which do not depend on the number of cores; None: no numbers are
-            drawn, all parameters are zeros that take no memory. For models whose weights come
-            from elsewhere.
+        seed: of the weights, which do not depend on the number of cores; None: all parameters are
+            zeros that take no memory, for models whose weights come from elsewhere.
         stacked: leading axes of every parameter, see `nn.layers.stack_blocks`.
     """
+
+    _seed: int | None
+    _stacked: tuple[int, ...]
+    _count: Iterator[int]
 
     def __init__(self, seed: int | None, *, stacked: tuple[int, ...] = ()):
         object.__setattr__(self, "_seed", seed)
@@ -95,7 +98,7 @@ class HostKeys(nnx.Rngs):
         return HostKey(self)
 
     def stack(self, n: int) -> "HostKeys":
-        """Draws the same parameters for `n` blocks at once, and goes on counting here."""
+        """A source that draws the parameters of `n` blocks at once; the two count together."""
         other = HostKeys(self._seed, stacked=(*self._stacked, n))
         object.__setattr__(other, "_count", self._count)
         return other
@@ -103,7 +106,8 @@ class HostKeys(nnx.Rngs):
     def draw(self, shape: tuple[int, ...], draw: Draw) -> np.ndarray:
         """A float32 array [*stacked, *shape], filled by `draw` on all cores."""
         whole = (*self._stacked, *shape)
-        if self._seed is None:
+        seed = self._seed
+        if seed is None:
             return np.broadcast_to(np.float32(0), whole)
         number = next(self._count)
         out = _aligned(math.prod(whole))
@@ -111,7 +115,7 @@ class HostKeys(nnx.Rngs):
         parts = [out[start : start + step] for start in range(0, out.size, step)]
 
         def fill(i: int) -> None:
-            sequence = np.random.SeedSequence((self._seed, number, i))
+            sequence = np.random.SeedSequence((seed, number, i))
             draw.fill(np.random.Generator(np.random.SFC64(sequence)), parts[i])
 
         if len(parts) > 1:

@@ -13,6 +13,7 @@ from clouds_jax.nn.sam import decoder, tiny_vit
 from clouds_jax.nn.sam import registry as sams
 from clouds_jax.nn.sam import vit as sam_vit
 from clouds_jax.nn.sam.model import make_sam
+from clouds_jax.nn.sam.windows import join_windows, split_windows
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
 GREY = 1.001  # grey levels: rounding once per axis, and half a level of the last rounding less
@@ -91,14 +92,14 @@ def test_attention_in_blocks_of_rows_is_the_same(at_once):
 @pytest.mark.parametrize("h, w, window", [(7, 5, 3), (6, 9, 3), (4, 4, 5)])
 def test_windows_are_cut_row_by_row_filled_with_zeros_and_joined_again(h, w, window):
     x = normal(2, h, w, 3)
-    windows = sam_vit.split(x, window)
+    windows = split_windows(x, window)
     across = -(-w // window)
     assert windows.shape == (2 * -(-h // window) * across, window, window, 3)
     last = np.asarray(windows[across - 1])  # the first row's rightmost window of image 0
     inside = w - (across - 1) * window
     np.testing.assert_array_equal(last[: min(h, window), :inside], x[0, :window, w - inside :])
     assert not last[:, inside:].any()
-    np.testing.assert_array_equal(sam_vit.join(windows, x.shape), x)
+    np.testing.assert_array_equal(join_windows(windows, x.shape), x)
 
 
 def test_a_vit_runs_its_window_blocks_and_then_the_global_one_of_every_group():

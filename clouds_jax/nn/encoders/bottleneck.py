@@ -11,39 +11,17 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, initializers, layers
-from clouds_jax.nn.encoders.batch_norm import ConvNorm
+from clouds_jax.nn import layers
+from clouds_jax.nn.encoders.batch_norm import pointwise, spatial
 
 EXPANSION = 4  # output channels of a block over those of its 3x3 convolution
 Down = Literal["3x3", "1x1", "pool"]
-_FAN_OUT = initializers.FAN_OUT
 
 
 def widths_of(width: int) -> tuple[int, int, int, int]:
     """Channels of res2 to res5; `width`: of the 3x3 convolutions of the first stage."""
     first = EXPANSION * width
     return first, 2 * first, 4 * first, 8 * first
-
-
-def pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
-    """1x1 convolution, then batch norm."""
-    conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
-    return ConvNorm(conv, outputs, rngs=rngs)
-
-
-def spatial(inputs: int, outputs: int, *, size: int, stride: int, rngs: nnx.Rngs) -> ConvNorm:
-    """Convolution padded by half its size, then batch norm."""
-    half = (size // 2, size // 2)
-    conv = convolution.Conv(
-        inputs,
-        outputs,
-        size=size,
-        stride=stride,
-        padding=(half, half),
-        kernel_init=_FAN_OUT,
-        rngs=rngs,
-    )
-    return ConvNorm(conv, outputs, rngs=rngs)
 
 
 def average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
@@ -67,12 +45,12 @@ class Bottleneck(nnx.Module):
 
     def __init__(self, inputs: int, width: int, *, stride: int, down: Down, rngs: nnx.Rngs):
         outputs = EXPANSION * width
-        self.conv1 = pointwise(inputs, width, rngs)
+        self.conv1 = pointwise(inputs, width, rngs=rngs)
         in_conv2 = stride if down == "3x3" else 1
         self.conv2 = spatial(width, width, size=3, stride=in_conv2, rngs=rngs)
-        self.conv3 = pointwise(width, outputs, rngs)
+        self.conv3 = pointwise(width, outputs, rngs=rngs)
         same = inputs == outputs and stride == 1
-        self.shortcut = None if same else pointwise(inputs, outputs, rngs)
+        self.shortcut = None if same else pointwise(inputs, outputs, rngs=rngs)
         self.stride = stride
         self.down = down
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.encoders import bottleneck
+from clouds_jax.nn.encoders.batch_norm import spatial
 from clouds_jax.ops import resize
 from clouds_jax.ops.attention import attend
 from clouds_jax.typing import Features
@@ -55,9 +56,9 @@ class Stem(nnx.Module):
 
     def __init__(self, outputs: int, *, rngs: nnx.Rngs):
         half = outputs // 2
-        self.conv1 = bottleneck.spatial(3, half, size=3, stride=2, rngs=rngs)
-        self.conv2 = bottleneck.spatial(half, half, size=3, stride=1, rngs=rngs)
-        self.conv3 = bottleneck.spatial(half, outputs, size=3, stride=1, rngs=rngs)
+        self.conv1 = spatial(3, half, size=3, stride=2, rngs=rngs)
+        self.conv2 = spatial(half, half, size=3, stride=1, rngs=rngs)
+        self.conv3 = spatial(half, outputs, size=3, stride=1, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
         x = images

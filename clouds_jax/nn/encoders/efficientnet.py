@@ -8,10 +8,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, initializers, layers
-from clouds_jax.nn.encoders.batch_norm import ConvNorm
+from clouds_jax.nn.encoders.batch_norm import depthwise, pointwise, spatial
 from clouds_jax.ops.convolution import Padding
-from clouds_jax.ops.depthwise import depthwise_conv
 
 WIDTHS = (24, 40, 112, 320)
 _EPS = 1e-3
@@ -28,7 +26,6 @@ _GROUPS = (
 )
 # the last block at each stride
 _TAPS = {2: "res2", 4: "res3", 10: "res4", 15: "res5"}
-_FAN_OUT = initializers.FAN_OUT
 
 
 def _padding(size: int, stride: int) -> Padding:
@@ -41,29 +38,6 @@ def _padding(size: int, stride: int) -> Padding:
     return along, along
 
 
-class Depthwise(nnx.Module):
-    """Depthwise convolution without bias."""
-
-    def __init__(self, channels: int, *, size: int, stride: int, rngs: nnx.Rngs):
-        init = initializers.normal((2 / size**2) ** 0.5)
-        self.kernel = nnx.Param(init(rngs.params(), (size, size, channels)))
-        self.stride = stride
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        kernel = self.kernel[...].astype(x.dtype)
-        padding = _padding(kernel.shape[0], self.stride)
-        return depthwise_conv(x, kernel, stride=self.stride, padding=padding)
-
-
-def _conv_norm(conv: nnx.Module, channels: int, rngs: nnx.Rngs) -> ConvNorm:
-    return ConvNorm(conv, channels, eps=_EPS, rngs=rngs)
-
-
-def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
-    conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
-    return _conv_norm(conv, outputs, rngs)
-
-
 class Block(nnx.Module):
     """Inverted bottleneck without squeeze-and-excitation; at ratio 1 also without expansion."""
 
@@ -71,10 +45,12 @@ class Block(nnx.Module):
         self, inputs: int, outputs: int, *, size: int, stride: int, ratio: int, rngs: nnx.Rngs
     ):
         hidden = inputs * ratio
-        self.expand = None if ratio == 1 else _pointwise(inputs, hidden, rngs)
-        conv = Depthwise(hidden, size=size, stride=stride, rngs=rngs)
-        self.depthwise = _conv_norm(conv, hidden, rngs)
-        self.project = _pointwise(hidden, outputs, rngs)
+        self.expand = None if ratio == 1 else pointwise(inputs, hidden, eps=_EPS, rngs=rngs)
+        padding = _padding(size, stride)
+        self.depthwise = depthwise(
+            hidden, size=size, stride=stride, padding=padding, eps=_EPS, rngs=rngs
+        )
+        self.project = pointwise(hidden, outputs, eps=_EPS, rngs=rngs)
         self.residual = stride == 1 and inputs == outputs
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
@@ -89,10 +65,8 @@ class EfficientNetLite0(nnx.Module):
     """Stem and 16 blocks, without the classifier and the 1280-wide layer before it."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        stem = convolution.Conv(
-            3, _STEM, size=3, stride=2, padding=_padding(3, 2), kernel_init=_FAN_OUT, rngs=rngs
-        )
-        self.stem = _conv_norm(stem, _STEM, rngs)
+        padding = _padding(3, 2)
+        self.stem = spatial(3, _STEM, size=3, stride=2, padding=padding, eps=_EPS, rngs=rngs)
         blocks = []
         inputs = _STEM
         for repeats, size, first_stride, ratio, outputs in _GROUPS:

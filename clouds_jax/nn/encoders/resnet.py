@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn.encoders import bottleneck
+from clouds_jax.nn.encoders.batch_norm import spatial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Stem(nnx.Module):
     """7x7 convolution with stride 2, then 3x3 max pooling with stride 2."""
 
     def __init__(self, outputs: int, *, rngs: nnx.Rngs):
-        self.conv1 = bottleneck.spatial(3, outputs, size=7, stride=2, rngs=rngs)
+        self.conv1 = spatial(3, outputs, size=7, stride=2, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
         x = jax.nn.relu(self.conv1(images))

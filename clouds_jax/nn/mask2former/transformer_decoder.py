@@ -121,8 +121,8 @@ class TransformerDecoder(nnx.Module):
                 outputs.append(x)
             return x, jnp.stack(outputs)
 
-        b = mask_features.shape[0]
-        first = jnp.broadcast_to(self.query_feat[...][None], (b, *self.query_feat.shape))
+        learned = self.query_feat[...][None]
+        first = jnp.broadcast_to(learned, (mask_features.shape[0], *learned.shape[1:]))
         last, outputs = jax.lax.scan(group, first, state)
         if all_outputs:
             queries = jnp.concatenate([first[None], outputs.reshape(-1, *first.shape)])

@@ -1,7 +1,7 @@
 """TinyViT-5M as MobileSAM's image encoder, and its medical variant for small images.
 
 Source: TinyViT (ECCV 2022, MIT) as in MobileSAM (Apache-2.0), modeling/tiny_vit_sam.py, in eval
-    mode; LiteMedSAM (Apache-2.0) embeds patches of one pixel.
+    mode. LiteMedSAM (Apache-2.0) embeds patches of one pixel.
 """
 
 import dataclasses
@@ -13,31 +13,29 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clouds_jax.nn import convolution, initializers, layers
-from clouds_jax.nn.encoders.batch_norm import ConvNorm
-from clouds_jax.nn.sam.vit import Neck, join, split
-from clouds_jax.ops import depthwise
+from clouds_jax.nn import initializers, layers
+from clouds_jax.nn.encoders.batch_norm import depthwise, pointwise, spatial
+from clouds_jax.nn.sam.vit import Neck
+from clouds_jax.nn.sam.windows import join_windows, split_windows
 
-_RATIO = 4  # of the hidden to the outer width, in MBConv and MLP
+_RATIO = 4  # hidden over outer width, in MBConv and MLP
 _KERNEL = 3
-_HALF = ((_KERNEL // 2, _KERNEL // 2),) * 2
 _STRIDES = (2, 2, 1)  # between the stages
-_FAN_OUT = initializers.FAN_OUT
 _WEIGHT = initializers.truncated_normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
 class TinyViTSize:
-    """Numbers of one encoder.
+    """Hyperparameters of a TinyViT.
 
     Attributes:
         widths: channels per stage.
         depths: blocks per stage.
-        heads: attention heads of stages 1 to 3; stage 0 is convolutions.
-        windows: positions along each side of a window, of stages 1 to 3.
-        image: pixels of the square input along each side.
-        strided: whether the two convolutions before the stages halve the map and see 3x3 pixels,
-            or keep it and see one.
+        heads: attention heads of stages 1 to 3; stage 0 is convolutional.
+        windows: side of the attention windows of stages 1 to 3, in positions.
+        image: side of the square input, in pixels.
+        strided: whether the two convolutions before the stages are 3x3 with stride 2, or 1x1 with
+            stride 1.
         outputs: channels of the embedding.
     """
 
@@ -51,7 +49,7 @@ class TinyViTSize:
 
     @property
     def grid(self) -> int:
-        """Positions along each side of the embedding."""
+        """Side of the embedding, in positions."""
         return self.image // (16 if self.strided else 4)
 
 
@@ -67,63 +65,43 @@ SIZES = {
 }
 
 
-def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> ConvNorm:
-    conv = layers.Linear(inputs, outputs, kernel_init=_FAN_OUT, bias_init=None, rngs=rngs)
-    return ConvNorm(conv, outputs, rngs=rngs)
-
-
-class Depthwise(nnx.Module):
-    """Depthwise 3x3 convolution without bias."""
-
-    def __init__(self, channels: int, *, stride: int = 1, rngs: nnx.Rngs):
-        init = initializers.normal((2 / _KERNEL**2) ** 0.5)
-        self.kernel = nnx.Param(init(rngs.params(), (_KERNEL, _KERNEL, channels)))
-        self.stride = stride
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        kernel = self.kernel[...].astype(x.dtype)
-        return depthwise.depthwise_conv(x, kernel, stride=self.stride, padding=_HALF)
-
-
-def _depthwise(channels: int, stride: int, rngs: nnx.Rngs) -> ConvNorm:
-    return ConvNorm(Depthwise(channels, stride=stride, rngs=rngs), channels, rngs=rngs)
-
-
 class MBConv(nnx.Module):
-    """Inverted bottleneck beside a shortcut; GELU also follows the sum."""
+    """Residual inverted bottleneck; a GELU also follows the sum."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         hidden = _RATIO * channels
-        self.conv1 = _pointwise(channels, hidden, rngs)
-        self.conv2 = _depthwise(hidden, 1, rngs)
-        self.conv3 = _pointwise(hidden, channels, rngs)
+        self.conv1 = pointwise(channels, hidden, rngs=rngs)
+        self.conv2 = depthwise(hidden, size=_KERNEL, rngs=rngs)
+        self.conv3 = pointwise(hidden, channels, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         return layers.gelu(x + self.conv3(layers.gelu(self.conv2(layers.gelu(self.conv1(x))))))
 
 
 class Merging(nnx.Module):
-    """Between two stages: to the next one's width, and to half the size where `stride` is 2."""
+    """Patch merging between two stages: changes the width, and downsamples by `stride`."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
-        self.conv1 = _pointwise(inputs, outputs, rngs)
-        self.conv2 = _depthwise(outputs, stride, rngs)
-        self.conv3 = _pointwise(outputs, outputs, rngs)
+        self.conv1 = pointwise(inputs, outputs, rngs=rngs)
+        self.conv2 = depthwise(outputs, size=_KERNEL, stride=stride, rngs=rngs)
+        self.conv3 = pointwise(outputs, outputs, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         return self.conv3(layers.gelu(self.conv2(layers.gelu(self.conv1(x)))))
 
 
 class Attention(nnx.Module):
-    """Self-attention inside a window, with a learned bias for every distance.
+    """Multi-head self-attention inside a window, with a learned bias per distance.
 
     Args:
-        side: positions along each side of the window.
+        width: channels.
+        heads: attention heads.
+        side: of the window, in positions.
     """
 
     def __init__(self, width: int, heads: int, *, side: int, rngs: nnx.Rngs):
         self.norm = layers.LayerNorm(width, rngs=rngs)
-        # the outputs of a head follow each other: its query, its key, its value
+        # Outputs are ordered by head, then query, key, value.
         self.qkv = layers.Linear(width, 3 * width, kernel_init=_WEIGHT, rngs=rngs)
         self.out = layers.Linear(width, width, kernel_init=_WEIGHT, rngs=rngs)
         self.biases = nnx.Param(initializers.ZEROS(rngs.params(), (heads, side * side)))
@@ -136,31 +114,31 @@ class Attention(nnx.Module):
         query, key, value = (qkv[..., i, :] for i in range(3))
         scores = jnp.einsum("nqhe,nkhe->nhqk", query * query.shape[-1] ** -0.5, key)
         scores = scores.astype(jnp.float32) + self._bias()[None]
-        shares = jax.nn.softmax(scores).astype(value.dtype)
-        out = jnp.einsum("nhqk,nkhe->nqhe", shares, value)
+        weights = jax.nn.softmax(scores).astype(value.dtype)
+        out = jnp.einsum("nhqk,nkhe->nqhe", weights, value)
         return self.out(out.reshape(n, side, side, width))
 
     def _bias(self) -> Float[Array, "h p p"]:
-        """Bias between any two positions: that of their distances in rows and columns."""
+        """Bias of every pair of positions, by their distances in rows and columns."""
         rows, columns = np.divmod(np.arange(self.side**2), self.side)
-        apart = [np.abs(place[:, None] - place[None]) for place in (rows, columns)]
-        return self.biases[...].astype(jnp.float32)[:, apart[0] * self.side + apart[1]]
+        down, across = (np.abs(x[:, None] - x[None]) for x in (rows, columns))
+        return self.biases[...].astype(jnp.float32)[:, down * self.side + across]
 
 
 class Block(nnx.Module):
-    """Attention inside windows, a depthwise convolution, an MLP."""
+    """Transformer block: attention inside windows, a depthwise convolution, an MLP."""
 
     def __init__(self, width: int, heads: int, *, window: int, rngs: nnx.Rngs):
         hidden = _RATIO * width
         self.attention = Attention(width, heads, side=window, rngs=rngs)
-        self.local = _depthwise(width, 1, rngs)
+        self.local = depthwise(width, size=_KERNEL, rngs=rngs)
         self.norm = layers.LayerNorm(width, rngs=rngs)
         self.fc1 = layers.Linear(width, hidden, kernel_init=_WEIGHT, rngs=rngs)
         self.fc2 = layers.Linear(hidden, width, kernel_init=_WEIGHT, rngs=rngs)
         self.window = window
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        x = x + join(self.attention(split(x, self.window)), x.shape)
+        x = x + join_windows(self.attention(split_windows(x, self.window)), x.shape)
         x = self.local(x)
         return x + self.fc2(layers.gelu(self.fc1(self.norm(x))))
 
@@ -171,7 +149,7 @@ def _merging(size: TinyViTSize, stage: int, rngs: nnx.Rngs) -> Merging:
 
 
 class Stage(nnx.Module):
-    """A stack of blocks, and what leads to the next stage, if there is one."""
+    """A stack of blocks, then patch merging, except after the last stage."""
 
     def __init__(
         self, make: Callable[[nnx.Rngs], nnx.Module], size: TinyViTSize, stage: int, rngs: nnx.Rngs
@@ -190,19 +168,20 @@ class TinyViT(nnx.Module):
 
     def __init__(self, size: TinyViTSize, *, rngs: nnx.Rngs):
         first = size.widths[0]
+        kernel, stride = (_KERNEL, 2) if size.strided else (1, 1)
         self.patch = nnx.List(
             [
-                _patch(inputs, outputs, strided=size.strided, rngs=rngs)
+                spatial(inputs, outputs, size=kernel, stride=stride, rngs=rngs)
                 for inputs, outputs in ((3, first // 2), (first // 2, first))
             ]
         )
-        numbers = zip(size.widths[1:], size.heads, size.windows, strict=True)
-        makes = [lambda rngs: MBConv(first, rngs=rngs), *(_block(*each) for each in numbers)]
+        attending = zip(size.widths[1:], size.heads, size.windows, strict=True)
+        makes = [lambda rngs: MBConv(first, rngs=rngs), *(_block(*each) for each in attending)]
         self.stages = nnx.List([Stage(make, size, stage, rngs) for stage, make in enumerate(makes)])
         self.neck = Neck(size.widths[-1], size.outputs, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b g g d"]:
-        """Embeddings of normalised images, at a sixteenth of their size (medical: a quarter)."""
+        """Embeddings of normalised images, at stride 16 (medical: 4)."""
         x = self.embed(images)
         for stage in self.stages:
             x = stage(x)
@@ -212,20 +191,6 @@ class TinyViT(nnx.Module):
         """The two convolutions before the stages."""
         first, second = self.patch
         return second(layers.gelu(first(images)))
-
-
-def _patch(inputs: int, outputs: int, *, strided: bool, rngs: nnx.Rngs) -> ConvNorm:
-    size, stride, pad = (_KERNEL, 2, 1) if strided else (1, 1, 0)
-    conv = convolution.Conv(
-        inputs,
-        outputs,
-        size=size,
-        stride=stride,
-        padding=((pad, pad), (pad, pad)),
-        kernel_init=_FAN_OUT,
-        rngs=rngs,
-    )
-    return ConvNorm(conv, outputs, rngs=rngs)
 
 
 def _block(width: int, heads: int, window: int) -> Callable[[nnx.Rngs], Block]:

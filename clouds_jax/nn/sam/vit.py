@@ -1,7 +1,7 @@
-"""SAM's image encoders: ViT-B, ViT-L and ViT-H with attention inside windows.
+"""SAM's image encoders: ViT-B, ViT-L and ViT-H with windowed attention.
 
-Every size is four groups of blocks: all of a group but the last attend inside windows, the last
-attends everywhere. Both kinds are stacked and scanned.
+Every size has four groups of blocks. All blocks of a group but the last attend inside windows, the
+last attends globally. Both kinds are stacked and scanned.
 
 Source: segment_anything (Apache-2.0), modeling/image_encoder.py.
 """
@@ -16,25 +16,26 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, initializers, layers
+from clouds_jax.nn.sam.windows import join_windows, split_windows
 
 GROUPS = 4
 _PATCH = 16
-_RATIO = 4  # of the hidden to the outer width
+_RATIO = 4  # hidden over outer width of the MLP
 _EPS = 1e-6
-_ROWS = 8  # of queries at a time in global attention; ViT-H then holds 134 MB of scores, not 1 GB
+_ROWS = 8  # of queries at a time in global attention: 134 MB of scores in ViT-H, not 1 GB
 _WEIGHT = initializers.truncated_normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
 class ViTSize:
-    """Numbers of one encoder.
+    """Hyperparameters of a SAM ViT.
 
     Attributes:
-        width: of the tokens.
-        depth: blocks, a multiple of `GROUPS`.
+        width: channels of the tokens.
+        depth: number of blocks, a multiple of 4 above 4.
         heads: attention heads.
-        window: positions along each side of a window.
-        image: pixels of the square input along each side.
+        window: side of a window, in positions.
+        image: side of the square input, in pixels.
         outputs: channels of the embedding.
     """
 
@@ -58,7 +59,7 @@ class ViTSize:
 
     @property
     def grid(self) -> int:
-        """Positions along each side of the embedding."""
+        """Side of the embedding, in positions."""
         return self.image // _PATCH
 
     @property
@@ -78,10 +79,12 @@ SIZES = {
 
 
 class Attention(nnx.Module):
-    """Self-attention on a map of positions; scores know how far apart these are.
+    """Multi-head self-attention over a map, with decomposed relative position embeddings.
 
     Args:
-        side: positions along each side of the map.
+        width: channels.
+        heads: attention heads.
+        side: of the map, in positions.
     """
 
     def __init__(self, width: int, heads: int, *, side: int, rngs: nnx.Rngs):
@@ -89,7 +92,7 @@ class Attention(nnx.Module):
             return layers.Linear(width, width, kernel_init=_WEIGHT, rngs=rngs)
 
         self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
-        # of differences in rows and in columns, from -(side - 1) to side - 1
+        # Embeddings of differences in rows and in columns, from -(side - 1) to side - 1.
         distances = (2 * side - 1, width // heads)
         self.rows = nnx.Param(initializers.ZEROS(rngs.params(), distances))
         self.columns = nnx.Param(initializers.ZEROS(rngs.params(), distances))
@@ -102,8 +105,8 @@ class Attention(nnx.Module):
 
         Args:
             x: maps.
-            rows_at_once: rows of queries whose scores are in memory together; divides the side.
-                None: all.
+            rows_at_once: rows of queries whose scores are in memory together, a divisor of the
+                side; None: all.
         """
         b, side, _, width = x.shape
         query, key, value = (
@@ -111,8 +114,9 @@ class Attention(nnx.Module):
         )
         rows, columns = (_relative(p[...], side) for p in (self.rows, self.columns))
 
-        def attend(part):
-            return _attend(*part, key, value, columns)
+        def attend(block):
+            query, rows = block
+            return _attend(query, rows, key, value, columns)
 
         if rows_at_once is None:
             out = attend((query, rows))
@@ -125,7 +129,7 @@ class Attention(nnx.Module):
 
 
 def _relative(codes: Float[Array, "n e"], side: int) -> Float[Array, "q k e"]:
-    """Codes of the differences between positions of queries and of keys."""
+    """The embeddings of the differences between query and key positions along one axis."""
     place = np.arange(side)
     return codes[place[:, None] - place[None] + side - 1]
 
@@ -137,20 +141,31 @@ def _attend(
     value: Float[Array, "b h w n e"],
     columns: Float[Array, "w w e"],
 ) -> Float[Array, "b r w n e"]:
-    """Attention of r rows of queries; the relative codes meet the query before it is scaled."""
+    """Attention of r rows of queries.
+
+    Scores are (q k) / sqrt(e) + q rows + q columns: relative embeddings meet the unscaled query.
+
+    Args:
+        query: of r rows of the map.
+        rows: relative embeddings of these rows to all rows.
+        key: of the whole map.
+        value: of the whole map.
+        columns: relative embeddings of all columns to all columns.
+    """
     scores = jnp.einsum("brqne,bhkne->bnrqhk", query * query.shape[-1] ** -0.5, key)
     by_row = jnp.einsum("brqne,rhe->bnrqh", query, rows.astype(query.dtype))
     by_column = jnp.einsum("brqne,qke->bnrqk", query, columns.astype(query.dtype))
     scores = scores + by_row[..., None] + by_column[..., None, :]
-    shares = jax.nn.softmax(scores.astype(jnp.float32), axis=(-2, -1)).astype(value.dtype)
-    return jnp.einsum("bnrqhk,bhkne->brqne", shares, value)
+    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=(-2, -1)).astype(value.dtype)
+    return jnp.einsum("bnrqhk,bhkne->brqne", weights, value)
 
 
 class Block(nnx.Module):
-    """Attention and MLP, each after its LayerNorm and added to its input.
+    """Pre-norm transformer block: windowed or global attention, MLP.
 
     Args:
-        window: positions along each side of a window; None attends everywhere.
+        size: hyperparameters.
+        window: side of a window, in positions; None: global attention.
     """
 
     def __init__(self, size: ViTSize, *, window: int | None, rngs: nnx.Rngs):
@@ -167,30 +182,13 @@ class Block(nnx.Module):
         if self.window is None:
             y = self.attention(y, rows_at_once=math.gcd(x.shape[1], _ROWS))
         else:
-            y = join(self.attention(split(y, self.window)), x.shape)
+            y = join_windows(self.attention(split_windows(y, self.window)), x.shape)
         x = x + y
         return x + self.fc2(layers.gelu(self.fc1(self.norm2(x))))
 
 
-def split(x: Float[Array, "b h w c"], window: int) -> Float[Array, "n s s c"]:
-    """Windows of maps, row by row; zeros fill up the last ones, and are attended to."""
-    b, h, w, c = x.shape
-    x = jnp.pad(x, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))
-    x = x.reshape(b, x.shape[1] // window, window, x.shape[2] // window, window, c)
-    return x.swapaxes(2, 3).reshape(-1, window, window, c)
-
-
-def join(windows: Float[Array, "n s s c"], shape: tuple[int, ...]) -> Float[Array, "b h w c"]:
-    """Maps of this shape from the windows that `split` made of them."""
-    b, h, w, c = shape
-    window = windows.shape[1]
-    down, across = -(-h // window), -(-w // window)
-    x = windows.reshape(b, down, across, window, window, c).swapaxes(2, 3)
-    return x.reshape(b, down * window, across * window, c)[:, :h, :w]
-
-
 class Neck(nnx.Module):
-    """From the last tokens to the embedding: 1x1 and 3x3 convolution, each with its LayerNorm."""
+    """Projects the last tokens to the embedding: 1x1 and 3x3 convolution, each with a LayerNorm."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.conv1 = layers.Linear(
@@ -226,11 +224,15 @@ class SamViT(nnx.Module):
         self.image = size.image
 
     def __call__(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b g g d"]:
-        """Embeddings of normalised square images, at a sixteenth of their size."""
+        """Embeddings of normalised images, at stride 16.
+
+        Raises:
+            ValueError: the images have another size than the position embeddings are for.
+        """
         return self.neck(self._blocks(self.embed(images)))
 
     def embed(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b g g c"]:
-        """Patches as tokens, and where they are."""
+        """Patch embeddings plus position embeddings."""
         if images.shape[1] != self.image:
             raise ValueError(
                 f"SamViT: images are {images.shape[1]}x{images.shape[2]}; its positions are made"
