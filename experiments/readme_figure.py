@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="run or weights folder")
+    parser.add_argument("--step", type=int, help="checkpoint of the run (default: the newest)")
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="image files")
     parser.add_argument("--domain", choices=DOMAINS, default="oldtown-day", metavar="DOMAIN")
     parser.add_argument("--scenes", type=int, nargs="+", required=True, help="one per photo")
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JPEG (default: {OUTPUT})")
     args = parser.parse_args(argv)
     with command_line.one_line_errors("readme_figure"):
-        model = clouds_jax.load(args.model)
+        model = clouds_jax.load(args.model, step=args.step)
         picture = figure(model, args.domain, args.scenes, args.photos, credit=args.credit)
         with written_whole(args.output) as temporary:
             Image.fromarray(picture).save(temporary, format="JPEG", quality=_QUALITY)
