@@ -7,8 +7,6 @@ import jax
 from absl import logging
 
 CACHE_VARIABLE = "CLOUDS_COMPILE_CACHE"
-
-
 DEFAULT_CACHE = "~/.cache/clouds_jax/xla"
 
 
@@ -18,7 +16,7 @@ def use_compile_cache(folder: str = DEFAULT_CACHE) -> None:
     The environment's CLOUDS_COMPILE_CACHE wins over `folder`, "" switches the cache off; a cache
     that the process has already set up stays. A folder that cannot be made is a warning.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     chosen = os.environ.get(CACHE_VARIABLE, folder)
     if not chosen:
@@ -41,8 +39,8 @@ def setup(
 
     Args:
         compile_cache: folder of compiled programs, see `use_compile_cache`.
-        nans: stop at the operation that makes the first NaN.
-        compiles: log every compilation and why the cached one did not serve.
+        nans: stop at the operation that produces the first NaN.
+        compiles: log every compilation and why the cached program did not serve.
     """
     use_compile_cache(compile_cache)
     jax.config.update("jax_debug_nans", nans)
@@ -56,7 +54,7 @@ class ProfileWindow:
     Args:
         workdir: the run's folder.
         first: first recorded step, counted from 1.
-        steps: how many; 0 records nothing.
+        steps: number of steps; 0 records nothing.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, first: int, steps: int):

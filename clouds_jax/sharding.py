@@ -1,4 +1,4 @@
-"""The mesh and who lies where on it: the only file that names mesh axes.
+"""The mesh and the placement of arrays on it: the only file that names mesh axes.
 
 One axis, "data": batches are split over it, weights are replicated unless a rule says otherwise.
 """
@@ -18,8 +18,12 @@ DATA = "data"
 def join_hosts() -> None:
     """Joins the other hosts of the run where the environment names them; call before anything else.
 
-    `JAX_COORDINATOR_ADDRESS=host:port` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` says it in
-    full; `JAX_COORDINATOR_ADDRESS=auto` asks the cluster (TPU pods, SLURM, MPI, Kubernetes).
+    `JAX_COORDINATOR_ADDRESS=host:port` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` is complete;
+    `JAX_COORDINATOR_ADDRESS=auto` takes all three from the cluster (TPU pods, SLURM, MPI,
+    Kubernetes).
+
+    Raises:
+        ValueError: one of the three variables is missing.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if not address:
@@ -41,8 +45,12 @@ def join_hosts() -> None:
     )
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices of all hosts (or of `devices`), split by data alone."""
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh with the one axis "data".
+
+    Args:
+        devices: `jax.Device`s of the mesh; None: all devices of all hosts.
+    """
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
@@ -67,14 +75,17 @@ def check_batch(size: int, mesh: Mesh) -> None:
 
 
 def shard(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, str]]) -> Any:
-    """The sharding of every leaf.
+    """A tree like `tree` with the sharding of every leaf.
 
     Args:
-        tree: of arrays or shape structs.
-        mesh: as of `make_mesh`.
+        tree: tree of arrays or `jax.ShapeDtypeStruct`s.
+        mesh: mesh of `make_mesh`.
         rules: (regular expression, rule); the first expression found in the leaf's path, such as
             `frozen.encoder.stages.0.blocks.fc1.kernel`, decides. Rules are "replicate" and "fsdp":
             the largest axis that the devices divide is split over them (none: replicated).
+
+    Raises:
+        ValueError: a leaf that no expression matches, or an unknown rule.
     """
 
     def of(path: Sequence[Any], leaf: Any) -> NamedSharding:
@@ -103,7 +114,8 @@ def join(mesh: Mesh, arrays: Sequence[jax.Array]) -> jax.Array:
     """Concatenates batches whose leading axes are split over the devices, moving nothing.
 
     Each device keeps its own rows, those of the first batch first: on it the result is the
-    concatenation of its parts. The order of the rows over all devices is another one.
+    concatenation of its parts, so the order of the rows over all devices differs from that of a
+    plain concatenation.
     """
     if len(arrays) == 1:
         return arrays[0]
@@ -120,9 +132,9 @@ def per_device(
 
     Args:
         function: `function(reduce, *arguments)` -> tuple; `reduce` adds a tree over the devices.
-        mesh: as of `make_mesh`.
+        mesh: mesh of `make_mesh`.
         split: for each argument, whether its leading axis is split; otherwise it is whole.
-        out: the same for each result; one that is not split must be equal on all devices.
+        out: the same for each result; a result that is not split must be equal on all devices.
     """
     if mesh.size == 1:  # also what JAX's NaN checks can look into
         return functools.partial(function, lambda tree: tree)

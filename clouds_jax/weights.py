@@ -36,7 +36,7 @@ def save_weights(
     """Writes weights and where they came from to the new folder `path`.
 
     Args:
-        path: the folder to make.
+        path: folder to create.
         tree: nested mappings with arrays as leaves; keys are written as text. Or an iterator of
             such trees without a common leaf: only one at a time is in memory.
         provenance: anything JSON can hold (source file, hash, licence, versions).
@@ -54,13 +54,13 @@ def save_weights(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         if isinstance(tree, Mapping):
-            ocp.save(temporary / _ARRAYS, _plain(tree))
+            ocp.save(str(temporary / _ARRAYS), _plain(tree))
         else:
             for part in tree:
                 held = jax.tree.map(lambda x: x.view(_Held), _plain(part))
-                ocp.partial.save(temporary / _ARRAYS, held)
-                del part, held  # before the next one is made
-            ocp.partial.finalize(temporary / _ARRAYS)
+                ocp.partial.save(str(temporary / _ARRAYS), held)
+                del part, held  # before the next part is computed
+            ocp.partial.finalize(str(temporary / _ARRAYS))
         (temporary / _PROVENANCE).write_text(
             json.dumps(provenance, indent=2, sort_keys=True) + "\n"
         )
@@ -77,10 +77,14 @@ def load_weights(
     """Reads (nested dict of numpy arrays with text keys, provenance) of `save_weights`.
 
     Args:
-        path: the folder.
-        parts: what to read of the tree's first level, where it is there; None reads all.
+        path: weights folder.
+        parts: keys of the tree's first level to read, where they are there; None: all.
+
+    Raises:
+        FileNotFoundError: there is no weights folder at `path`.
     """
     path = pathlib.Path(path).absolute()
+    arrays = str(path / _ARRAYS)
     if not path.exists():
         raise FileNotFoundError(
             f"no weights at {path}; make them with"
@@ -92,12 +96,12 @@ def load_weights(
             f"{path} is no weights folder ({_ARRAYS}/ and {_PROVENANCE} expected)."
         )
     if parts is None:
-        tree = ocp.load(path / _ARRAYS)
+        tree = ocp.load(arrays)
     else:
-        described = ocp.metadata(path / _ARRAYS).metadata
+        described = ocp.metadata(arrays).metadata
         wanted = {part: described[part] for part in parts if part in described}
         with partial_load():
-            tree = ocp.load(path / _ARRAYS, wanted) if wanted else {}
+            tree = ocp.load(arrays, wanted) if wanted else {}
     return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
 
 
@@ -114,7 +118,7 @@ def weights_digest(directory: str | os.PathLike) -> str:
 
 def describe_weights(path: str | os.PathLike) -> dict[str, Any]:
     """The nested dict of `load_weights` with a shape and dtype in place of each array."""
-    described = ocp.metadata(pathlib.Path(path).absolute() / _ARRAYS).metadata
+    described = ocp.metadata(str(pathlib.Path(path).absolute() / _ARRAYS)).metadata
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), described)
 
 
@@ -140,8 +144,9 @@ def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(tree)
     for key, value in other.items():
         inner = out.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        out[key] = merged(inner, value) if both else value
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            value = merged(inner, value)
+        out[key] = value
     return out
 
 
@@ -151,13 +156,16 @@ def fill_module(
     """The module that `build` describes with the weights of `tree`, which must fill it exactly.
 
     Args:
-        build: makes the module; no random numbers are drawn.
+        build: `build(rngs)`, which returns the module; no random numbers are drawn.
         tree: nested mappings with arrays as leaves.
-        where: whose weights these are, for the error.
+        where: origin of the weights, for the error.
         hint: last line of the error.
 
     Returns:
-        What `nnx.merge` takes.
+        The module's graphdef and state, for `nnx.merge`.
+
+    Raises:
+        ValueError: names or shapes are not those of the module.
     """
     graphdef, shape = nnx.split(build(HostKeys(None)))
     given, wanted = named(dict(tree)), named(shape)
@@ -174,11 +182,11 @@ def check_fit(
     Args:
         given: name -> array.
         wanted: name -> anything with a shape.
-        where: whose weights these are, for the error.
+        where: origin of the weights, for the error.
         hint: last line of the error.
 
     Raises:
-        ValueError: names the first 20 misfits and counts all.
+        ValueError: there are misfits; the text names the first 20 and counts all.
     """
     misfits = [f"{name}: not in the weights" for name in wanted if name not in given]
     misfits += [f"{name}: not in the model" for name in given if name not in wanted]

@@ -26,16 +26,16 @@ class RunCheckpoints:
 
     Args:
         workdir: the run's folder.
-        keep: how many of the newest checkpoints stay.
-        metadata: what every checkpoint carries beside its arrays; must hold `config`.
+        keep: number of newest checkpoints that stay.
+        metadata: JSON values that every checkpoint carries beside its arrays; must hold `config`.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, keep: int, metadata: Mapping[str, Any]):
-        policies = ocp.training
+        policies: Any = ocp.training  # not typed as Orbax's own Checkpointer wants them
         self._metadata = dict(metadata)
         self.workdir = pathlib.Path(workdir)
         self._checkpointer = ocp.training.Checkpointer(
-            (self.workdir / "checkpoints").absolute(),
+            str((self.workdir / "checkpoints").absolute()),
             # The loop decides when to save; the policy only must not refuse.
             save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.preservation_policies.LatestN(keep),
@@ -59,9 +59,9 @@ class RunCheckpoints:
         """Reads the newest checkpoint.
 
         Args:
-            state: tree of `jax.ShapeDtypeStruct` with the shardings wanted now; the mesh may be
-                another than the one saved from.
-            data: the data iterator; it is moved to the saved position.
+            state: tree of `jax.ShapeDtypeStruct` with the shardings wanted now; the mesh may
+                differ from that of the run that saved.
+            data: data iterator, which is moved to the saved position.
 
         Returns:
             The state and the checkpoint's metadata.
@@ -71,8 +71,8 @@ class RunCheckpoints:
         return restored["state"], metadata
 
     def metadata(self) -> dict[str, Any]:
-        """What the newest checkpoint carries beside its arrays."""
-        return dict(self._checkpointer.metadata().custom_metadata)
+        """JSON values that the newest checkpoint carries beside its arrays."""
+        return _custom(self._checkpointer.metadata())
 
     def wait(self) -> None:
         """Returns when the newest save is on disk."""
@@ -90,15 +90,19 @@ def load_run(
 
     Args:
         workdir: the run's folder.
-        step: which checkpoint; the newest when None.
-        teacher: the weights of the teacher instead of the student's.
+        step: step of the checkpoint; None: the newest.
+        teacher: load the EMA teacher instead of the student.
 
     Returns:
         {"encoder": ..., "head": ...} as nested dicts of numpy arrays, and the checkpoint's
         metadata (`config`, `step`, `versions`, `commit`).
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the run has no teacher.
     """
     path, step = _checkpoint(workdir, step)
-    described = ocp.metadata(path)
+    described = ocp.metadata(str(path))
     if teacher and not described.metadata.get("teacher"):
         raise ValueError(f"{workdir} has no teacher at step {step}; only joint runs have one.")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -110,41 +114,49 @@ def load_run(
         for name in ("frozen", "params", *(["teacher"] if teacher else []))
     }
     with partial_load():
-        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+        state = ocp.load_checkpointables(str(path), {"state": abstract})["state"]
     tree = {}
     for name in abstract:  # the teacher last: its head counts, and it has no encoder
         tree = merged(tree, _unwrap(state[name]))
-    return tree, {**described.custom_metadata, "step": step}
+    return tree, {**_custom(described), "step": step}
 
 
 def identify_run(
     workdir: str | os.PathLike, step: int | None = None
 ) -> tuple[int, dict[str, Any], str]:
-    """The number of a run's checkpoint, its config, and a hash of its files.
+    """The step of a run's checkpoint, its config, and the SHA-256 of its files.
 
     Args:
         workdir: the run's folder.
-        step: which checkpoint; the newest when None.
+        step: step of the checkpoint; None: the newest.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
     """
     path, step = _checkpoint(workdir, step)
     total = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-        total.update(f"{file.relative_to(path)} {found}\n".encode())
-    return step, ocp.metadata(path).custom_metadata["config"], total.hexdigest()
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path)} {digest}\n".encode())
+    return step, _custom(ocp.metadata(str(path)))["config"], total.hexdigest()
+
+
+def _custom(described: Any) -> dict[str, Any]:
+    """The JSON values of a checkpoint's metadata; Orbax's annotation admits other JSON too."""
+    return dict(described.custom_metadata)
 
 
 def _checkpoint(workdir: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int]:
-    """The folder of a run's checkpoint and its number."""
+    """The folder of a run's checkpoint and its step."""
     folder = (pathlib.Path(workdir) / "checkpoints").absolute()
-    found = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
-    if not found:
+    steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+    if not steps:
         raise FileNotFoundError(f"{workdir} has no checkpoints; train first or give weights.")
     if step is None:
-        step = found[-1]
-    if step not in found:
-        raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {found}.")
+        step = steps[-1]
+    if step not in steps:
+        raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {steps}.")
     return folder / str(step), step
 
 

@@ -1,4 +1,4 @@
-"""From host batches to batches on the devices, made ahead."""
+"""From host batches to batches on the devices, copied ahead of the step."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,8 +18,8 @@ def on_devices(batches: grain.IterDataset, mesh: Mesh) -> Iterator[Batch]:
     """Batches on the devices; the iterator's position can be saved.
 
     Args:
-        batches: of this process: dicts of arrays, or (labelled, generated) pairs of them.
-        mesh: the devices, over which each batch is split.
+        batches: batches of this process: dicts of arrays, or (labelled, generated) pairs of them.
+        mesh: mesh over whose devices each batch is split.
     """
     split = sharding.over_batch(mesh)
 
@@ -28,7 +28,7 @@ def on_devices(batches: grain.IterDataset, mesh: Mesh) -> Iterator[Batch]:
 
     def to_devices(arrays: Any) -> Batch:
         if isinstance(arrays, Mapping):
-            return Batch(**move(arrays))
+            return Batch(**move(arrays), generated=None)
         labelled, generated = arrays
         return Batch(**move(labelled), generated=Generated(**move(generated)))
 

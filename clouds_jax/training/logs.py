@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, W&B, the progress line, the parameter table."""
+"""Logs of a run: metrics.jsonl, TensorBoard, W&B, the progress line, the parameter table."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ _PACKAGES = ("clouds-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 
 class MetricsWriter:
-    """Writes scalars by step to `{workdir}/metrics.jsonl`, and to TensorBoard and W&B on wish.
+    """Writes scalars by step to `{workdir}/metrics.jsonl`, and optionally to TensorBoard and W&B.
 
     Only the first host writes. Lines are appended whole and flushed, one per call.
 
@@ -31,7 +31,7 @@ class MetricsWriter:
         workdir: the run's folder.
         step: updates done; lines of later steps, left by a run that was killed after its last
             checkpoint, are dropped.
-        config: for W&B.
+        config: the experiment's config, shown by W&B.
         tensorboard: write event files to `{workdir}/tensorboard`.
         wandb: {"project": ..., "name": ...}; an empty project means no W&B.
     """
@@ -88,6 +88,7 @@ class MetricsWriter:
         return best
 
     def close(self) -> None:
+        """Closes all outputs."""
         for sink in (self._file, self._board):
             if sink is not None:
                 sink.close()
@@ -136,14 +137,17 @@ class Window:
         self._sums: dict[str, float] = dict(state["sums"])
 
     def add(self, metrics: Mapping[str, Any]) -> None:
+        """Adds the metrics of one step."""
         self._steps += 1
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
 
     def mean(self) -> dict[str, float]:
+        """Means over the steps."""
         return {name: value / self._steps for name, value in self._sums.items()}
 
     def state(self) -> dict[str, Any]:
+        """What a new window is made of, as JSON."""
         return {"steps": self._steps, "sums": dict(self._sums)}
 
 
@@ -151,8 +155,8 @@ class Progress:
     """Times the loop: images per second, time left, share of the time spent waiting for data.
 
     Args:
-        steps: of the whole run.
-        images: per step.
+        steps: updates of the whole run.
+        images: images per step, over all devices.
     """
 
     def __init__(self, *, steps: int, images: int):
@@ -162,7 +166,7 @@ class Progress:
         self._waited = self._paused = 0.0
 
     def start(self, step: int) -> None:
-        """The loop is at `step` and about to go on; compilation is not behind it yet."""
+        """Restarts the clock at `step`, when the loop is about to go on."""
         self._since = self._begin = time.perf_counter()
         self._step_since = self._first = step
         self._waited = self._paused = 0.0
@@ -172,11 +176,11 @@ class Progress:
         self._waited += seconds
 
     def pause(self, seconds: float) -> None:
-        """`seconds` went to something that is no training (evaluation)."""
+        """`seconds` were spent on something other than training, such as an evaluation."""
         self._paused += seconds
 
     def read(self, step: int) -> dict[str, float]:
-        """Numbers of the steps since the last call."""
+        """Speed, time left and memory, from the steps since the last call."""
         now = time.perf_counter()
         seconds = max(now - self._since - self._paused, 1e-9)
         done = max(step - self._step_since, 1)
@@ -190,7 +194,7 @@ class Progress:
         return out
 
     def line(self, step: int, metrics: Mapping[str, float], timing: Mapping[str, float]) -> str:
-        """One line for a person."""
+        """One human-readable line."""
         return (
             f"step {step:,}/{self._steps:,}  loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}"
             f"  {timing['images_per_s']:.1f} images/s  ETA {clock(timing['seconds_left'])}"

@@ -24,10 +24,10 @@ class Plan:
 
     Attributes:
         steps: length of the run.
-        images: per step, over all devices.
-        log_every: a line every so many steps.
-        checkpoint_every: a checkpoint every so many steps, and at the end.
-        evals: dataset ref -> an evaluation every so many steps, and at the end.
+        images: images per step, over all devices.
+        log_every: steps from one line of the log to the next.
+        checkpoint_every: steps from one checkpoint to the next; the last step is saved too.
+        evals: dataset ref -> steps from one evaluation to the next; the last step is scored too.
     """
 
     steps: int
@@ -37,30 +37,33 @@ class Plan:
     evals: Mapping[str, int]
 
     def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step`."""
         return step % self.checkpoint_every == 0 or step == self.steps
 
     def due(self, step: int) -> list[str]:
-        """What is evaluated after `step`."""
+        """Datasets to evaluate after `step`."""
         if step == 0:
             return []
         return [ref for ref, n in self.evals.items() if step % n == 0 or step == self.steps]
 
 
 class StopRequest:
-    """Whether the run was asked to end early, by SIGTERM or Ctrl-C, on any host."""
+    """A request to end the run early, by SIGTERM or Ctrl-C, on any host."""
 
     def __init__(self):
-        self._asked = False
+        self._requested = False
 
-    def ask(self, *_: Any) -> None:
-        self._asked = True
+    def on_signal(self, *_: Any) -> None:
+        """Handles a signal."""
+        self._requested = True
         # A second Ctrl-C ends the program at once.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def after(self, step: int) -> bool:
+        """Whether the run must end after `step`."""
         if jax.process_count() > 1:  # all hosts must end after the same step
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._asked
+        return self._requested
 
 
 @contextlib.contextmanager
@@ -70,7 +73,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     if jax.process_count() > 1:  # JAX's own handler watches for SIGTERM on every host
         yield request
         return
-    before = {s: signal.signal(s, request.ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.signal(s, request.on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:
@@ -100,7 +103,7 @@ class Reader:
         self._seen = done  # last step read
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Notes a step that was started; reads the ones before it when a line is due."""
+        """Records a step that was started; reads the ones before it when a line is due."""
         if any(s % self._plan.log_every == 0 for s, _ in self._pending):
             self.read()
         self._pending.append((step, metrics))
@@ -152,22 +155,25 @@ def run(
     profile: runtime.ProfileWindow,
     stop: StopRequest,
 ) -> TrainState:
-    """Trains from `state` to the end of the plan, or until asked to stop.
+    """Trains from `state` to the end of the plan, or until a stop is requested.
 
     Args:
-        step: as of `train_step.make_step`; the state given to it is gone.
-        state: where to start.
-        batches: the data iterator; its position is saved with the state.
-        plan: when what happens.
-        writer: where lines go.
-        window: metrics since the last line.
-        checkpoints: of this run.
-        evaluate: `evaluate(ref, step, state)` scores and writes.
+        step: training step of `training.step.make_step`, which donates its state.
+        state: state to start from.
+        batches: data iterator, whose position is saved with the state.
+        plan: schedule of logs, checkpoints and evaluations.
+        writer: writer of the metrics.
+        window: metrics since the last line of the log.
+        checkpoints: checkpoints of this run.
+        evaluate: `evaluate(ref, step, state)`, which scores a dataset and writes the result.
         profile: steps to record.
-        stop: read after every step.
+        stop: request to end early, read after every step.
 
     Returns:
         The last state.
+
+    Raises:
+        FloatingPointError: a loss or gradient was not finite.
     """
     progress = logs.Progress(steps=plan.steps, images=plan.images)
     done = int(jax.device_get(state.step))
@@ -177,11 +183,11 @@ def run(
     _evaluate_due(evaluate, plan, done, state, progress)
     metrics = None
     while done < plan.steps:
-        asked = time.perf_counter()
+        began = time.perf_counter()
         batch = next(batches)
-        if metrics is not None and metrics["loss"].is_ready():
+        if metrics is not None and _is_ready(metrics["loss"]):
             # The devices had finished before the batch came: they may have waited all the while.
-            progress.wait(time.perf_counter() - asked)
+            progress.wait(time.perf_counter() - began)
         done += 1
         profile.before(done)
         with (
@@ -193,7 +199,7 @@ def run(
         reader.add(done, metrics)
         if done == first:
             jax.block_until_ready(metrics)
-            logs.log(f"first step, with compilation: {time.perf_counter() - asked:.1f} s")
+            logs.log(f"first step, with compilation: {time.perf_counter() - began:.1f} s")
             progress.start(done)
         stopping = stop.after(done)
         if plan.saves(done) or plan.due(done) or stopping:
@@ -210,6 +216,11 @@ def run(
     profile.close()
     checkpoints.wait()
     return state
+
+
+def _is_ready(array: Any) -> bool:
+    """Whether the value was computed; JAX's annotations of arrays lack the method."""
+    return array.is_ready()
 
 
 def _evaluate_due(evaluate, plan: Plan, step: int, state: TrainState, progress) -> None:

@@ -35,11 +35,14 @@ def make_schedule(
     """Learning rate by number of updates done: linear warm-up times a constant or a polynomial.
 
     Args:
-        lr: base value.
-        steps: of the whole run; "poly" reaches zero there.
+        lr: base learning rate.
+        steps: updates of the whole run, after which "poly" is zero.
         schedule: "constant" or "poly", the latter lr * (1 - step / steps) ** power.
-        power: of the polynomial.
-        lr_warmup_steps: over these the factor grows from 0.001 to 1.
+        power: exponent of "poly".
+        lr_warmup_steps: updates over which a factor grows from 0.001 to 1; 0: no warm-up.
+
+    Raises:
+        ValueError: an unknown schedule.
 
     Source: detectron2 WarmupPolyLR and its default WARMUP_FACTOR. CLOUDS sets that factor to 1,
         which is no warm-up: lr_warmup_steps=0.
@@ -73,15 +76,15 @@ def make_optimizer(
 
     Args:
         lr: base learning rate; see `make_schedule` for it and the arguments it takes.
-        steps: of the whole run.
-        weight_decay: decoupled, times the learning rate.
+        steps: updates of the whole run.
+        weight_decay: decoupled weight decay, multiplied by the learning rate.
         clip_norm: largest L2 norm of all gradients together.
         schedule: "constant" or "poly".
-        power: of the polynomial.
-        lr_warmup_steps: length of the linear warm-up.
-        encoder_factor: of the learning rate of the encoder, where it is trained; None: it is not.
-        betas: of Adam.
-        eps: of Adam, outside the root.
+        power: exponent of "poly".
+        lr_warmup_steps: updates of the linear warm-up; 0: no warm-up.
+        encoder_factor: factor on the learning rate of a trained encoder; None: it is frozen.
+        betas: decay rates of Adam's two moments.
+        eps: Adam's term outside the root.
 
     Source: CLOUDS `train_net.py` build_optimizer; numbers of its base config.
     """

@@ -1,14 +1,14 @@
-"""The state of a run: what it is, how it is made, and where its weights come from."""
+"""The state of a run: definition, initialisation, sharding."""
 
+import dataclasses
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
+from flax import nnx, struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
@@ -16,12 +16,12 @@ from clouds_jax import sharding
 from clouds_jax.nn.rngs import Keys
 from clouds_jax.weights import check_fit, named
 
-# of a path in the model and its variable
+# filter(path in the model, variable) -> whether the variable is trained
 Filter = Callable[[Sequence[Any], Any], bool]
 
 
 @typing.no_type_check  # JAX also fills a pytree with shardings and shapes
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """All that a run needs to go on, and nothing else: what a checkpoint holds.
 
@@ -31,7 +31,7 @@ class TrainState:
             uninterrupted one would have drawn.
         params: the trained weights: the head, and the encoder where it is trained too.
         frozen: weights that get no gradient and no optimizer state.
-        opt_state: of `params` alone.
+        opt_state: optimizer state of `params` alone.
         teacher: float32 moving average of the head, or None in the warm-up.
     """
 
@@ -68,35 +68,39 @@ def make_state(
     """Makes a new state, sharded from the start: no device ever holds more than its share.
 
     Args:
-        build: makes the model.
-        tx: the optimizer.
-        seed: of the weights and of the run's root key.
-        mesh: the devices.
-        rules: of `sharding.shard`.
+        build: `build(rngs)`, which returns the model.
+        tx: optimizer.
+        seed: seed of the weights and of the run's root key.
+        mesh: mesh of devices.
+        rules: sharding rules, see `sharding.shard`.
         weights: {"encoder": ..., "head": ...}, some or all parts; what is there replaces the random
             initialisation. Of a part all that is trained must be there or nothing of it; likewise
-            all that is not. Parts that the model has not are left aside.
+            all that is not. Parts that the model lacks are ignored.
         teacher: give the state a teacher, which begins as a copy of the student's head.
-        trained: what is trained.
+        trained: filter of the variables that are trained.
 
     Returns:
         The model's graphdef, the state, and the state's shardings.
+
+    Raises:
+        ValueError: `weights` do not fit the model.
     """
-    how = dict(seed=seed, teacher=teacher, trained=trained)
-    graphdef, shape, shardings = abstract_state(build, tx, mesh=mesh, rules=rules, **how)
+    graphdef, shape, shardings = abstract_state(
+        build, tx, seed=seed, mesh=mesh, rules=rules, teacher=teacher, trained=trained
+    )
     given = _by_name(dict(weights or {}), shape)
     halves = {half: named(getattr(shape, half)) for half in ("params", "frozen")}
 
     # What is given is not computed: the compiler drops the random numbers nobody reads.
     def init() -> tuple[TrainState, dict[str, Any]]:
         state = _init(build, tx, seed, teacher=False, trained=trained)[1]
-        made = {name: x for half in halves for name, x in named(getattr(state, half)).items()}
-        rest = {name: x for name, x in made.items() if name not in given}
-        return state.replace(params=None, frozen=None), rest
+        drawn = {name: x for half in halves for name, x in named(getattr(state, half)).items()}
+        rest = {name: x for name, x in drawn.items() if name not in given}
+        return dataclasses.replace(state, params=None, frozen=None), rest
 
     where = {name: x for half in halves for name, x in named(getattr(shardings, half)).items()}
     wanted = (
-        shardings.replace(teacher=None, params=None, frozen=None),
+        dataclasses.replace(shardings, teacher=None, params=None, frozen=None),
         {name: x for name, x in where.items() if name not in given},
     )
     state, leaves = jax.jit(init, out_shardings=wanted)()
@@ -107,10 +111,10 @@ def make_state(
             for name, leaf in names.items()
         ]  # fmt: skip
         structure = jax.tree.structure(getattr(shape, half))
-        state = state.replace(**{half: jax.tree.unflatten(structure, filled)})
+        state = dataclasses.replace(state, **{half: jax.tree.unflatten(structure, filled)})
     if teacher:
         copy = jax.jit(_first_teacher, out_shardings=shardings.teacher)
-        state = state.replace(teacher=copy(state.params))
+        state = dataclasses.replace(state, teacher=copy(state.params))
     return graphdef, state, shardings
 
 
@@ -141,11 +145,11 @@ def abstract_state(
     trained: Filter = in_head,
 ) -> tuple[nnx.GraphDef, TrainState, TrainState]:
     """The model's graphdef, the state's shapes (with shardings) and its shardings; no arrays."""
-    made: list[nnx.GraphDef] = []
+    graphdefs: list[nnx.GraphDef] = []
 
     def init() -> TrainState:
         graphdef, state = _init(build, tx, seed, teacher=teacher, trained=trained)
-        made.append(graphdef)
+        graphdefs.append(graphdef)
         return state
 
     shape = jax.eval_shape(init)
@@ -153,7 +157,7 @@ def abstract_state(
     shape = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shape, shardings
     )
-    return made[0], shape, shardings
+    return graphdefs[0], shape, shardings
 
 
 def _init(

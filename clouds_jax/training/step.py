@@ -26,13 +26,14 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class DeviceExamples:
-    """What one device learns from in a step.
+    """Examples of one device in a training step.
 
     Attributes:
-        features: of its examples.
-        targets: of its examples.
-        keys: one per example.
-        observe: metrics of the head's output, means over the examples of this device.
+        features: the encoder's features of the examples.
+        targets: target masks of the examples.
+        keys: random keys, one per example.
+        observe: function of the head's output that returns further metrics, averaged over the
+            examples of this device.
     """
 
     features: Features
@@ -43,15 +44,16 @@ class DeviceExamples:
 
 @dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """A step before the encoder has run.
+    """Inputs of a training step, before the encoder has run.
 
     Attributes:
         images: batches to encode, each split over the devices. Features come as one batch, in
             which each device has its rows of the first, then of the second, ...
-        examples: (shared, features of this device, split) -> its examples; runs on every device.
-        split: arrays of which each device gets its part, as of the images.
+        examples: `examples(shared, features of this device, split)` -> `DeviceExamples`; runs on
+            every device.
+        split: arrays whose leading axis is split over the devices, like that of the images.
         shared: arrays that every device gets whole.
-        teacher: of the state after the step.
+        teacher: the state's teacher after the step; None without one.
     """
 
     images: Sequence[UInt8[Array, "_ h w 3"]]
@@ -61,7 +63,7 @@ class StepPlan:
     teacher: Any = None
 
 
-# prepare(model, state, batch, key)
+# prepare(model, state, batch, key) -> plan
 Prepare = Callable[[Any, TrainState, Batch, Key[Array, ""]], StepPlan]
 
 
@@ -69,7 +71,7 @@ def labelled(classes: int) -> Prepare:
     """The `prepare` of a step on labelled images alone.
 
     Args:
-        classes: k; target masks are the labels below it.
+        classes: number of classes, k; other ids in a label belong to no mask.
     """
 
     def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> StepPlan:
@@ -108,15 +110,17 @@ def make_step(
 
     Args:
         graphdef: structure of the whole model.
-        loss: its parts add up to the loss of the batch; likewise its metrics.
+        loss: loss of one device's examples; the sum over the devices is the loss of the batch,
+            likewise the metrics.
         tx: optimizer of `state.params`.
-        prepare: plan of a step: `labelled(classes)`, or that of the joint phase,
+        prepare: function that plans a step: `labelled(classes)`, or that of the joint phase,
             `clouds_jax.selftrain.joint.joint`.
-        mesh: the devices.
-        shardings: of the state, as `training.state.make_state` returns them.
+        mesh: mesh of devices.
+        shardings: shardings of the state, as `training.state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
-        drop_path: rate of the stochastic depth of an encoder that is trained.
-        donate: False keeps the given state, which `jax_debug_nans` needs to run a step again.
+        drop_path: rate of stochastic depth in an encoder that is trained, 0..1.
+        donate: donate the given state's memory; False keeps it, which `jax_debug_nans` needs to
+            run a step again.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -148,7 +152,7 @@ def _encode(
     images: UInt8[Array, "_ h w 3"],
     drop: StochasticDepth,
 ) -> tuple[Features, Callable[[Features], tuple[Any]] | None]:
-    """Features, and where the encoder is trained the way from their gradient to its own."""
+    """Features, and the encoder's vector-Jacobian product; None where it is frozen."""
     params, trunk = head_of(state.params), trunk_of(state.params)
     if not trunk:
         return model.encode(images), None
@@ -169,7 +173,7 @@ def _head_gradients(
     *,
     encoder: bool,
 ) -> tuple[Any, Metrics, Features]:
-    """Gradients of the head's weights, metrics, and (`encoder`) the gradient by the features."""
+    """Gradients of the head's weights, metrics, and with `encoder` gradients of the features."""
     # beside the trained ones a head may have fixed variables, such as a class matrix
     structure, _, fixed = nnx.split(head, nnx.Param, ...)
 
@@ -211,6 +215,7 @@ def _update(
     metrics["lr"] = jnp.asarray(schedule(state.step), jnp.float32)
     # A finite sum of squares of the gradient and a finite loss leave nothing to spread.
     metrics["finite"] = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
-    return state.replace(
-        step=state.step + 1, params=params, opt_state=opt_state, teacher=teacher
-    ), metrics
+    new = dataclasses.replace(
+        state, step=state.step + 1, params=params, opt_state=opt_state, teacher=teacher
+    )
+    return new, metrics
