@@ -31,7 +31,10 @@ def test_it_writes_numbers_a_table_and_pictures(output):
     assert names == [
         "fake_train_confusion.png", "fake_train_panels.png", "results.json", "results.md",
     ]  # fmt: skip
-    assert (folder / "results.md").read_text() in done.stdout
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    written = (folder / "results.md").read_text()
+    assert len(table) == 3 and all(line in written for line in table)  # head, rule, one dataset
+    assert f"{folder}/results.md" in done.stdout and "Worst images" in written
     with Image.open(folder / "fake_train_panels.png") as picture:
         assert picture.height > 5 * 300  # a row for each of the five images
 
@@ -54,7 +57,7 @@ def test_its_numbers_agree_with_its_confusion_matrix(output, debug_run):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--workdir=nowhere"], "nowhere has no checkpoints"),
+        (["--workdir=nowhere"], "there is no folder nowhere.* Give the --workdir of a run"),
         (["--datasets=fake/none"], "fake/none: no .*Build it: python -m clouds_jax.data.build"),
         (["--datasets=fkae"], "DATASETS has no 'fkae'; it has: "),
         (["--step=7"], r"has no checkpoint 7; it has: \[1\]"),
