@@ -1,4 +1,4 @@
-"""What all programs do alike on a terminal."""
+"""What all programs share on the command line: errors of one line, the source of a model."""
 
 import contextlib
 import sys
@@ -14,10 +14,10 @@ def message(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Ends the program with status 1 and one line for errors that the user can mend.
+    """Ends the program with status 1 and one line for errors that the user can correct.
 
-    Bad input, missing files and full disks are ValueError, KeyError and OSError here; what else is
-    raised is a fault of the program and keeps its traceback.
+    Bad input, missing files and full disks are ValueError, KeyError and OSError here; any other
+    exception is a bug and keeps its traceback.
     """
     try:
         yield

@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """The command line."""
+    """Defines the flags of the command line."""
     config_flags.DEFINE_config_file(
         "config", None, "experiment; by default the one the run was trained with"
     )
@@ -47,11 +47,12 @@ def define_flags() -> None:
 
 
 def run(config: ConfigDict | None) -> None:
-    """Scores what the flags name."""
+    """Scores the model and datasets that the flags name."""
     runtime.setup()
     source = command_line.source_of(FLAGS.workdir, FLAGS.weights)
-    model = load(source, step=FLAGS.step, config=config and jsonable(config))
-    described = config if config is not None else model.about["config"]
+    described = None if config is None else jsonable(config)
+    model = load(source, step=FLAGS.step, config=described)
+    described = described or model.about["config"]
     experiment = read_experiment(described) if "steps" in described else None
     protocol = protocols.parse(
         FLAGS.protocol or (experiment.evals.protocol.name if experiment else "native"),
@@ -90,7 +91,7 @@ def run(config: ConfigDict | None) -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
-    logging.set_verbosity(logging.ERROR)  # Orbax tells much of reading a checkpoint
+    logging.set_verbosity(logging.ERROR)  # Orbax logs much while it reads a checkpoint
     with command_line.one_line_errors("evaluate"):
         run(FLAGS.config)
 

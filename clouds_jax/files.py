@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the name `path` when all of it was written.
+    """A temporary file that is renamed to `path` when all of it was written.
 
     Missing parent folders are created. After an error the temporary file is removed and the file
     that was at `path` before is still there.

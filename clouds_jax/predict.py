@@ -30,7 +30,12 @@ FLAGS = flags.FLAGS
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One image to predict: its file, and what its results are called without ending."""
+    """One image to predict.
+
+    Attributes:
+        source: image file.
+        stem: path of the results, without their ending.
+    """
 
     source: pathlib.Path
     stem: pathlib.Path
@@ -59,7 +64,7 @@ def image_jobs(sources: Sequence[pathlib.Path], output: pathlib.Path) -> list[Jo
 def predict_images(
     jobs: Sequence[Job], predict: Predict, space: LabelSpace, *, progress: bool = False
 ) -> list[str]:
-    """Predicts images and writes their files; returns what is wrong with those left out."""
+    """Predicts images and writes their files; returns why images were left out."""
     problems = []
     for job in tqdm(jobs, unit="image", disable=not progress):
         try:
@@ -80,7 +85,7 @@ def predict_images(
 
 
 def define_flags() -> None:
-    """The command line."""
+    """Defines the flags of the command line."""
     config_flags.DEFINE_config_file(
         "config", None, "experiment; by default the one the run was trained with"
     )
@@ -96,7 +101,7 @@ def define_flags() -> None:
 
 
 def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]:
-    """Predicts the sources as the flags say; returns what is wrong with those left out."""
+    """Predicts the sources by the flags; returns why images were left out."""
     if not sources:
         raise ValueError("name at least one image or folder of images.")
     missing = [str(source) for source in sources if not source.exists()]
@@ -108,7 +113,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     model = load(
         command_line.source_of(FLAGS.workdir, FLAGS.weights),
         step=FLAGS.step,
-        config=config and jsonable(config),
+        config=None if config is None else jsonable(config),
     )
     protocol = protocols.parse(
         FLAGS.protocol, size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride
@@ -122,7 +127,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax tells much of reading a checkpoint
+    logging.set_verbosity(logging.ERROR)  # Orbax logs much while it reads a checkpoint
     with command_line.one_line_errors("predict"):
         problems = run(FLAGS.config, [pathlib.Path(source) for source in argv[1:]])
     if problems:

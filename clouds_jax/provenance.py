@@ -1,4 +1,4 @@
-"""Which code and which packages made something: for checkpoints, manifests and reports."""
+"""Commit and package versions, for checkpoints, manifests and reports."""
 
 import pathlib
 import subprocess

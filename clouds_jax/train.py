@@ -4,9 +4,9 @@
 
 The run's folder gets `config.json`, `run.txt` (commit, versions, parameters), `metrics.jsonl`,
 `best.json`, `checkpoints/`, `eval/STEP/` with the same few images of every evaluation (image,
-label, prediction, error), of the joint phase also `generated_panels.png` (what teacher, SAM and
-student make of generated images), and, on wish, `tensorboard/` and `profile/`. The same command
-goes on from the last checkpoint, bit for bit.
+label, prediction, error), in the joint phase also `generated_panels.png` (labels of generated
+images by teacher, SAM and student), and, where the config asks for them, `tensorboard/` and
+`profile/`. The same command resumes from the last checkpoint, bit for bit.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike) -> TrainState:
     """Runs an experiment in `workdir`, from its last checkpoint where there is one.
 
     Args:
-        experiment: a config, as `config.experiment.read_experiment` reads it.
+        experiment: experiment of `config.experiment.read_experiment`.
         workdir: the run's folder.
 
     Returns:
@@ -100,28 +100,35 @@ def start(
     checkpoints: checkpoint.RunCheckpoints,
     batches: Iterator[Any],
 ) -> tuple[nnx.GraphDef, TrainState, TrainState, Mapping[str, Any]]:
-    """The state to go on from: of the run's own checkpoint, else of other weights, else random.
+    """The state to start from: the run's own checkpoint, else other weights, else random ones.
 
     Args:
-        experiment: the experiment.
-        tx: its optimizer.
-        mesh: the devices.
-        checkpoints: of the run.
-        batches: moved to the checkpoint's position.
+        experiment: experiment of the run.
+        tx: optimizer of the experiment.
+        mesh: mesh of devices.
+        checkpoints: checkpoints of the run.
+        batches: data iterator, which is moved to the checkpoint's position.
 
     Returns:
-        The model's graphdef, the state, its shardings, and what the checkpoint noted beside it.
+        The model's graphdef, the state, the state's shardings, and the checkpoint's metadata.
+
+    Raises:
+        ValueError: the checkpoints are of another config, or the weights do not fit.
     """
-    how = dict(
-        seed=experiment.run.seed, mesh=mesh, rules=experiment.run.sharding,
-        teacher=experiment.selftrain is not None, trained=experiment.encoder.trained,
-    )  # fmt: skip
+    run, trained = experiment.run, experiment.encoder.trained
+    teacher = experiment.selftrain is not None
     if checkpoints.latest is None:
-        weights = initial_weights(experiment)
-        return *make_state(experiment.build, tx, weights=weights, **how), {}
+        new = make_state(
+            experiment.build, tx, seed=run.seed, mesh=mesh, rules=run.sharding, teacher=teacher,
+            trained=trained, weights=initial_weights(experiment),
+        )  # fmt: skip
+        return *new, {}
     saved_config = checkpoints.metadata()["config"]
     diff.check_config(saved_config, experiment.source, where=str(checkpoints.workdir))
-    graphdef, shape, shardings = abstract_state(experiment.build, tx, **how)
+    graphdef, shape, shardings = abstract_state(
+        experiment.build, tx, seed=run.seed, mesh=mesh, rules=run.sharding, teacher=teacher,
+        trained=trained,
+    )  # fmt: skip
     state, saved = checkpoints.restore(shape, batches)
     logs.log(f"goes on from step {checkpoints.latest:,}")
     return graphdef, state, shardings, saved

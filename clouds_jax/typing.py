@@ -14,9 +14,8 @@ from collections.abc import Mapping
 import jax
 from jaxtyping import Array, Bool, Float, UInt8
 
-Features = Mapping[
-    str, Array
-]  # "res2" ... "res5": Float["b h/4 w/4 c2"] ... Float["b h/32 w/32 c5"]
+# "res2" ... "res5": Float["b h/4 w/4 c2"] ... Float["b h/32 w/32 c5"]
+Features = Mapping[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 
 
@@ -30,9 +29,9 @@ class Generated:
         image: RGB, 0..255, as the student sees them.
         clean: the same images as the teacher and SAM see them; None where they are equal.
         label: stored pseudo-labels; None where the teacher labels them.
-        present: which classes are targets by them, also those without a pixel.
-        embedding: of SAM's image encoder for `clean`; None where SAM takes no part, or embeds
-            them itself.
+        present: classes that are targets by the stored labels, also those without a pixel.
+        embedding: embedding of `clean` by SAM's image encoder; None where SAM takes no part, or
+            where the step computes it.
     """
 
     image: UInt8[Array, "g h w 3"]
@@ -51,7 +50,7 @@ class Batch:
     Attributes:
         image: RGB, 0..255.
         label: train ids; 255 is ignore.
-        generated: beside the labelled ones, in the joint phase.
+        generated: generated images of the joint phase; None in the warm-up.
     """
 
     image: UInt8[Array, "b h w 3"]
@@ -63,7 +62,7 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the Mask2Former head says, for one or all of its outputs.
+    """Output of the Mask2Former head, for the last or all of its decoder outputs.
 
     Attributes:
         class_logits: the last class is no-object.
@@ -71,7 +70,7 @@ class Prediction:
             read them are 2 to 5 times faster in this layout.
 
     `o` counts decoder outputs in order (0: the learned queries before any layer), or is 1 when
-    only the last one was asked for.
+    only the last output was requested.
     """
 
     class_logits: Float[Array, "o b q k+1"]
@@ -86,7 +85,7 @@ class Targets:
 
     Attributes:
         label: train ids; mask m is `label == m`. Any other value belongs to no mask.
-        present: which slots are targets. Kept apart from the label because a target may be
+        present: slots that are targets. Kept apart from the label because a target may be
             present with an empty mask.
         ignore: examples whose pixels labelled 255 take no part in the mask losses; in the others,
             or where this is None, they are negatives of every mask.

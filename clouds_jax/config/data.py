@@ -1,4 +1,4 @@
-"""The data of an experiment: labelled batches, generated ones, what is scored."""
+"""The data of an experiment: labelled batches, generated images, evaluation sets."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class GeneratedConfig:
 
     Attributes:
         batch: "name/split" -> images per step, over all devices.
-        view: what is read of an image and done to it.
+        view: fields that are read of an image, and their augmentation.
     """
 
     batch: Mapping[str, int]
@@ -31,7 +31,7 @@ class GeneratedConfig:
 
     @property
     def images(self) -> int:
-        """Per step, over all devices."""
+        """Images per step, over all devices."""
         return sum(self.batch.values())
 
 
@@ -42,13 +42,16 @@ class DataConfig:
     Attributes:
         shards: root of all shards.
         batch: dataset or dataset/split -> images per step, over all devices.
-        split: of datasets that name none.
-        augmentation: of the labelled images.
-        generated: of the joint phase; None without it.
-        space: of the labels.
-        seed: of shuffling and augmentation.
-        threads: that read and augment.
-        buffer: batches made ahead.
+        split: split of datasets that name none.
+        augmentation: augmentation of the labelled images.
+        generated: generated images of the joint phase; None without it.
+        space: label space.
+        seed: seed of shuffling and augmentation.
+        threads: threads that read and augment.
+        buffer: batches prepared ahead.
+
+    Raises:
+        ValueError: a crop that the encoder's strides do not divide.
     """
 
     shards: str
@@ -79,7 +82,7 @@ class DataConfig:
 
         Args:
             shards: root of all shards.
-            part: this process's part of every batch.
+            part: part of every batch that this process reads.
         """
         return train_batches(
             self.batch, self.augmentation, shards_root=shards, label_space=self.space.name,
@@ -104,10 +107,14 @@ class EvalConfig:
     """Evaluations of a run.
 
     Attributes:
-        every: "name/split" -> scored every so many steps, and at the end; empty: never.
-        protocol: how images are resized and scored.
-        limit: score the first images only; 0: all.
-        panels: images drawn at every evaluation.
+        every: "name/split" -> steps from one evaluation to the next, with one at the end; empty:
+            no evaluations.
+        protocol: evaluation protocol: how images are resized and scored.
+        limit: number of images to score, from the first; 0: all.
+        panels: number of images drawn at every evaluation.
+
+    Raises:
+        ValueError: a number of steps below 1.
     """
 
     every: Mapping[str, int]
@@ -130,9 +137,9 @@ def read_data(config: Mapping[str, Any], space: LabelSpace, view: View | None) -
     """The data of a config.
 
     Args:
-        config: the whole one, as JSON.
-        space: of the model.
-        view: of the generated images; None: the run has none.
+        config: the whole config, as JSON.
+        space: label space of the model.
+        view: view of the generated images; None: the run has none.
     """
     data = config["data"]
     augmentation = Augmentation(

@@ -71,6 +71,9 @@ def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where:
         saved: the config of the checkpoint.
         current: the config of this run.
         where: the run's folder, for the message.
+
+    Raises:
+        ValueError: the configs differ in a key that changes what is learned.
     """
     changed = changed_keys(saved, current)
     if changed:

@@ -35,15 +35,15 @@ from clouds_jax.training.step import Prepare, labelled
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All of an experiment.
+    """An experiment: model, data, training, evaluations.
 
     Attributes:
         model: encoder, head, classes.
         encoder: whether the encoder is trained, and its weights.
         data: batches of the training.
-        loss: of the head.
-        optimizer: with its schedule.
-        selftrain: the joint phase; None: a warm-up.
+        loss: loss of the head.
+        optimizer: optimizer with its schedule.
+        selftrain: settings of the joint phase; None: a warm-up.
         evals: evaluations of the run.
         run: length, checkpoints and logs.
         source: the config as JSON gives it back, for checkpoints and reports.
@@ -61,7 +61,7 @@ class Experiment:
 
     @property
     def images_per_step(self) -> int:
-        """Over all devices, generated ones among them."""
+        """Images per step over all devices, generated ones included."""
         return self.data.images + (self.data.generated.images if self.data.generated else 0)
 
     def build(self, rngs: nnx.Rngs) -> Clouds:
@@ -89,7 +89,7 @@ def read_experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     """Reads a config.
 
     Args:
-        config: as `configs/` writes it, or its JSON as a run keeps it.
+        config: a config of `configs/`, or its JSON as a run keeps it.
 
     Raises:
         ValueError, KeyError: values that could only fail later, or train something else than was

@@ -1,4 +1,4 @@
-"""What a run without checkpoints starts from."""
+"""Initial weights of a run without checkpoints."""
 
 from pathlib import Path
 from typing import Any

@@ -34,7 +34,7 @@ class EnsembleConfig:
         alpha: share of CLIP's vote for classes that were trained, 0..1.
         beta: share of CLIP's vote for the others, 0..1.
         valid_masks: leave CLIP out of empty masks.
-        trained: classes of the training.
+        trained: label space of the training.
     """
 
     alpha: float
@@ -49,10 +49,10 @@ class ModelConfig:
 
     Attributes:
         encoder: name in `nn.encoders.registry.ENCODERS`.
-        head: numbers of the head; its type chooses the head.
+        head: hyperparameters of the head; their type chooses the head.
         space: names and colours of the classes.
-        dtype: of the encoder's weights and arithmetic, "float32" or "bfloat16".
-        ensemble: with zero-shot CLIP; None: off.
+        dtype: dtype of the encoder's weights and arithmetic, "float32" or "bfloat16".
+        ensemble: ensemble with zero-shot CLIP; None: off.
 
     Raises:
         ValueError, KeyError: parts that do not fit each other, by the config's keys.
@@ -92,8 +92,8 @@ class ModelConfig:
         """The model with random weights.
 
         Args:
-            rngs: keys of the weights.
-            sam: SAM of the joint phase, see `nn.clouds.build_model`.
+            rngs: source of the weights.
+            sam: SAM of the joint phase, see `nn.clouds.build_model`; None: without it.
         """
         return build_model(
             self.encoder, self.head, len(self.space), rows=self._rows(),
@@ -121,7 +121,7 @@ class ModelConfig:
         """Weights that CLIP's text tower computed, read beside the encoder's weights.
 
         Args:
-            folder: where `python -m clouds_jax.text` put them.
+            folder: folder where `python -m clouds_jax.text` wrote them.
 
         Returns:
             A part of the model's tree; empty for a model that reads no class names.
@@ -138,7 +138,7 @@ class ModelConfig:
         return tree
 
     def as_json(self) -> dict[str, Any]:
-        """What `read_model` makes the same model of."""
+        """JSON of which `read_model` makes the same model."""
         head = "fpn" if isinstance(self.head, FPNSize) else "mask2former"
         ensemble: dict[str, Any] = {"enabled": False}
         if self.ensemble:
@@ -156,8 +156,11 @@ def read_model(config: Mapping[str, Any]) -> ModelConfig:
     """The model that a config describes.
 
     Args:
-        config: as JSON, also of a run from before some of its keys; "space", where it is there,
-            holds the classes by value.
+        config: the config as JSON, also of a run from before some of its keys; "space", where it
+            is there, holds the classes by value.
+
+    Raises:
+        ValueError, KeyError: an unknown name, or parts that do not fit each other.
     """
     head = dict(config["head"])
     ensemble = dict(head.pop("ensemble", None) or {})

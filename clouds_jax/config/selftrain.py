@@ -13,7 +13,11 @@ from clouds_jax.selftrain.teacher import Average
 
 
 def read_selftrain(config: Mapping[str, Any]) -> SelfTraining | None:
-    """The joint phase of a config, as JSON; None: the run is a warm-up."""
+    """The joint phase of a config, as JSON; None: the run is a warm-up.
+
+    Raises:
+        ValueError, KeyError: settings that do not fit each other, by the config's keys.
+    """
     settings = config.get("selftrain") or {}
     if not settings.get("enabled", False):
         return None
@@ -64,7 +68,7 @@ def _label_source(settings: Mapping[str, Any], *, random_sam: bool) -> LabelSour
 
 
 def generated_view(config: Mapping[str, Any], selftrain: SelfTraining, space: LabelSpace) -> View:
-    """What a training step sees of generated images."""
+    """Fields of generated images that a training step reads, and their augmentation."""
     data, source = config["data"], selftrain.labels
     return View(
         size=tuple(data["crop"]), flip=data["generated"]["flip"],

@@ -1,4 +1,4 @@
-"""How an experiment is trained: loss, optimizer, what a run does when."""
+"""How an experiment is trained: loss, optimizer, schedule of logs and checkpoints."""
 
 import dataclasses
 import functools
@@ -23,12 +23,15 @@ class EncoderTraining:
     """Whether the encoder is trained too, and how.
 
     Attributes:
-        name: of the encoder.
-        weights: folder of converted weights; "": random ones.
-        trainable: train it with the head.
-        lr_factor: of the learning rate, where it is trained.
-        drop_path: rate of its stochastic depth there.
-        dtype: of its weights.
+        name: name of the encoder.
+        weights: folder of converted weights; "": random weights.
+        trainable: train the encoder with the head.
+        lr_factor: factor on the learning rate of a trained encoder.
+        drop_path: rate of stochastic depth in a trained encoder, 0..1.
+        dtype: dtype of the encoder's weights.
+
+    Raises:
+        ValueError: an encoder that cannot be trained.
     """
 
     name: str
@@ -56,13 +59,20 @@ class EncoderTraining:
 
     @property
     def trained(self) -> Filter:
-        """Which variables of the model are trained."""
+        """Filter of the variables that are trained."""
         return in_head_or_trunk if self.trainable else in_head
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Mask2Former's set loss; see `losses.segmentation.set_loss`."""
+    """Mask2Former's set loss; see `losses.segmentation.set_loss`.
+
+    Attributes:
+        weights: weights of its terms.
+        num_points: points at which masks are compared.
+        oversample: candidate points per point.
+        importance: share of the points that are chosen by uncertainty, 0..1.
+    """
 
     weights: LossWeights
     num_points: int
@@ -70,7 +80,7 @@ class LossConfig:
     importance: float
 
     def function(self, head: HeadSize | FPNSize) -> Loss:
-        """The loss that belongs to the head."""
+        """The loss of this kind of head."""
         if isinstance(head, FPNSize):
             return segmentation.pixel_loss
         return functools.partial(
@@ -85,9 +95,9 @@ class OptimizerConfig:
 
     Attributes:
         schedule: arguments of `make_schedule`.
-        weight_decay: none on norms and query embeddings.
-        clip_norm: over all trained weights.
-        encoder_factor: of the learning rate of a trained encoder; None: it is frozen.
+        weight_decay: decoupled weight decay, except on norms and query embeddings.
+        clip_norm: largest L2 norm of all gradients together.
+        encoder_factor: factor on the learning rate of a trained encoder; None: it is frozen.
     """
 
     schedule: Mapping[str, Any]
@@ -109,20 +119,23 @@ class RunConfig:
     """Length, checkpoints and logs of a run.
 
     Attributes:
-        seed: of initialisation, augmentation and matching points.
-        steps: updates.
+        seed: seed of initialisation, augmentation and matching points.
+        steps: updates of the whole run.
         log_every: steps from one line to the next.
         checkpoint_every: steps from one checkpoint to the next.
-        keep: newest checkpoints that stay.
+        keep: number of newest checkpoints that stay.
         init_from: run or weights folder to start from; "": none.
         sharding: (regular expression on a path in the state, rule), the first match wins.
         tensorboard: write event files.
-        wandb: project and name.
+        wandb: project and name in W&B.
         compile_cache: folder of compiled programs.
         profile: first step and number of steps to record.
-        debug: random weights and made-up data are allowed.
-        nans: stop at the operation that makes the first NaN.
+        debug: allow random weights and made-up data.
+        nans: stop at the operation that produces the first NaN.
         compiles: log every compilation.
+
+    Raises:
+        ValueError: a number below 1.
     """
 
     seed: int
@@ -171,7 +184,7 @@ def read_optimizer(config: Mapping[str, Any]) -> OptimizerConfig:
 
 
 def read_run(config: Mapping[str, Any]) -> RunConfig:
-    """What the run of a config does when."""
+    """Length, checkpoints and logs of a config."""
     names = {field.name for field in dataclasses.fields(RunConfig)} - {"debug", "nans", "compiles"}
     debug = config["debug"]
     values = {name: config[name] for name in names}

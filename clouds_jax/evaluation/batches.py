@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import time
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,9 +19,25 @@ from clouds_jax.evaluation import protocols
 from clouds_jax.evaluation.protocols import Protocol
 
 
+@typing.runtime_checkable
+class Examples(typing.Protocol):
+    """Examples by index: a list, or the shards of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One example, prepared by a protocol: a label may be of another size than its image."""
+    """One example, prepared by a protocol.
+
+    Attributes:
+        key: name of the image.
+        image: RGB, 0..255, at the model's input size.
+        label: class ids, at the size where predictions are scored.
+        shown: whether the example is kept for panels.
+    """
 
     key: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -34,7 +51,17 @@ class Item:
 
 
 def make_item(example: Example, protocol: Protocol, classes: int, *, shown: bool) -> Item:
-    """Prepares an example; refuses one without a label, or with one that has other classes."""
+    """Prepares an example.
+
+    Args:
+        example: image and label.
+        protocol: evaluation protocol.
+        classes: number of classes; ids of the label are below it, or 255.
+        shown: keep the example for panels.
+
+    Raises:
+        ValueError: the image or the label is missing, or the label has other ids.
+    """
     key, image, label = example.key, example.image, example.label
     if image is None or label is None:
         raise ValueError(
@@ -78,8 +105,8 @@ def stack(batch: Sequence[Item], size: int, mesh: Mesh) -> tuple[Array, Array]:
 class Pace:
     """Images per second, leaving out compilations.
 
-    Left out are the batches that waited for one, and the batch after each, which was computed
-    during that wait. Where nothing is left, all are counted.
+    Left out are the batches that waited for a compilation, and the batch after each of them, which
+    was computed during that wait. Where nothing is left, all batches are counted.
     """
 
     def __init__(self):
@@ -88,6 +115,7 @@ class Pace:
         self._all = self._steady = (0, 0.0)  # images, seconds
 
     def lap(self, images: int, *, steady: bool) -> None:
+        """Ends a batch of `images`; `steady`: nothing was compiled meanwhile."""
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         self._all = self._all[0] + images, self._all[1] + seconds
@@ -96,5 +124,6 @@ class Pace:
         self._steady_before = steady
 
     def rate(self) -> float:
+        """Images per second."""
         images, seconds = self._steady if self._steady[0] else self._all
         return images / max(seconds, 1e-9)

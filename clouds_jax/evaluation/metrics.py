@@ -1,4 +1,4 @@
-"""Confusion matrices and what is read from them.
+"""Confusion matrices, and the scores computed from them.
 
 Rows are labels, columns are predictions. A matrix may have more columns than rows: the extra
 ones are predictions that match no row, so they lower the recall of the row they stand in and are
@@ -40,7 +40,9 @@ def confusion(
         predicted: class ids in 0..columns-1; others are not counted.
         label: class ids in 0..classes-1; `ignore`, and whatever else is out of range, is not
             counted.
-        columns: number of predicted classes where it differs from `classes`.
+        classes: number of labelled classes.
+        columns: number of predicted classes; None: `classes`.
+        ignore: id of unlabelled pixels.
 
     Returns:
         One matrix per image, int32: an image has fewer than 2^31 pixels.
@@ -102,9 +104,10 @@ def mean_iou(
     """Mean of the classes' IoU; nan if there is no class to average.
 
     Args:
-        absent: what a class that no label shows counts for.
-        over: the classes to average, all by default. The 16 classes of SYNTHIA are averaged so,
-            over a matrix of 19, without asking anew which of the 16 the network prefers.
+        matrix: labels by predictions.
+        absent: treatment of classes that no label shows.
+        over: classes to average; None: all. The 16 classes of SYNTHIA are averaged so, over a
+            matrix of 19, without taking the argmax over the 16 anew.
     """
     values = iou(matrix)
     counts = ~np.isnan(values) if absent == "zero" else matrix.sum(1) > 0
@@ -127,10 +130,10 @@ def class_accuracy(matrix: Int[np.ndarray, "k j"]) -> Float[np.ndarray, " k"]:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What one set of classes says of a model.
+    """Scores of a model over one set of classes.
 
     Attributes:
-        name: the number of classes: "19", "16", "11", "7".
+        name: number of classes as text: "19", "16", "11", "7".
         classes: names, in the order of `iou`.
         iou: per class, 0..1; nan where neither labelled nor predicted.
         miou: mean over the classes that count (see `Absent`).
@@ -172,6 +175,9 @@ def score(
 
     Args:
         matrix: labels of the space `labels` by predictions of the space `model`.
+        labels: label space of the labels.
+        model: label space of the predictions.
+        absent: treatment of classes that no label shows.
     """
     out = []
     for name in common_spaces(labels, model):
@@ -187,7 +193,7 @@ def score(
 def reduced(
     matrix: Int[np.ndarray, "k j"], labels: str, model: str, space: str
 ) -> Int[np.ndarray, "m n"]:
-    """The matrix in a coarser space; a last column holds predictions outside it, if there are."""
+    """The matrix in a coarser space; a last column holds predictions outside it, if any."""
     merged = merge(
         matrix,
         classes=len(get_space(space)),

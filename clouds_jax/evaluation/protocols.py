@@ -1,4 +1,4 @@
-"""How an image is prepared and where its prediction is scored, by name.
+"""Evaluation protocols: how an image is prepared and at which size its prediction is scored.
 
     clouds   short side 1024, long side as it falls; the label is resized too and scored there
     native   the image as it is; scored at the label's own size
@@ -9,13 +9,13 @@ Padding to a multiple of 32 is the model's own affair and never scored.
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
@@ -29,9 +29,9 @@ class Protocol:
     """One way to predict and score. Sizes are (h, w) in pixels.
 
     Attributes:
-        name: for reports.
-        short_side: the image is resized so that its short side has this length.
-        size: the image is resized to this size; not together with `short_side`.
+        name: name in reports.
+        short_side: length of the image's short side after resizing; None: see `size`.
+        size: size of the image after resizing, not together with `short_side`; None: its own.
         scored: "input" scores at the resized image's size with a label resized likewise,
             "native" brings the scores back to the size of the label (or of the image file).
         window: size of the sliding window; None predicts the whole image at once.
@@ -56,11 +56,24 @@ class Protocol:
                 f"protocol {self.name}: window {self.window} and stride {self.stride} belong "
                 "together; set both or none."
             )
-        if self.window and any(s > w for s, w in zip(self.stride, self.window, strict=True)):
+        if (
+            self.window
+            and self.stride
+            and any(s > w for s, w in zip(self.stride, self.window, strict=True))
+        ):
             raise ValueError(
                 f"protocol {self.name}: stride {self.stride} is larger than window {self.window}; "
                 "pixels between the windows would have no prediction."
             )
+
+
+@typing.runtime_checkable
+class Segmenter(typing.Protocol):
+    """A model that scores every class at every pixel, such as `nn.clouds.Clouds`."""
+
+    def scores(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
+        """Class scores of RGB images 0..255."""
+        ...
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -104,7 +117,8 @@ def prepare_image(
     size = input_size(image.shape[:2], protocol)
     if size == image.shape[:2]:
         return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    h, w = size
+    return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
 
 
 def prepare_label(
@@ -114,7 +128,8 @@ def prepare_label(
     size = label.shape if protocol.scored == "native" else input_size(label.shape, protocol)
     if size == label.shape:
         return label
-    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+    h, w = size
+    return np.asarray(Image.fromarray(label).resize((w, h), Image.Resampling.NEAREST))
 
 
 def windows(size: Size, protocol: Protocol) -> tuple[Size, tuple[tuple[int, int], ...]]:
@@ -137,15 +152,14 @@ def windows(size: Size, protocol: Protocol) -> tuple[Size, tuple[tuple[int, int]
 
 
 def class_scores(
-    model: nnx.Module, images: UInt8[Array, "b h w 3"], protocol: Protocol, size: Size
+    model: Segmenter, images: UInt8[Array, "b h w 3"], protocol: Protocol, size: Size
 ) -> Float[Array, "b h2 w2 k"]:
     """Scores of every class at `size`, for images at their input size. Pure; for use under jit."""
-
-    part, corners = windows(images.shape[1:3], protocol)
+    b, h, w, _ = images.shape
+    part, corners = windows((h, w), protocol)
     if len(corners) == 1:
         return resize_bilinear(model.scores(images), size)
 
-    b, h, w, _ = images.shape
     often = np.zeros((h, w, 1), np.float32)  # how many windows see each pixel
     for y, x in corners:
         often[y : y + part[0], x : x + part[1]] += 1
@@ -159,7 +173,7 @@ def class_scores(
 
     classes = jax.eval_shape(model.scores, images).shape[-1]
     total = jnp.zeros((b, h, w, classes), jnp.float32)
-    total, _ = jax.lax.scan(add, total, np.asarray(corners, np.int32))
+    total, _ = jax.lax.scan(add, total, jnp.asarray(corners, jnp.int32))
     return resize_bilinear(total / often[None], size)
 
 
@@ -183,7 +197,7 @@ def compiled_per_shape(function: Callable, keep: int = 16) -> Callable:
 
 
 def parse(name: str, *, size: str = "", window: str = "", stride: str = "") -> Protocol:
-    """The protocol that a command line asks for: sizes are texts such as "360x480", or ""."""
+    """The protocol of a command line: sizes are texts such as "360x480", or ""."""
     changes: dict[str, Any] = {
         flag: parse_size(text, flag)
         for flag, text in (("size", size), ("window", window), ("stride", stride))

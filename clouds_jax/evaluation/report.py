@@ -1,7 +1,7 @@
-"""What an evaluation leaves on disk: JSON, a table, the confusion matrix, panels.
+"""Files of an evaluation: JSON, a table, the confusion matrix, panels.
 
 results.json              every number of every dataset, by "name/split"
-results.md                the same as tables for people
+results.md                the same as human-readable tables
 NAME_SPLIT_panels.png     image, label, prediction, error
 NAME_SPLIT_confusion.png  where the pixels of each class went
 """
@@ -28,9 +28,9 @@ def write(results: Sequence[Result], folder: pathlib.Path, about: Mapping[str, A
     """Writes all files of some results; each whole or not at all.
 
     Args:
-        results: of one model.
-        folder: made if it is not there; files of an earlier evaluation are replaced.
-        about: what the JSON says of the model (run, step, versions), anything JSON can hold.
+        results: results of one model.
+        folder: folder to write, created if missing; files of an earlier evaluation are replaced.
+        about: origin of the model for the reports (run, step, versions), JSON values.
     """
     for result in results:
         write_pictures(result, folder)

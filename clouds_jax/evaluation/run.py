@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, UInt8
 from tqdm import tqdm
 
@@ -29,7 +29,7 @@ from clouds_jax.data.classes import LabelSpace, get_space, reduction
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.records import Example
 from clouds_jax.evaluation import batches, metrics, protocols
-from clouds_jax.evaluation.batches import Item
+from clouds_jax.evaluation.batches import Examples, Item
 from clouds_jax.evaluation.metrics import Score
 from clouds_jax.evaluation.protocols import Protocol
 
@@ -40,7 +40,15 @@ Step = Callable[..., tuple[UInt8[Array, "b h w"], Int[Array, "b k j"]]]
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One example to look at; its maps are in the result's label space."""
+    """One example to draw.
+
+    Attributes:
+        key: name of the image.
+        image: RGB, 0..255.
+        label: class ids in the result's label space.
+        predicted: predicted class ids in the same space.
+        miou: mIoU of this image over its own classes, 0..1.
+    """
 
     key: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -55,15 +63,15 @@ class Result:
 
     Attributes:
         dataset: "name/split".
-        protocol: how images were prepared and scored.
-        absent: how classes that no label shows were counted.
+        protocol: evaluation protocol.
+        absent: treatment of classes that no label shows.
         space: the finest label space that both the labels and the model's classes reduce to.
-        scores: one per set of classes, the finest first.
-        confusion: labels by predictions, in `space`; see `scores.reduced`.
+        scores: scores by set of classes, the finest first.
+        confusion: labels by predictions, in `space`; see `metrics.reduced`.
         images: mIoU of each image over its own classes, by key.
         panels: evenly spaced examples.
         seconds: wall time, with compilation.
-        images_per_second: without it.
+        images_per_second: speed, without compilation.
     """
 
     dataset: str
@@ -94,7 +102,7 @@ class Result:
 def evaluate(
     graphdef: nnx.GraphDef,
     states: Sequence[Any],
-    examples: Sequence[Example],
+    examples: Examples,
     *,
     dataset: str,
     label_space: str,
@@ -103,22 +111,25 @@ def evaluate(
     batch_per_device: int = 1,
     panels: int = PANELS,
     progress: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Result:
     """Scores a model on labelled examples, each read once.
 
     Args:
-        graphdef: of the model.
-        states: its variables, as `nnx.split` returned them, on any devices.
-        examples: with images and labels.
-        dataset: name for reports; decides how absent classes count.
-        label_space: of the labels.
-        model_space: of the model's classes.
-        protocol: see `clouds_jax.evaluation.protocols`.
-        batch_per_device: images predicted at once.
-        panels: how many evenly spaced examples to keep for looking at.
-        progress: draws a progress bar with the remaining time.
-        devices: of this host; all by default.
+        graphdef: structure of the model.
+        states: the model's variables, as `nnx.split` returned them, on any devices.
+        examples: examples with images and labels.
+        dataset: "name/split" for reports; decides how absent classes count.
+        label_space: label space of the examples.
+        model_space: label space of the model.
+        protocol: evaluation protocol, see `clouds_jax.evaluation.protocols`.
+        batch_per_device: images that a device predicts at once.
+        panels: number of evenly spaced examples to keep for panels.
+        progress: show a progress bar with the remaining time.
+        devices: `jax.Device`s of this host; None: all.
+
+    Raises:
+        ValueError: there are no examples, one without a label, or labels of other classes.
     """
     if not len(examples):
         raise ValueError(f"{dataset} has no examples to score.")
@@ -168,14 +179,14 @@ class Accumulator:
     """Sums over the images of this host, in exact integers.
 
     Args:
-        label_space: of the labels.
-        model_space: of the predictions.
+        label_space: label space of the labels.
+        model_space: label space of the predictions.
 
     Attributes:
         finest: the finest space that both reduce to.
         total: labels by predictions, int64.
         images: mIoU of each image over its own classes, by key.
-        panels: examples to look at, by key.
+        panels: examples to draw, by key.
     """
 
     def __init__(self, label_space: str, model_space: str):
@@ -219,14 +230,17 @@ def evaluate_dataset(
     """Scores a model on the shards of a dataset.
 
     Args:
-        graphdef: of the model.
-        states: its variables, as `nnx.split` returned them, on any devices.
-        ref: "name/split".
-        shards: the folder of all shards.
-        model_space: of the model's classes.
-        protocol: see `clouds_jax.evaluation.protocols`.
-        limit: score the first so many examples; 0: all.
-        options: of `evaluate`.
+        graphdef: structure of the model.
+        states: the model's variables, as `nnx.split` returned them, on any devices.
+        ref: dataset as "name/split".
+        shards: root of all shards.
+        model_space: label space of the model.
+        protocol: evaluation protocol, see `clouds_jax.evaluation.protocols`.
+        limit: number of examples to score, from the first; 0: all.
+        options: further arguments of `evaluate`.
+
+    Raises:
+        ValueError: the dataset has no labels.
     """
     name, split = records.parse_ref(ref)
     space = get_dataset(name).label_space
@@ -245,10 +259,10 @@ def evaluate_dataset(
     )
 
 
-class First(Sequence[Example]):
+class First:
     """The first `count` of some examples."""
 
-    def __init__(self, examples: Sequence[Example], count: int):
+    def __init__(self, examples: Examples, count: int):
         self._examples, self._count = examples, min(count, len(examples))
 
     def __len__(self) -> int:
@@ -318,7 +332,10 @@ def _whole(states: Any) -> Any:
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return x
         if not x.is_fully_replicated:
-            x = jax.jit(lambda v: v, out_shardings=sharding.replicated(x.sharding.mesh))(x)
+            assert isinstance(x.sharding, NamedSharding), "a training state is sharded by name"
+            mesh = x.sharding.mesh
+            assert isinstance(mesh, Mesh), "arrays lie on the devices of a mesh"
+            x = jax.jit(lambda v: v, out_shardings=sharding.replicated(mesh))(x)
         return x.addressable_data(0)
 
     return jax.tree.map(whole, states)

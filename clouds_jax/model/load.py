@@ -37,10 +37,11 @@ def load(
     Args:
         source: folder of a run, weights folder, name in `list_models()`, or "hf://org/name" for a
             weights folder on the Hugging Face hub.
-        step: checkpoint of a run; None: the newest.
+        step: step of a run's checkpoint; None: the newest.
         teacher: load the EMA teacher instead of the student.
-        config: as JSON, for weights folders that do not describe themselves, and for settings of a
-            run that training does not depend on, such as the ensemble; None: what is stored.
+        config: config as JSON, for weights folders that do not describe themselves, and for
+            settings of a run that training does not depend on, such as the ensemble; None: the
+            stored config.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or no such checkpoint.
@@ -71,10 +72,11 @@ def build(
         encoder: name in `list_encoders()`.
         classes: a label space by name, the names of the classes, or their number.
         head: "mask2former" or "fpn".
-        seed: of the random weights.
-        dtype: of the encoder, "float32" or "bfloat16".
-        weights: folder with converted weights of the encoder; "": random ones.
-        numbers: of the head, such as `num_queries`; see `nn.clouds.HeadSize` and `FPNSize`.
+        seed: seed of the random weights.
+        dtype: dtype of the encoder, "float32" or "bfloat16".
+        weights: folder with converted weights of the encoder; "": random weights.
+        numbers: hyperparameters of the head, such as `num_queries`; see `nn.clouds.HeadSize` and
+            `FPNSize`.
 
     Raises:
         KeyError, ValueError: an unknown name, or numbers that do not fit each other.
@@ -106,8 +108,8 @@ def list_models(pattern: str = "*") -> list[str]:
         pattern: shell pattern, such as "*streets*".
     """
     folder = _models_folder()
-    found = sorted(p.parent.name for p in folder.glob("*/provenance.json"))
-    return fnmatch.filter(found, pattern)
+    names = sorted(p.parent.name for p in folder.glob("*/provenance.json"))
+    return fnmatch.filter(names, pattern)
 
 
 def _space_of(classes: int | str | Sequence[str]) -> LabelSpace:
@@ -123,7 +125,7 @@ def _models_folder() -> Path:
 
 
 def _locate(source: str) -> Path:
-    """The folder that a source names."""
+    """The folder of a source, see `load`."""
     if source.startswith(_HUB):
         return _download(source.removeprefix(_HUB))
     folder = Path(source).expanduser()
@@ -192,7 +194,7 @@ def _load_weights(folder: Path, config: Mapping[str, Any] | None) -> Model:
 
 
 def _described(provenance: Mapping[str, Any], folder: Path) -> ModelConfig:
-    """What model a weights folder says that it is of."""
+    """The model that a weights folder describes."""
     if "model" in provenance:
         return read_model(provenance["model"])
     target = provenance.get("target") or {}

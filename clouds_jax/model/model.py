@@ -1,4 +1,4 @@
-"""A model with its weights, for people who look at it."""
+"""A model with its weights: predictions, features, saving."""
 
 import functools
 import os
@@ -30,9 +30,9 @@ class Model:
 
     Args:
         graphdef: structure of the module.
-        state: its variables.
-        config: what the model is.
-        about: where its weights come from, for reports; JSON values.
+        state: the module's variables.
+        config: encoder, head and classes of the model.
+        about: origin of the weights, for reports; JSON values.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class Model:
         self, image: Sequence[Picture], *, protocol: str | Protocol = "native"
     ) -> list[Prediction]: ...
 
-    def predict(self, image, *, protocol="native"):
+    def predict(
+        self, image: Any, *, protocol: str | Protocol = "native"
+    ) -> Prediction | list[Prediction]:
         """Predicts the class of every pixel.
 
         Images of one size share a compiled program.
@@ -77,13 +79,13 @@ class Model:
         Args:
             image: path, PIL image, or uint8 array [h, w, 3] (also [h, w] and [h, w, 4]); a list
                 gives a list.
-            protocol: how the image is prepared: "native", "clouds", "slide", or a `Protocol`.
+            protocol: preparation of the image: "native", "clouds", "slide", or a `Protocol`.
 
         Raises:
             FileNotFoundError, ValueError: the image cannot be read.
         """
         if isinstance(image, list | tuple):
-            return [self.predict(one, protocol=protocol) for one in image]
+            return [self.predict(item, protocol=protocol) for item in image]
         if isinstance(protocol, str):
             protocol = protocols.get_protocol(protocol)
         rgb = images.as_rgb(image)
@@ -100,7 +102,7 @@ class Model:
         """Returns `predict(image) -> (class ids, class scores or None)`, at the image's own size.
 
         Args:
-            protocol: how images are prepared.
+            protocol: preparation of the images.
             scores: also return float16 scores of all classes.
         """
         program = _program(self.graphdef, protocol, scores)
@@ -120,7 +122,7 @@ class Model:
 
         Returns:
             "res2" to "res5": float32 [h/4, w/4, c2] to [h/32, w/32, c5], sides rounded up, without
-            the padding to a multiple of 32; and what else the encoder gives.
+            the padding to a multiple of 32; and other outputs of the encoder, if any.
         """
         rgb = images.as_rgb(image)
         padded = [side + -side % STRIDE for side in rgb.shape[:2]]
@@ -140,7 +142,7 @@ class Model:
         """Writes a weights folder that `load` reads without a config.
 
         Args:
-            folder: to make.
+            folder: folder to create.
             overwrite: replace a weights folder that is already there.
         """
         tree = nnx.to_pure_dict(self.state)

@@ -1,4 +1,4 @@
-"""What a model says of an image."""
+"""The prediction of one image: class map, scores, IoU, overlay."""
 
 import functools
 from collections.abc import Callable
@@ -45,11 +45,12 @@ class Prediction:
         """Share of the pixels of each class that is seen, largest first."""
         counts = np.bincount(self.label.reshape(-1), minlength=len(self.space))
         order = np.argsort(-counts, kind="stable")
-        return {self.space.names[i]: counts[i] / self.label.size for i in order if counts[i]}
+        total = self.label.size
+        return {self.space.names[i]: float(counts[i] / total) for i in order if counts[i]}
 
     @functools.cached_property
     def scores(self) -> Scores:
-        """Class scores, float16 [h, w, k]; computed when they are first asked for."""
+        """Class scores, float16 [h, w, k]; computed when they are first read."""
         return self._compute_scores()
 
     def iou(self, label: Label) -> dict[str, float]:
@@ -77,10 +78,10 @@ class Prediction:
             )
         out = {}
         for i, name in enumerate(self.space.names):
-            ours, theirs = (self.label == i) & known, label == i
-            union = (ours | theirs).sum()
+            predicted, labelled = (self.label == i) & known, label == i
+            union = (predicted | labelled).sum()
             if union:
-                out[name] = float((ours & theirs).sum() / union)
+                out[name] = float((predicted & labelled).sum() / union)
         return out | {"mean": float(np.mean(list(out.values()))) if out else float("nan")}
 
     def overlay(self, alpha: float = 0.55, *, legend: bool = True) -> Image.Image:

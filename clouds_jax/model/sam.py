@@ -27,7 +27,7 @@ class SamMasks:
 
     Attributes:
         masks: bool [n, 3, h, w], at the image's size.
-        iou: float32 [n, 3], what SAM predicts for each mask.
+        iou: float32 [n, 3], SAM's predicted IoU of each mask.
     """
 
     masks: Bool[np.ndarray, "n m h w"]
@@ -43,8 +43,8 @@ class Sam:
     """A SAM with its weights.
 
     Args:
-        module: the `nnx.Module`.
-        spec: what SAM it is.
+        module: prompt encoder, mask decoder and image encoder.
+        spec: size and preprocessing of this SAM.
     """
 
     def __init__(self, module: PromptedMasks, spec: SamSpec):
@@ -57,8 +57,8 @@ class Sam:
         """Reads converted weights.
 
         Args:
-            folder: of `python -m porting convert`.
-            name: key of `nn.sam.registry.SAMS`; "": what the folder says.
+            folder: output folder of `python -m porting convert`.
+            name: key of `nn.sam.registry.SAMS`; "": the name that the folder states.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -91,7 +91,7 @@ class Sam:
         Args:
             image: path, PIL image or uint8 array.
             points: (x, y) in pixels of the image: [p, 2] for one prompt, [n, p, 2] for n.
-            labels: 1 inside the object, 0 outside it, -1 no point: [p] or [n, p]; by default all 1.
+            labels: 1 inside the object, 0 outside it, -1 no point: [p] or [n, p]; None: all 1.
             boxes: (x0, y0, x1, y1) in pixels: [4] for one prompt, [n, 4] for n.
 
         Raises:
@@ -127,16 +127,8 @@ def _prompts(
         at = at[None] if at.ndim == 2 else at
         if at.ndim != 3 or at.shape[-1] != 2:
             raise ValueError(f"predict: points are {at.shape}; allowed are [p, 2] and [n, p, 2].")
-        kind = np.ones(at.shape[:2], np.int32)
-        if labels is not None:
-            kind = np.asarray(labels, np.int32).reshape(-1, at.shape[1])
-        if kind.shape != at.shape[:2] or not np.isin(kind, (-1, 0, 1)).all():
-            raise ValueError(
-                f"predict: labels are {np.shape(labels)} for points {at.shape}; there must be one"
-                " for each point: 1 inside, 0 outside, -1 none."
-            )
         places.append(at)
-        kinds.append(kind)
+        kinds.append(_point_labels(labels, at.shape))
     if boxes is not None:
         corners = np.asarray(boxes, np.float32)
         if corners.ndim not in (1, 2) or corners.shape[-1] != 4:
@@ -150,6 +142,19 @@ def _prompts(
             " as many of both."
         )
     return np.concatenate(places, 1), np.concatenate(kinds, 1), boxes is not None
+
+
+def _point_labels(labels: Any, points: tuple[int, ...]) -> Int[np.ndarray, "n p"]:
+    """Labels of points of the shape `points`, [n, p, 2]; all 1 where `labels` is None."""
+    if labels is None:
+        return np.ones(points[:2], np.int32)
+    kinds = np.asarray(labels, np.int32).reshape(-1, points[1])
+    if kinds.shape != points[:2] or not np.isin(kinds, (-1, 0, 1)).all():
+        raise ValueError(
+            f"predict: labels are {np.shape(labels)} for points {points}; there must be one"
+            " for each point: 1 inside, 0 outside, -1 none."
+        )
+    return kinds
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8, UInt32
 
 from clouds_jax.constants import IGNORE
@@ -23,7 +24,8 @@ from clouds_jax.ops.lowest_k import running_sum
 class Components:
     """The large components of a label map, in n slots by ascending class, then in raster order.
 
-    Slots are filled from the front; empty ones have `valid` False, area 0 and class 255.
+    Slots are filled from the front; empty ones have `valid` False, area 0 and class 255. The arrays
+    are NumPy's where the host computes the components.
 
     Attributes:
         slot: slot of each pixel's component; n where the pixel is in none.
@@ -32,10 +34,10 @@ class Components:
         valid: which slots hold a component.
     """
 
-    slot: Int[Array, "h w"]
-    label: UInt8[Array, " n"]
-    area: Int[Array, " n"]
-    valid: Bool[Array, " n"]
+    slot: Int[Array | np.ndarray, "h w"]
+    label: UInt8[Array | np.ndarray, " n"]
+    area: Int[Array | np.ndarray, " n"]
+    valid: Bool[Array | np.ndarray, " n"]
 
 
 def max_components(size: tuple[int, int], min_area: int) -> int:

@@ -1,8 +1,8 @@
-"""What a joint run makes of some generated images, as pictures.
+"""Panels of generated images in a joint run.
 
-Image, the teacher's label, components with points, SAM's masks, the refined label, and what the
-student says; without SAM, image, label and student. The steps are those of a training step, on the
-images as they are, neither flipped nor jittered.
+Image, the teacher's label, components with points, SAM's masks, the refined label, and the
+student's prediction; without SAM, image, label and prediction. The steps are those of a training
+step, on the images as they are, neither flipped nor jittered.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ class View:
 
     Attributes:
         ref: "name/split" of the images.
-        size: (h, w) to which they are fitted, as for the training.
-        space: of the labels.
-        count: of images, evenly spaced.
+        size: (h, w) to which images are fitted, as in training.
+        space: label space of the model.
+        count: number of images, evenly spaced.
     """
 
     ref: str
@@ -60,8 +60,8 @@ def draw(
     Args:
         view: images to draw.
         source: label source of the run.
-        graphdef: structure of its model.
-        state: with a teacher.
+        graphdef: structure of the run's model.
+        state: state of the run, with a teacher.
         shards: root of all shards.
     """
     examples = records.open_ref(view.ref, shards)
@@ -94,7 +94,7 @@ def _steps(
     state: TrainState,
     shards: pathlib.Path,
 ) -> _Steps:
-    """How an image comes to its label, as pictures."""
+    """Returns the function that draws how one image gets its label."""
     space, size = view.space, view.size
 
     def plain(key: str, image: np.ndarray, label: np.ndarray) -> tuple[list, str, np.ndarray]:

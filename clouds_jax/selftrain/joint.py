@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key, UInt8
 
+from clouds_jax.nn.clouds import Head
 from clouds_jax.nn.mask2former.head import coarse_class_map
 from clouds_jax.ops import masks
 from clouds_jax.selftrain.labels import FromSam, LabelSource
@@ -31,7 +32,7 @@ class SelfTraining:
 
     Attributes:
         labels: source of the pseudo-labels.
-        average: how the teacher follows the student.
+        average: EMA by which the teacher follows the student.
     """
 
     labels: LabelSource = FromSam()
@@ -42,12 +43,12 @@ class SelfTraining:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JointShared:
-    """What every device needs whole.
+    """Arrays that every device gets whole.
 
     Attributes:
         teacher: weights of the teacher's head.
         fixed: variables of the head that are not trained.
-        sam: variables of SAM, or None.
+        sam: variables of SAM; None without it.
     """
 
     teacher: Any
@@ -59,14 +60,14 @@ class JointShared:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JointSplit:
-    """What each device needs its part of.
+    """Arrays that are split over the devices.
 
     Attributes:
-        label: of the labelled images.
-        generated: the generated images.
-        keys: one per labelled image.
-        generated_keys: one per generated image, for the losses.
-        prompt_keys: one per generated image, for the points that prompt SAM.
+        label: labels of the labelled images.
+        generated: generated images.
+        keys: random keys of the losses, one per labelled image.
+        generated_keys: random keys of the losses, one per generated image.
+        prompt_keys: random keys of the points that prompt SAM, one per generated image.
     """
 
     label: UInt8[Array, "b h w"]
@@ -84,7 +85,7 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
 
     Args:
         settings: label source, refinement rules and EMA of the joint phase.
-        classes: k; target masks are the labels below it.
+        classes: number of classes, k; other ids in a label belong to no mask.
 
     Source: CLOUDS (CVPR 2024), spec 3.7 of its released code: teacher forward, pseudo-labels,
         refinement, losses over the whole batch.
@@ -116,11 +117,12 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
             student = {name: x[: b + g] for name, x in features.items()}
             # the teacher is not learned from, also where the encoder is trained
             clean = {name: jax.lax.stop_gradient(x[-g:]) for name, x in features.items()}
-            raw = generated.label
             if source.needs_clean:
-                raw = _predict(
-                    nnx.merge(head, shared.teacher["head"], shared.fixed), clean, generated
-                )
+                own_head = nnx.merge(head, shared.teacher["head"], shared.fixed)
+                raw = _predict(own_head, clean, generated)
+            else:
+                assert generated.label is not None, "such sources read the label of the records"
+                raw = generated.label
             own_sam = sam and nnx.merge(sam, shared.sam)
             new, metrics = _targets(source, own_sam, generated, raw, split.prompt_keys, classes)
             present = masks.present_classes(split.label, classes)
@@ -142,10 +144,11 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
     return prepare
 
 
-def _predict(head: nnx.Module, features: Features, generated: Generated) -> UInt8[Array, "g h w"]:
+def _predict(head: Head, features: Features, generated: Generated) -> UInt8[Array, "g h w"]:
     """The teacher's class map; every pixel gets a class, there is no threshold."""
     output = head(features, all_outputs=False)
-    scores = head.scores(output, generated.image.shape[1:3])
+    _, h, w, _ = generated.image.shape
+    scores = head.scores(output, (h, w))
     return scores.argmax(-1).astype(jnp.uint8)
 
 

@@ -3,13 +3,13 @@
 All three sources have the same members:
 
 needs_clean   the teacher labels the images, before the student's colour jitter
-needs_sam     the model carries SAM, which refines what the teacher says
+needs_sam     the model carries SAM, which refines the teacher's class maps
 unlabelled    pixels labelled 255 are negatives of every mask ("negative") or take no part in the
               mask losses ("ignore")
-prepare       what must be computed for the whole batch, before it is split over the devices
-targets       (SAM or None, generated images of one device, the teacher's class maps or the stored
-              ones [g, h, w], a key per image, k) -> targets, and means over the images of the
-              refinement metrics
+prepare       computes what needs the whole batch, before it is split over the devices
+targets       (SAM or None, generated images of one device, class maps [g, h, w] of the teacher or
+              of the records, a key per image, k) -> targets, and refinement metrics, averaged over
+              the images
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class FromTeacher:
     """The teacher's class maps as they are; every pixel has a class.
 
     Attributes:
-        unlabelled: see the module.
+        unlabelled: role of pixels labelled 255, see the module.
     """
 
     unlabelled: str = "negative"
@@ -52,8 +52,9 @@ class FromRecords:
     """The labels that an offline stage stored.
 
     Attributes:
-        map: which: "pseudo" or "refined", or such a name with a hyphen and a suffix.
-        unlabelled: see the module.
+        map: name of the label map: "pseudo" or "refined", or such a name with a hyphen and a
+            suffix.
+        unlabelled: role of pixels labelled 255, see the module.
     """
 
     map: str = "refined"
@@ -76,8 +77,8 @@ class FromSam:
     """The teacher's class maps, refined by SAM inside the step.
 
     Attributes:
-        rules: of the refinement.
-        components: most components of an image that are prompted; None: as many as there can be.
+        rules: rules of the refinement.
+        components: most components of an image that prompt SAM; None: as many as there can be.
         chunk: prompts decoded at once.
         sam: name in `nn.sam.registry.SAMS`.
         stored: embeddings come with the batch, as `clouds_jax.embed` wrote them; False: the step
@@ -96,12 +97,12 @@ class FromSam:
 
     @property
     def unlabelled(self) -> str:
-        """See the module."""
+        """Role of pixels labelled 255, see the module."""
         return self.rules.unlabelled
 
     @property
     def module(self) -> DecoderSize | Callable[[nnx.Rngs], PromptedMasks]:
-        """What `nn.clouds.build_model` makes of it: a decoder alone where embeddings are stored."""
+        """SAM for `nn.clouds.build_model`: a decoder alone where embeddings are stored."""
         spec = registry.get_sam(self.sam)
         return spec.decoder if self.stored else spec.build
 

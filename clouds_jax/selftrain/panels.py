@@ -83,7 +83,7 @@ def steps(
 
 
 def _points(picture: Picture, refinement: Refinement) -> Picture:
-    """Draws the points that prompt, large enough to be seen when the picture is shrunk."""
+    """Draws the points that prompt SAM, large enough to be seen when the picture is shrunk."""
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)
     radius = max(2.0, picture.shape[1] / 110)

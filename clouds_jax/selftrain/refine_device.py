@@ -28,7 +28,7 @@ class Refined:
     Attributes:
         label: class maps to learn from; 255 where no mask is left.
         present: classes that are targets.
-        points: (x, y) of the pixels that prompted, per component slot.
+        points: (x, y) of the pixels that prompt SAM, per component slot.
         components: number of large components.
         confirmed: share of the pixels that keep the teacher's class.
         changed: share that got another class.
@@ -52,10 +52,10 @@ def draws(
     """The random numbers of a batch: one row of bits per component slot.
 
     Args:
-        keys: one per image.
+        keys: random keys, one per image.
         size: (h, w) of the label maps.
-        rules: area and number of points.
-        limit: of component slots; None: as many as there can be.
+        rules: rules of the refinement: smallest area and number of points.
+        limit: most component slots; None: as many as a map can fill.
     """
     most = components.max_components(size, rules.min_area)
     n = max(1, most if limit is None else min(limit, most))
@@ -76,11 +76,11 @@ def refine_labels(
 
     Args:
         sam: prompt encoder and mask decoder.
-        embeddings: of SAM's image encoder, for the images as they are seen here (flipped or not).
-        labels: of the teacher.
-        bits: of `draws`; the number of rows bounds the components of an image.
-        rules: see `RefineRules`.
-        classes: k.
+        embeddings: embeddings by SAM's image encoder, of the images as augmented (flipped or not).
+        labels: class maps of the teacher.
+        bits: random numbers of `draws`; the number of rows bounds the components of an image.
+        rules: rules of the refinement.
+        classes: number of classes, k.
         chunk: prompts decoded at once, which bounds the memory.
 
     Source: CLOUDS (CVPR 2024), refinement with SAM inside the training forward.
@@ -143,11 +143,11 @@ def best_masks(
     kinds: Int[Array, "n p"],
     size: tuple[int, int],
 ) -> Bool[Array, "n h w"]:
-    """Of the three masks that SAM proposes for a prompt the one with the highest predicted IoU.
+    """The mask with the highest predicted IoU, of the three that SAM proposes for a prompt.
 
     Args:
         sam: prompt encoder and mask decoder.
-        embedding: of the image.
+        embedding: the image's embedding.
         points: (x, y) of pixels of the image as SAM sees it, its longer side `sam.image`.
         kinds: 1 inside the object, 0 outside, -1 for no point.
         size: (h, w) of the image.

@@ -29,9 +29,9 @@ class Refinement:
     Attributes:
         label: class map to learn from; 255 where no mask is left.
         present: classes that are targets.
-        components: the large ones.
-        points: (x, y) of the pixels that prompted.
-        masks: SAM's, one per component.
+        components: large components of the teacher's label.
+        points: (x, y) of the pixels that prompt SAM, a row per component.
+        masks: SAM's masks, one per component.
         overlapped: pixels that several masks claim and the rules drop.
     """
 
@@ -50,7 +50,8 @@ def large_components(label: Label, min_area: int) -> Components:
     """
     components: list[tuple[int, int, Bool[np.ndarray, "h w"]]] = []
     for value in np.flatnonzero(np.bincount(label.reshape(-1), minlength=256)[:IGNORE]):
-        regions = scipy.ndimage.label(label == value)[0]
+        regions = np.empty(label.shape, np.int32)
+        scipy.ndimage.label(label == value, output=regions)
         areas = np.bincount(regions.reshape(-1))
         components += [
             (int(value), int(areas[r]), regions == r)
@@ -72,7 +73,7 @@ def random_points(components: Components, bits: UInt32[np.ndarray, "m p"]) -> Po
     """Distinct pixels (x, y) of each component, uniformly at random.
 
     Args:
-        components: of one map.
+        components: components of one map.
         bits: random numbers, a row for each component at least.
     """
     count = len(components.area)
@@ -133,7 +134,7 @@ def statistics(before: Label, after: Refinement, names: tuple[str, ...]) -> dict
     Args:
         before: the teacher's label.
         after: its refinement.
-        names: of the classes.
+        names: names of the classes.
 
     Returns:
         "images", "fallback" (no component was large enough), "components", "emptied" (targets with

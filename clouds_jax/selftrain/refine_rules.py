@@ -25,8 +25,8 @@ class RefineRules:
     """How pseudo-labels are refined.
 
     Attributes:
-        min_area: components of at most so many pixels are left out. (paper's code: 5000)
-        num_points: prompts are so many points inside a component. (paper's code: 5)
+        min_area: largest area, in pixels, of components that are left out. (paper's code: 5000)
+        num_points: points inside a component that make one prompt. (paper's code: 5)
         overlap: pixels that are dropped because masks disagree: those of "any" two masks, or
             only those of masks of two "classes".
         emptied: a class whose masks were dropped entirely is still a target, with an empty mask
@@ -65,11 +65,12 @@ PRESETS: dict[str, RefineRules] = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Claims:
-    """Which masks claim each pixel, as far as the rules need to know it.
+    """The masks that claim each pixel, as far as the rules need to know them.
 
     Attributes:
         count: masks that hold the pixel.
-        lowest, highest: of their classes; 255 and -1 without a mask.
+        lowest: lowest class of these masks; 255 without a mask.
+        highest: highest class of these masks; -1 without a mask.
     """
 
     count: Any
@@ -90,9 +91,9 @@ def claim(claims: Claims, masks: Any, classes: Any, xp: Any = np) -> Claims:
     """Adds masks.
 
     Args:
-        claims: of the masks before.
+        claims: claims of the masks before.
         masks: booleans (n, h, w); a row without any True claims nothing.
-        classes: of the masks (n,).
+        classes: classes of the masks (n,).
         xp: numpy or jax.numpy.
     """
     ids = classes.astype(xp.int32)[:, None, None]
@@ -124,9 +125,10 @@ def targets(
 
     Args:
         teacher: label map (h, w) before the refinement.
-        refined: of `resolve`.
-        classes, valid: of the component slots (n,).
-        rules: see `RefineRules`.
+        refined: label map (h, w) of `resolve`.
+        classes: class of each component slot (n,).
+        valid: which component slots hold a component (n,).
+        rules: rules of the refinement.
         k: number of classes.
         xp: numpy or jax.numpy.
 

@@ -13,7 +13,7 @@ class Average:
     """How the teacher follows the student.
 
     Attributes:
-        decay: share of itself that it keeps at an update.
+        decay: weight of the old average at an update, 0..1.
         every: steps from one update to the next.
         warmup: start with the student itself and approach `decay` as 1 - 1 / (t + 1), where t
             counts the steps done.

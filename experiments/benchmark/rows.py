@@ -50,9 +50,7 @@ def models(encoder: str, setting: Setting) -> Any:
     """Both sides with the same random weights."""
     from porting.benchmark.models import Models
 
-    return Models(
-        encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, compiled=setting.compiled
-    )
+    return Models(encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, compiled=setting.compiled)
 
 
 def pixels(batch: int, size: tuple[int, int]) -> np.ndarray:

@@ -1,13 +1,13 @@
 """A checkpoint matched against a rule table: what it becomes, and what does not fit."""
 
 import dataclasses
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from clouds_jax import provenance
 from porting.conversion.targets import Target, infer_target
 from porting.files.open import Provenance
 from porting.files.trees import Tree
@@ -115,7 +115,4 @@ def match(
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that take part in a conversion."""
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
+    return {"python": platform.python_version(), **provenance.versions(_PACKAGES)}

@@ -22,15 +22,17 @@ def program(root):
 
 
 @pytest.fixture(scope="session")
-def debug_run(program, tmp_path_factory) -> pathlib.Path:
+def debug_run(program, shared_folder) -> pathlib.Path:
     """A run of the dense baseline in debug mode, one step long."""
-    workdir = tmp_path_factory.mktemp("run")
-    done = program(
-        "clouds_jax.train",
-        "--config=configs/warmup_camvid_fpn.py:debug",
-        "--config.steps=1",
-        "--config.data.batch={'fake': 2}",
-        f"--workdir={workdir}",
-    )
-    assert done.returncode == 0, done.stderr
-    return workdir
+
+    def train(workdir: pathlib.Path) -> None:
+        done = program(
+            "clouds_jax.train",
+            "--config=configs/warmup_camvid_fpn.py:debug",
+            "--config.steps=1",
+            "--config.data.batch={'fake': 2}",
+            f"--workdir={workdir}",
+        )
+        assert done.returncode == 0, done.stderr
+
+    return shared_folder("debug_run", train)

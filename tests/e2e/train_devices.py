@@ -12,9 +12,11 @@ import sys
 
 import jax
 import numpy as np
+from flax import nnx
 
 from clouds_jax import sharding
 from clouds_jax.config.experiment import read_experiment
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.stages import debug_shards
 from clouds_jax.training import feed
 from clouds_jax.training.state import make_state
@@ -30,8 +32,9 @@ def run(experiment, shards, devices):
     experiment.check_devices(mesh)
     tx, schedule = experiment.optimizer.make()
     graphdef, state, shardings = make_state(
-        experiment.build, tx, seed=0, mesh=mesh, rules=experiment.run.sharding, teacher=True
-    )
+        experiment.build, tx, seed=0, mesh=mesh, rules=experiment.run.sharding, teacher=True,
+        weights=nnx.to_pure_dict(nnx.state(experiment.build(HostKeys(0)))),
+    )  # fmt: skip
     step = make_step(
         graphdef, experiment.loss.function(experiment.model.head), tx,
         prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,

@@ -11,6 +11,7 @@ from flax import nnx
 from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.nn.clouds import HeadSize, build_model
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.nn.sam import registry as sams
 from clouds_jax.nn.sam.decoder import DecoderSize
 from clouds_jax.selftrain.joint import SelfTraining, joint
@@ -45,8 +46,9 @@ def make(devices, settings=ONLINE):
     def build(rngs):
         return build_model("convnext_debug", HEAD, CLASSES, sam=SAM, rngs=rngs)
 
+    weights = nnx.to_pure_dict(nnx.state(build(HostKeys(0))))
     graphdef, state, shardings = make_state(
-        build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), teacher=True
+        build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), weights=weights, teacher=True
     )
 
     def loss(*args, reduce):
@@ -130,7 +132,7 @@ def test_the_paper_s_code_keeps_two_thirds_of_the_warm_up_after_forty_thousand_s
 
 @pytest.mark.parametrize("source", [FromTeacher(), FromRecords("refined")])
 def test_other_sources_of_labels_need_no_sam(source):
-    model = build_model("convnext_debug", HEAD, CLASSES, rngs=nnx.Rngs(0))
+    model = build_model("convnext_debug", HEAD, CLASSES, rngs=HostKeys(0))
     _, params, _ = nnx.split(model, in_head, ...)
     state = TrainState(
         step=jnp.zeros((), jnp.int32), key=jax.random.key(0), params=params, frozen=None,
@@ -154,7 +156,7 @@ def test_a_batch_without_generated_images_is_refused():
 def test_embeddings_can_be_made_in_the_step_of_what_the_teacher_sees(jittered):
     spec = sams.get_sam("sam_debug")
     settings = SelfTraining(dataclasses.replace(FROM_SAM, stored=False))
-    model = build_model("convnext_debug", HEAD, CLASSES, sam=spec.build, rngs=nnx.Rngs(0))
+    model = build_model("convnext_debug", HEAD, CLASSES, sam=spec.build, rngs=HostKeys(0))
     _, params, _ = nnx.split(model, in_head, ...)
     state = TrainState(
         step=jnp.zeros((), jnp.int32), key=jax.random.key(0), params=params, frozen=None,

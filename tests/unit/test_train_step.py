@@ -1,8 +1,6 @@
 """The step on a small model: devices, compilation, donation, what changes and what does not."""
 
 import json
-import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -15,7 +13,6 @@ import small_run
 
 from clouds_jax import sharding
 
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 SAME = 1e-5  # between numbers of devices: the order of additions differs
 COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
 
@@ -34,17 +31,9 @@ def test_the_loss_falls():
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_one_two_and_eight_devices_agree():
-    here = pathlib.Path(__file__)
-    done = subprocess.run(
-        [sys.executable, str(here)],
-        env={
-            **os.environ,
-            "XLA_FLAGS": FLAGS,
-            "PYTHONPATH": os.pathsep.join([str(here.parents[2]), str(here.parent)]),
-        },
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+def test_one_two_and_eight_devices_agree(eight_devices):
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, env=eight_devices, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert list(found) == ["1", "2", "8"]
     for devices in ("2", "8"):

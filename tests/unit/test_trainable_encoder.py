@@ -13,6 +13,7 @@ from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.nn.clouds import HeadSize, build_model
 from clouds_jax.nn.encoders.convnext import SIZES, ConvNeXt, StochasticDepth
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.ops import masks
 from clouds_jax.training import optim
 from clouds_jax.training.state import in_head_or_trunk, make_state
@@ -29,9 +30,13 @@ set_loss = functools.partial(segmentation.set_loss, num_points=32)
 
 def make(devices, tx, teacher=False):
     mesh = sharding.make_mesh(jax.devices()[:devices])
+
+    def build(rngs):
+        return build_model("convnext_debug", HEAD, CLASSES, rngs=rngs)
+
     graphdef, state, shardings = make_state(
-        lambda rngs: build_model("convnext_debug", HEAD, CLASSES, rngs=rngs), tx, seed=0, mesh=mesh,
-        rules=((".*", "replicate"),), teacher=teacher, trained=in_head_or_trunk,
+        build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), teacher=teacher,
+        trained=in_head_or_trunk, weights=nnx.to_pure_dict(nnx.state(build(HostKeys(0)))),
     )  # fmt: skip
     # a fresh layer scale of 1e-6 would hide the blocks
     state = state.replace(
@@ -104,7 +109,7 @@ def test_the_encoder_learns_ten_times_slower():
 
 def test_blocks_are_skipped_by_rates_that_grow_with_depth():
     size = dataclasses.replace(SIZES["debug"], depths=(1, 1, 1, 2))
-    encoder = ConvNeXt(size, rngs=nnx.Rngs(0))
+    encoder = ConvNeXt(size, rngs=HostKeys(0))
     images = jax.random.normal(jax.random.key(1), (64, 32, 32, 3))
     depth = StochasticDepth(0.5, jax.random.key(2))
     rates = np.concatenate([rate for rate, _ in depth.of_stages(size.depths)])

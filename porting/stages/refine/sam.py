@@ -8,11 +8,12 @@ This module imports neither torch nor a backend's library; `load` does.
 
 import dataclasses
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Int, UInt8
+
+from clouds_jax import provenance
 
 if TYPE_CHECKING:
     import torch
@@ -128,13 +129,12 @@ def identify(settings: SamSettings) -> dict[str, Any]:
     Downloads remote weights, since their hash is part of it.
     """
     weights = importlib.import_module(BACKENDS[settings.backend]).identify(settings)
-    libraries = ("torch", settings.backend)
     return {
         "backend": settings.backend,
         "sam": settings.sam,
         "revision": settings.revision,
         "dtype": settings.dtype,
         "train_mode": settings.train_mode,
-        "versions": {name: importlib.metadata.version(name) for name in libraries},
+        "versions": provenance.versions(["torch", settings.backend]),
         **weights,
     }

@@ -1,0 +1,51 @@
+"""Training on one, two and eight devices."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+SAME_LOSS = 1e-5  # relative, between numbers of devices
+
+
+def test_one_two_and_eight_devices_train_alike(root, tmp_path, eight_devices):
+    """The joint phase, whose step has all that one of the warm-up has."""
+    script = pathlib.Path(__file__).with_name("train_devices.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path],
+        cwd=root,
+        env=eight_devices,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for devices in ("2", "8"):
+        for ours, one in zip(found[devices]["metrics"], found["1"]["metrics"], strict=True):
+            np.testing.assert_allclose(ours["loss"], one["loss"], rtol=SAME_LOSS)
+            for key in one:
+                if key.startswith("pseudo/"):
+                    np.testing.assert_allclose(ours[key], one[key], atol=SAME_LOSS, err_msg=key)
+        for what, norms in found["1"]["norms"].items():
+            ours = found[devices]["norms"][what]
+            # absolute for biases before a norm: their gradient is rounding, which Adam blows up
+            np.testing.assert_allclose(ours, norms, rtol=SAME_LOSS, atol=1e-4, err_msg=what)
+        # The loss's normalisers, then gradients and metrics; the compiler may join some.
+        assert set(found[devices]["collectives"]) == {"all-reduce"}
+        assert len(found[devices]["collectives"]) <= 3
+    assert not any(run["callbacks"] for run in found.values())
+    assert found["1"]["norms"]["teacher"]
+    assert found["1"]["metrics"][0]["pseudo/components"] > 0  # SAM was asked
+
+
+def test_the_guard_of_the_steps_sees_a_transfer():
+    """The control of the test above: an array of the host is not taken under the guard."""
+    add = jax.jit(lambda x: x + 1)
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="isallowed host-to-device"):
+        add(np.zeros(3, np.float32))
