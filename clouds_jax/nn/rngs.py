@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Key
+from jaxtyping import Array, ArrayLike, Key
 
 
 class _Cell:
@@ -70,7 +71,7 @@ class HostKey:
 
     keys: "HostKeys"
 
-    def draw(self, shape: tuple[int, ...], draw: Draw) -> np.ndarray:
+    def draw(self, shape: tuple[int, ...], draw: Draw) -> ArrayLike:
         """See `HostKeys.draw`."""
         return self.keys.draw(shape, draw)
 
@@ -103,7 +104,7 @@ class HostKeys(nnx.Rngs):
         object.__setattr__(other, "_count", self._count)
         return other
 
-    def draw(self, shape: tuple[int, ...], draw: Draw) -> np.ndarray:
+    def draw(self, shape: tuple[int, ...], draw: Draw) -> ArrayLike:
         """A float32 array [*stacked, *shape], filled by `draw` on all cores."""
         whole = (*self._stacked, *shape)
         seed = self._seed
@@ -123,7 +124,7 @@ class HostKeys(nnx.Rngs):
                 list(pool.map(fill, range(len(parts))))
         elif parts:
             fill(0)
-        return out.reshape(whole)
+        return jnp.asarray(out.reshape(whole))
 
 
 _CHUNK = 1 << 20  # numbers of one generator
