@@ -18,7 +18,6 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from clouds_jax import command_line, images, runtime
-from clouds_jax.config.experiment import jsonable
 from clouds_jax.data.classes import LabelSpace
 from clouds_jax.evaluation import protocols
 from clouds_jax.model.load import load
@@ -113,7 +112,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     model = load(
         command_line.source_of(FLAGS.workdir, FLAGS.weights),
         step=FLAGS.step,
-        config=None if config is None else jsonable(config),
+        config=None if config is None else config.to_dict(),
     )
     protocol = protocols.parse(
         FLAGS.protocol, size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride

@@ -33,7 +33,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # Begun first, the longest in front: each goes to one worker, and the short files fill the gaps.
 LONG = (
-    "e2e/test_joint.py",
+    "e2e/test_train.py", "e2e/test_joint.py", "e2e/test_devices.py", "unit/test_readmes.py",
+    "e2e/test_experiments.py", "e2e/test_rounds.py", "e2e/test_benchmark.py",
 )  # fmt: skip
 
 

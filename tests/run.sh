@@ -2,8 +2,8 @@
 # Format check, lint, types and all tests, for people and for CI: bash tests/run.sh [PYTEST ARGS]
 #
 # Makes the virtual environment if there is none (VENV names it, default .venv) and installs what
-# the project declares. With CLOUDS_DATA set to the folder of real images their tests run too;
-# with CLOUDS_NO_SKIP=1 a skipped test is a failed one.
+# the project declares. --slow adds the long proofs. With CLOUDS_DATA set to the folder of real
+# images their tests run too; with CLOUDS_NO_SKIP=1 a skipped test is a failed one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="${VENV:-.venv}"
@@ -25,5 +25,6 @@ export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 "$venv/bin/ruff" format --check .
 "$venv/bin/ruff" check .
 "$venv/bin/pyright" --pythonpath "$venv/bin/python"
-# One worker per core: most of the time goes into tracing and compiling, on one core each.
-"$venv/bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
+# One worker per core: most of the time goes into tracing and compiling, on one core each. Files
+# start in the order of tests/conftest.py, the longest first.
+"$venv/bin/python" -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"

@@ -177,18 +177,20 @@ def class_scores(
     return resize_bilinear(total / often[None], size)
 
 
-def compiled_per_shape(function: Callable, keep: int = 16) -> Callable:
+def compiled_per_shape(
+    function: Callable, keep: int = 16, jit: Callable[[functools.partial], Callable] = jax.jit
+) -> Callable:
     """`function(states, *arrays, **static)`, compiled for each set of shapes and of `static`.
 
     A data set whose images all differ in size would otherwise keep every compiled program until
-    the memory is full: only the `keep` latest stay.
+    the memory is full: only the `keep` latest stay. `jit` compiles one of them.
     """
 
     @functools.lru_cache(maxsize=keep)
     def program(*shapes: tuple[int, ...], **static: Hashable) -> Callable:
         del shapes
         # A new function object each time: jit's own cache would outlive this one.
-        return jax.jit(functools.partial(function, **static))
+        return jit(functools.partial(function, **static))
 
     def call(states, *arrays: Array, **static: Hashable):
         return program(*(array.shape for array in arrays), **static)(states, *arrays)

@@ -17,6 +17,7 @@ from clouds_jax import images
 from clouds_jax.config.model import ModelConfig
 from clouds_jax.evaluation import protocols
 from clouds_jax.evaluation.protocols import Protocol
+from clouds_jax.model import traced
 from clouds_jax.model.prediction import Label, Prediction, Rgb, Scores
 from clouds_jax.nn.clouds import STRIDE, Clouds
 from clouds_jax.weights import save_weights
@@ -159,7 +160,12 @@ def _program(graphdef: nnx.GraphDef, protocol: Protocol, scores: bool) -> Callab
         label = jnp.argmax(values, axis=-1).astype(jnp.uint8)
         return label[0], values[0].astype(jnp.float16) if scores else None
 
-    return protocols.compiled_per_shape(program)
+    def jit(program: functools.partial) -> Callable:
+        if not traced.covers(graphdef):
+            return jax.jit(program)
+        return traced.jit(program, (graphdef, protocol, scores, program.keywords))
+
+    return protocols.compiled_per_shape(program, jit=jit)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from flax import nnx
 from jaxtyping import Array, ArrayLike
 
@@ -101,13 +100,17 @@ def _levels() -> np.ndarray:
 
 @functools.cache
 def _normal_quantiles() -> np.ndarray:
-    return scipy.special.ndtri(_levels())
+    from scipy import special  # slow to import, and loaded weights need no draws
+
+    return special.ndtri(_levels())
 
 
 @functools.cache
 def _truncated_quantiles() -> np.ndarray:
-    low, high = scipy.special.ndtr((-2.0, 2.0))
-    return scipy.special.ndtri(low + (high - low) * _levels())
+    from scipy import special
+
+    low, high = special.ndtr((-2.0, 2.0))
+    return special.ndtri(low + (high - low) * _levels())
 
 
 def _uniform(bound: float) -> Draw:

@@ -18,7 +18,6 @@ from clouds_jax import images
 from clouds_jax.data.classes import LabelSpace, get_space
 from clouds_jax.nn import clip_text
 from clouds_jax.text import class_names
-from clouds_jax.text.tokenizer import Tokenizer
 from clouds_jax.weights import fill_module, load_weights
 
 _NAMES_PER_CALL = 8  # of the text tower
@@ -153,6 +152,8 @@ def make_class_matrix(
     path = output / f"class_embeddings-{space}-{digest}.npz"
     if path.exists():
         return path, False
+    from clouds_jax.text.tokenizer import Tokenizer  # ftfy and regex are slow to import
+
     tokenize = Tokenizer(vocabulary, context=size.context)
     matrix, rows = class_embeddings(encode, tokenize, names, progress=progress)
     images.write_npz(

@@ -4,10 +4,10 @@ All pictures are uint8 RGB; sizes are in pixels. Figures with axes are in `visua
 """
 
 import functools
+import importlib.util
 import pathlib
 from collections.abc import Iterable, Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -70,7 +70,14 @@ def error_map(image: Picture, label: Label, predicted: Label) -> Picture:
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it, so the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf", name), size)
+    return ImageFont.truetype(_matplotlib_folder() / "mpl-data/fonts/ttf" / name, size)
+
+
+def _matplotlib_folder() -> pathlib.Path:
+    """The installed package, found without importing it, which takes long."""
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None and spec.origin is not None
+    return pathlib.Path(spec.origin).parent
 
 
 def shorten(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:

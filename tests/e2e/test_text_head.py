@@ -1,6 +1,5 @@
 """The text classifier from the programs: class matrix, training, evaluation with the ensemble."""
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,6 +7,7 @@ from flax import nnx
 from clouds_jax.data.classes import get_space
 from clouds_jax.nn.clip_text import SIZES, TextTower
 from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.text import class_matrix
 from clouds_jax.training import checkpoint
 from clouds_jax.weights import save_weights
@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
     """A folder with a small CLIP, as `python -m porting convert` leaves it."""
 
     def build(make):
-        return nnx.to_pure_dict(nnx.state(jax.jit(lambda: make(nnx.Rngs(0)))()))
+        return nnx.to_pure_dict(nnx.state(make(HostKeys(0))))
 
     size = SIZES["convnext_debug"]
     tree = {

@@ -10,6 +10,7 @@ from clouds_jax.nn import clouds
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
 from clouds_jax.nn.mask2former.head import class_scores
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.ops import text_logits
 from clouds_jax.training.state import in_head
 from clouds_jax.typing import Prediction
@@ -125,13 +126,12 @@ class Head(nnx.Module):
 def test_the_model_scores_with_it_and_nothing_of_it_is_trained(encoder, dtype):
     numbers = EnsembleSize(clouds.text_rows(encoder, (0, 0, 1, 2)), (True,) * 3)
 
-    def build():
-        rngs = nnx.Rngs(0)
+    def build(rngs):
         made = Ensemble(numbers, rngs=rngs)
         spec = get_encoder(encoder)
         return clouds.Clouds(spec, Head(), ensemble=made, encoder_dtype=dtype, rngs=rngs)
 
-    graphdef, params, frozen = nnx.split(jax.jit(build)(), in_head, ...)
+    graphdef, params, frozen = nnx.split(build(HostKeys(0)), in_head, ...)
     assert {path[0] for path, _ in nnx.to_flat_state(params)} == {"head"}
     assert {path[0] for path, _ in nnx.to_flat_state(frozen)} == {"encoder", "ensemble"}
 

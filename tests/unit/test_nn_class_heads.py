@@ -10,6 +10,7 @@ from clouds_jax.nn import clouds, layers
 from clouds_jax.nn.mask2former import class_heads
 from clouds_jax.nn.mask2former import head as mask2former
 from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.ops import text_logits
 from clouds_jax.training.optim import decays
 from clouds_jax.training.state import in_head
@@ -38,7 +39,7 @@ def inputs(o=2, b=2, q=5, h=6, w=9, d=16, seed=0):
 
 def make(classifier, **changes):
     size = HeadSize(**NUMBERS, classifier=classifier)
-    return class_heads.make_class_head(size, 4, ROWS, rngs=nnx.Rngs(0), **changes)
+    return class_heads.make_class_head(size, 4, ROWS, rngs=HostKeys(0), **changes)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_the_text_head_gives_each_class_its_best_name_and_void_last():
 
 
 def test_pooling_adds_the_mapped_mean_under_each_mask():
-    pooling = class_heads.MaskPooling(16, rngs=nnx.Rngs(1))
+    pooling = class_heads.MaskPooling(16, rngs=HostKeys(1))
     queries, features, masks = inputs()
     out = np.asarray(pooling(queries, features, masks))
     for o, b, q in np.ndindex(2, 2, 5):

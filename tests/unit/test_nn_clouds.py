@@ -11,6 +11,7 @@ from flax import nnx
 from clouds_jax import sharding
 from clouds_jax.nn import clouds
 from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.training.state import in_head
 
 HEADS = {
@@ -30,7 +31,7 @@ IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 75, 101, 3)),
 
 
 def build(head="mask2former", encoder="convnext_debug", **kwargs):
-    return clouds.build_model(encoder, HEADS[head], 4, rngs=nnx.Rngs(0), **kwargs)
+    return clouds.build_model(encoder, HEADS[head], 4, rngs=HostKeys(0), **kwargs)
 
 
 def test_images_are_normalised_and_then_padded_with_zeros():
@@ -87,7 +88,7 @@ def test_a_head_with_other_weights_keeps_its_class_matrix(classifier):
     size = dataclasses.replace(HEADS["mask2former"], classifier=classifier)
     rows = clouds.text_rows("convnext_debug", (0, 0, 1, 2, 3)) if classifier == "text" else None
     model, other = (
-        clouds.build_model("convnext_debug", size, 4, rows=rows, rngs=nnx.Rngs(seed))
+        clouds.build_model("convnext_debug", size, 4, rows=rows, rngs=HostKeys(seed))
         for seed in (0, 1)
     )
     head = model.head_with(nnx.state(other.head, nnx.Param))

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from clouds_jax.nn.encoders import convnext, registry
+from clouds_jax.nn.rngs import HostKeys
 
 ATOL = 1e-5
 
@@ -49,7 +50,7 @@ def test_the_features_of_a_full_size_encoder_have_their_widths_and_strides(name)
 @pytest.fixture(scope="module")
 def debug():
     """The debug encoder's features and image embedding, compiled."""
-    graphdef, state = nnx.split(registry.get_encoder("convnext_debug").build(nnx.Rngs(0)))
+    graphdef, state = nnx.split(registry.get_encoder("convnext_debug").build(HostKeys(0)))
 
     @jax.jit
     def forward(images):
@@ -74,7 +75,7 @@ def test_the_image_embedding_is_that_of_the_mean_feature(debug):
     images = jnp.asarray(np.random.default_rng(1).normal(size=(3, 32, 32, 3)), jnp.float32)
     features, embedding = debug(images)
     assert embedding.shape == (3, convnext.SIZES["debug"].embedding)
-    head = registry.get_encoder("convnext_debug").build(nnx.Rngs(0)).visual_head
+    head = registry.get_encoder("convnext_debug").build(HostKeys(0)).visual_head
     # at 32x32 res5 is a single position, its own mean
     np.testing.assert_allclose(embedding, head(features["res5"][:, 0, 0]), atol=ATOL)
 

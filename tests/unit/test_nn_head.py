@@ -10,6 +10,7 @@ from clouds_jax.nn import layers
 from clouds_jax.nn.mask2former import head as mask2former
 from clouds_jax.nn.mask2former import pixel_decoder
 from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.nn.rngs import HostKeys
 
 WIDTHS = (8, 16, 24, 32)
 LARGE = (192, 384, 768, 1536)
@@ -43,7 +44,7 @@ def features(size, widths=WIDTHS, batch=2, seed=0):
 
 @pytest.fixture(scope="module")
 def head():
-    return mask2former.Mask2FormerHead(WIDTHS, SMALL, 4, rngs=nnx.Rngs(0))
+    return mask2former.Mask2FormerHead(WIDTHS, SMALL, 4, rngs=HostKeys(0))
 
 
 @pytest.fixture(scope="module")

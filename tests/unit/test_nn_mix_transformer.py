@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from clouds_jax.nn.encoders import mix_transformer, registry
+from clouds_jax.nn.rngs import HostKeys
 
 # transformers' SegformerModel
 COUNTS = {
@@ -74,7 +75,7 @@ def test_an_image_of_one_batch_does_not_see_another(debug):
 
 
 def test_keys_and_values_come_from_whole_patches_only():
-    attention = mix_transformer.Attention(8, heads=2, reduction=2, rngs=nnx.Rngs(0))
+    attention = mix_transformer.Attention(8, heads=2, reduction=2, rngs=HostKeys(0))
     x = random(1, 5, 7, 8)
     run = jax.jit(attention)
     # the last row and column fill no 2x2 patch: what stands there is a query and nothing else

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.stats
 
 from clouds_jax.ops import components
 
@@ -137,6 +136,8 @@ def test_points_are_distinct_pixels_of_their_component():
 
 
 def test_points_are_uniform_over_their_component():
+    from scipy import stats  # two seconds, which every worker would wait for
+
     label = np.full((9, 12), 255, np.uint8)
     label[2:7, 3:8] = 1
     label[4, 5] = 255
@@ -152,5 +153,5 @@ def test_points_are_uniform_over_their_component():
     for i in range(3):  # each of the three points alone, too
         one = np.zeros(label.shape, int)
         np.add.at(one, (points[:, i, 1], points[:, i, 0]), 1)
-        assert scipy.stats.chisquare(one[label == 1]).pvalue > CHANCE
-    assert scipy.stats.chisquare(counts[label == 1]).pvalue > CHANCE
+        assert stats.chisquare(one[label == 1]).pvalue > CHANCE
+    assert stats.chisquare(counts[label == 1]).pvalue > CHANCE

@@ -10,6 +10,7 @@ import pytest
 import scipy.ndimage
 from flax import nnx
 
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.selftrain import refine_device, refine_host, refine_rules
 
@@ -24,7 +25,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def sam():
-    model = PromptedMasks(SAM, rngs=nnx.Rngs(0))
+    model = PromptedMasks(SAM, rngs=HostKeys(0))
     # masks of a random model cover nothing or all; this makes them differ from place to place
     for layer in model.mask_decoder.mask_maps:
         layer[-1].kernel[...] = 20 * layer[-1].kernel[...]

@@ -11,6 +11,7 @@ from flax import nnx
 
 from clouds_jax.data.classes import SPACES, get_space
 from clouds_jax.nn import clip_text as nn_text
+from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.text import __main__ as program
 from clouds_jax.text import class_matrix, class_names
 from clouds_jax.text.tokenizer import Tokenizer
@@ -37,7 +38,7 @@ class Lengths:
 def folder(tmp_path_factory):
     """Weights with a small text tower, as a conversion leaves them."""
     path = tmp_path_factory.mktemp("weights") / "clip"
-    tower = nn_text.TextTower(SMALL, rngs=nnx.Rngs(0))
+    tower = nn_text.TextTower(SMALL, rngs=HostKeys(0))
     tree = {"text": nnx.to_pure_dict(nnx.state(tower))}
     save_weights(path, tree, {"target": {"text": {"quick_gelu": False}}})
     return path
@@ -121,7 +122,7 @@ def test_the_tower_is_called_with_one_shape_no_longer_than_needed():
 
 def test_what_follows_the_end_mark_changes_nothing():
     size = dataclasses.replace(SMALL, vocabulary=50)
-    graphdef, state = nnx.split(nn_text.TextTower(size, rngs=nnx.Rngs(1)))
+    graphdef, state = nnx.split(nn_text.TextTower(size, rngs=HostKeys(1)))
     tower = jax.jit(lambda state, ids: nnx.merge(graphdef, state)(ids))
     ids = np.zeros((2, 9), np.int32)
     ids[0, :4] = 48, 32, 11, 49
@@ -161,7 +162,7 @@ def test_the_class_matrix_is_made_once_and_found_again(folder, capsys):
     np.testing.assert_allclose(np.linalg.norm(found.matrix, axis=-1), 1, atol=ATOL)
     assert found.logit_scale == pytest.approx(np.log(1 / 0.07))
     # the last sentence of the last name, by hand
-    tower = nn_text.TextTower(SMALL, rngs=nnx.Rngs(0))
+    tower = nn_text.TextTower(SMALL, rngs=HostKeys(0))
     ids = Tokenizer()([template.format("bicyclist") for template in class_names.TEMPLATES])
     rows = np.asarray(tower(jnp.asarray(ids)))
     mean = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).mean(0)
