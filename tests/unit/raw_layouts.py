@@ -15,7 +15,7 @@ class Layout:
     """One example of a dataset: its files, some ids in its label and what they must become.
 
     Attributes:
-        kind: how the label is stored: "grey", "palette", "colour" or "synthia".
+        kind: how the label is stored: "grey", "palette", "colour", "synthia" or "red".
     """
 
     dataset: str
@@ -111,6 +111,78 @@ LAYOUTS = {
         "carla_mini/labels_carlaTags/Town10HD_1.png",
         (0, 1, 19, 24, 25, 28), (255, 0, 18, 0, 255, 255), "grey", "carla/Town10HD_1",
     ),
+    # Archives that were unpacked into folders of their own names, and older downloads.
+    "gta5, parts": Layout(
+        "gta5", "train", "01_images/images/00001.png", "01_labels/labels/00001.png",
+        (0, 7, 8, 23, 34), (255, 0, 1, 10, 255), "palette", "gta5/00001",
+    ),
+    "gta5, parts with train ids": Layout(
+        "gta5", "train", "GTA5/10_images/images/24966.png",
+        "GTA5/10_labels/labels/24966_labelTrainIds.png",
+        (0, 18, 255), (0, 18, 255), "grey", "gta5/24966",
+    ),
+    "synthia, 8-bit colour labels with transparency": Layout(
+        "synthia", "train", "RGB/0000000.png", "GT/LABELS/0000000.png",
+        (0, 1, 3, 21, 22), (255, 10, 0, 3, 255), "red", "synthia/0000000",
+    ),
+    "synthia, colours": Layout(
+        "synthia", "train", "RGB/0000000.png", "GT/LABELS/0000000.png",
+        ((70, 130, 180), (128, 64, 128), (102, 102, 156)), (10, 0, 255), "colour",
+        "synthia/0000000",
+    ),
+    "cityscapes, zips": Layout(
+        "cityscapes", "val",
+        f"leftImg8bit_trainvaltest/leftImg8bit/val/aachen/{CITY}_leftImg8bit.png",
+        f"gtFine_trainvaltest/gtFine/val/aachen/{CITY}_gtFine_labelIds.png",
+        (0, 7, 33, 30), (255, 0, 18, 255), "grey", f"cityscapes/{CITY}",
+    ),
+    "bdd100k, older": Layout(
+        "bdd100k", "val", "bdd100k/seg/images/val/7d06fefd-f7be05a6.jpg",
+        "bdd100k/seg/labels/val/7d06fefd-f7be05a6_train_id.png",
+        (0, 18, 255), (0, 18, 255), "grey", "bdd100k/7d06fefd-f7be05a6",
+    ),
+    "mapillary, its own folder": Layout(
+        "mapillary", "val", "mapillary-vistas-dataset_public_v2.0/validation/images/_aBc-1.jpg",
+        "mapillary-vistas-dataset_public_v2.0/validation/v1.2/labels/_aBc-1.png",
+        (13, 65), (0, 255), "palette", "mapillary/_aBc-1",
+    ),
+    "acdc, zips": Layout(
+        "acdc", "fog_val",
+        f"rgb_anon_trainvaltest/rgb_anon/fog/val/GOPR0351/{FRAME}_rgb_anon.png",
+        f"gt_trainval/gt/fog/val/GOPR0351/{FRAME}_gt_labelTrainIds.png",
+        (0, 18, 255), (0, 18, 255), "grey", f"acdc/{FRAME}",
+    ),
+    "camvid, original": Layout(
+        "camvid", "test", "701_StillsRaw_full/Seq05VD_f00000.png",
+        "LabeledApproved_full/Seq05VD_f00000_L.png",
+        ((128, 128, 128), (192, 0, 128), (192, 0, 64), (192, 0, 192), (0, 0, 0)),
+        (0, 1, 3, 10, 255), "colour", "camvid/Seq05VD_f00000",
+    ),
+    "camvid, train_labels": Layout(
+        "camvid", "train", "CamVid/train/0001TP_006690.png",
+        "CamVid/train_labels/0001TP_006690_L.png",
+        ((0, 0, 64), (64, 64, 0)), (2, 9), "colour", "camvid/0001TP_006690",
+    ),
+    "carla, red channel": Layout(
+        "carla", "test", "CameraRGB/000001.png", "CameraSeg/000001.png",
+        (0, 1, 19, 24), (255, 0, 18, 0), "red", "carla/000001",
+    ),
+    "carla, colours": Layout(
+        "carla", "test", "images/1.png", "labels_carlaTags/1.png",
+        ((128, 64, 128), (157, 234, 50), (70, 130, 180)), (0, 0, 10), "colour", "carla/1",
+    ),
+    "carla, 13 tags": Layout(
+        "carla_13tags", "test", "CameraRGB/000001.png", "CameraSeg/000001.png",
+        (0, 1, 3, 4, 6, 7, 10, 12), (255, 2, 255, 11, 0, 0, 13, 7), "red", "carla_13tags/000001",
+    ),
+    "carla, 23 tags": Layout(
+        "carla_13tags", "test", "images/1.jpg", "labels_carlaTags/1.png",
+        (13, 18, 22, 21), (10, 6, 9, 255), "grey", "carla_13tags/1",
+    ),
+    "an ending in capitals": Layout(
+        "bdd100k", "val", "images/10k/val/a.JPG", "labels/sem_seg/masks/val/a.PNG",
+        (0, 18, 255), (0, 18, 255), "grey", "bdd100k/a",
+    ),
 }  # fmt: skip
 
 
@@ -138,8 +210,21 @@ def write_label(path: Path, ids, *, kind="grey", size=SIZE) -> np.ndarray:
         wide = values.astype(np.uint16)
         channels = np.stack([0 * wide, wide + 1000, wide], axis=-1)
         cv2.imwrite(str(path), channels)
+    elif kind == "red":
+        rest = np.zeros_like(values)
+        Image.fromarray(np.stack([values, rest, rest, rest + 255], axis=-1)).save(path)
     else:
         Image.fromarray(values).save(path)
+    return which
+
+
+def write_palette(path: Path, ids, palette, *, size=SIZE) -> np.ndarray:
+    """Writes a palette label of diagonal stripes of the indices; returns which is where."""
+    which = write_label(path, ids, kind="palette", size=size)
+    with Image.open(path) as image:
+        image.load()
+    image.putpalette([value for colour in palette for value in colour])
+    image.save(path)
     return which
 
 

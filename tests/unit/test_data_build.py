@@ -10,9 +10,10 @@ from raw_layouts import LAYOUTS
 
 from clouds_jax.data import records
 from clouds_jax.data.build import __main__ as program
+from clouds_jax.data.build import jobs, workspace
 from clouds_jax.data.build import run as build
 from clouds_jax.data.build import shards as convert
-from clouds_jax.data.build import workspace
+from clouds_jax.data.build.summary import describe
 from clouds_jax.data.build.workspace import BuildError
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.records import open_ref
@@ -126,7 +127,7 @@ def spoil(raw):
         r"camvid/0003: .*labels/0003.png cannot be decoded: ",
         r"camvid/0004: label has ids 12, 200, outside 0\.\.11",
         r"camvid/0005: the label is 14x10 \(h x w\), the image 10x14",
-        r"camvid/0006: .*0006.png is a colour image",
+        r"camvid/0006: label has 140 colours that camvid lacks",
         r"camvid/0007: .*images/0007.png is no image that can be read",
     ]
 
@@ -154,9 +155,10 @@ def test_bad_examples_are_all_named_and_nothing_is_written(raw, output, shards):
 
 def test_bad_examples_can_be_left_out_and_are_listed(raw, output):
     problems = spoil(raw)
+    raw_layouts.write_label(raw / "camvid/train/labels/0004.png", (3, 11))
     summary = build_camvid(raw, output, shards=3, skip_bad=True)
-    assert summary["examples"] == 1 == len(open_ref("camvid/train", output))
-    assert len(summary["skipped"]) == len(problems)
+    assert summary["examples"] == 2 == len(open_ref("camvid/train", output))
+    assert len(summary["skipped"]) == len(problems) - 1
     assert not list((output / "camvid").glob(".*"))
 
 
@@ -171,8 +173,69 @@ def test_nothing_but_bad_examples_is_an_error_even_when_they_may_be_left_out(raw
 def test_a_key_that_occurs_twice_is_named(raw, output):
     image = raw / "camvid/train/images/0003.png"
     Image.open(image).save(image.with_suffix(".jpg"))
-    with pytest.raises(BuildError, match="camvid/0003: occurs twice"):
+    with pytest.raises(BuildError, match="occurs twice, as .*/0003.jpg and as .*/0003.png"):
         build_camvid(raw, output)
+
+
+def test_a_label_that_occurs_twice_is_named_with_both_files(tmp_path, output):
+    layout = LAYOUTS["cityscapes, label ids"]
+    raw_layouts.write_layout(tmp_path, layout)
+    copy = tmp_path / layout.label.replace("/aachen/", "/aachen copy/")
+    raw_layouts.write_label(copy, layout.ids)
+    with pytest.raises(BuildError, match="occurs twice, as .*/aachen/.* and as .*/aachen copy/"):
+        build.build("cityscapes", raw=tmp_path, output=output, split="val")
+
+
+def test_ids_of_another_version_refuse_the_whole_set(tmp_path, output):
+    # The first label shows ids of version 2.0 that version 1.2 has too, with other meanings.
+    for stem, ids in (("a", (21, 30)), ("b", (21, 116))):
+        raw_layouts.write_image(tmp_path / f"training/images/{stem}.jpg")
+        raw_layouts.write_label(tmp_path / f"training/labels/{stem}.png", ids)
+    with pytest.raises(BuildError, match="mapillary/b: label has ids 116.*version 2.0") as error:
+        build.build("mapillary", raw=tmp_path, output=output, split="train", skip_bad=True)
+    error.match("speak against the whole set")
+    assert not list((output / "mapillary").glob("train*"))
+
+
+def test_links_to_nowhere_and_folders_in_place_of_files_can_be_left_out(raw, output):
+    images, labels = raw / "camvid/train/images", raw / "camvid/train/labels"
+    for path in (images / "0001.png", labels / "0002.png", labels / "0003.png"):
+        path.unlink()
+    (images / "0001.png").symlink_to(raw / "moved.png")
+    (labels / "0002.png").symlink_to(raw / "moved.png")
+    (labels / "0003.png").mkdir()
+    with pytest.raises(BuildError, match="0001.png is a link to .*moved.png, which does not") as e:
+        build_camvid(raw, output)
+    e.match("0002.png is a link to .*moved.png, which does not exist")
+    e.match("0003.png is a folder; a file is expected")
+    assert build_camvid(raw, output, skip_bad=True)["examples"] == 6
+
+
+# --- ignored pixels ------------------------------------------------------------------------------
+
+
+def test_images_that_are_ignored_entirely_are_named_with_their_share(raw, output, caplog):
+    for index in (2, 5):
+        raw_layouts.write_label(raw / f"camvid/train/labels/{index:04d}.png", (11,))
+    summary = build_camvid(raw, output, shards=2)
+    assert summary["ignored_images"] == ["camvid/0002", "camvid/0005"]
+    assert "2 of 9 images (22.2 %) are ignored entirely" in caplog.text
+    assert "camvid/0002, camvid/0005" in caplog.text
+    assert "61.1 % of all pixels are ignored" in caplog.text
+    assert "WARNING: 2 of 9 images (22.2 %)" in describe(summary)
+
+
+def test_an_ordinary_set_gives_no_warning(raw, output, caplog):
+    assert "WARNING" not in describe(build_camvid(raw, output))
+    assert not caplog.text
+
+
+def test_a_set_that_is_ignored_entirely_is_an_error(raw, output):
+    for path in (raw / "camvid/train/labels").iterdir():
+        raw_layouts.write_label(path, (11,))
+    with pytest.raises(BuildError, match="every pixel of all 9 labels is ignored.*0000.png"):
+        build_camvid(raw, output, skip_bad=True)
+    assert not files(output)
 
 
 def test_an_unknown_split_is_answered_with_the_known_ones(raw, output):
@@ -257,10 +320,27 @@ def test_unusual_images_are_accepted_and_converted(raw, output, save):
     np.testing.assert_array_equal(open_ref("camvid/train", output)[0].image, expected)
 
 
-def test_a_label_must_fit_the_image_as_turned_by_exif(raw, output):
-    turned_by_exif(raw / "camvid/train/images/0000.png", raw_layouts.picture((14, 10)))
-    with pytest.raises(BuildError, match="camvid/0000: the label is 10x14 .*, the image 14x10"):
+def test_a_label_in_the_grid_of_the_sensor_is_turned_with_its_image(raw, output):
+    picture = raw_layouts.picture((14, 10))
+    turned_by_exif(raw / "camvid/train/images/0001.png", picture)  # stored as 10x14, as its label
+    build_camvid(raw, output)
+    example = open_ref("camvid/train", output)[1]
+    np.testing.assert_array_equal(example.image, picture)
+    stored = convert.labels.read_label(raw / "camvid/train/labels/0001.png", get_dataset("camvid"))
+    np.testing.assert_array_equal(example.label, np.rot90(stored, -1))
+
+
+@pytest.mark.parametrize("orientation, size", [(3, (10, 14)), (2, (10, 14)), (6, (10, 10))])
+def test_an_orientation_that_may_or_may_not_be_the_labels_is_refused(
+    raw, output, orientation, size
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(raw_layouts.picture(size)).save(raw / "camvid/train/images/0001.png", exif=exif)
+    raw_layouts.write_label(raw / "camvid/train/labels/0001.png", (3,), size=size)
+    with pytest.raises(BuildError, match=f"camvid/0001: .*EXIF orientation {orientation}, and"):
         build_camvid(raw, output)
+    assert build_camvid(raw, output, skip_bad=True)["examples"] == 8
 
 
 def test_float_images_are_refused(tmp_path):
@@ -284,7 +364,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
         written.append(job.path.name)
         return convert.write_shard(job, advance)
 
-    monkeypatch.setattr(build, "write_shard", stop_at_the_third)
+    monkeypatch.setattr(jobs, "write_shard", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         build_camvid(raw, output, shards=3)
     assert not list((output / "camvid").glob("train*"))
@@ -293,7 +373,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
 
     again = []
     monkeypatch.setattr(
-        build, "write_shard", lambda job, advance: again.append(job) or convert.write_shard(
+        jobs, "write_shard", lambda job, advance: again.append(job) or convert.write_shard(
             job, advance)
     )  # fmt: skip
     build_camvid(raw, output, shards=3)
@@ -343,7 +423,7 @@ def test_an_interrupted_build_is_not_continued_with_other_parameters(raw, output
 
 def test_a_finished_build_is_not_repeated(raw, output, monkeypatch):
     summary = build_camvid(raw, output)
-    monkeypatch.setattr(build, "write_shard", None)
+    monkeypatch.setattr(jobs, "write_shard", None)
     assert build_camvid(raw, output) == summary
 
 

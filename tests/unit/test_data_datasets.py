@@ -56,19 +56,23 @@ def test_gta5_leaves_out_the_62_bad_files(tmp_path):
 @pytest.mark.parametrize("name", ["cityscapes", "gta5"])
 def test_label_ids_are_those_of_cityscapes(name):
     labels = pytest.importorskip("cityscapesscripts.helpers.labels").labels
-    table = get_dataset(name).tables["_labelIds.png" if name == "cityscapes" else ".png"]
+    kind = get_dataset(name).kinds["_labelIds.png" if name == "cityscapes" else ".png"]
+    table, colours = kind.table, {colour: i for i, colour in reversed(kind.colours)}
     for label in labels:
         if label.id >= 0:
             assert table[label.id] == (label.trainId if 0 <= label.trainId < 19 else 255)
+            if 0 <= label.trainId < 19:
+                assert colours[label.color] == label.id
     assert (table[35:] == -1).all()
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_tables_hold_only_classes_of_the_label_space(name):
     spec = DATASETS[name]
-    for table in spec.tables.values():
+    for kind in spec.kinds.values():
         classes = set(range(len(SPACES[spec.label_space])))
-        assert set(table.tolist()) <= classes | {255, -1}
+        assert set(kind.table.tolist()) <= classes | {255, -1}
+        assert all(kind.table[i] >= 0 for i, _ in kind.colours)
 
 
 def test_files_without_a_partner_are_listed_on_both_sides(tmp_path):
@@ -88,7 +92,7 @@ def test_an_empty_folder_is_answered_with_what_was_looked_for(tmp_path):
         get_dataset("cityscapes").examples(tmp_path, "val")
     assert f"{tmp_path}/cityscapes/leftImg8bit/val/*/" in str(error.value)
     assert "correct --raw" in str(error.value)
-    with pytest.raises(FileNotFoundError, match="holds no image"):
+    with pytest.raises(FileNotFoundError, match="has no images"):
         get_dataset("folder").examples(tmp_path, "mine")
 
 
@@ -130,4 +134,4 @@ def test_specs_and_records_import_no_jax():
 def test_a_label_of_an_unknown_ending_has_no_table(tmp_path):
     spec = get_dataset("cityscapes")
     with pytest.raises(ValueError, match="labels that end in _labelTrainIds.png, _labelIds.png"):
-        spec.table(tmp_path / "x_color.png")
+        spec.kind(tmp_path / "x_color.png")

@@ -9,6 +9,9 @@ from clouds_jax.data.classes import get_space
 from clouds_jax.data.datasets.spec import DatasetSpec
 from clouds_jax.data.records import SCHEMA_VERSION
 
+_SHOWN = 10  # names in a warning
+_MOST = 0.5  # share of ignored pixels from which a whole set is suspicious
+
 
 def summarise(
     spec: DatasetSpec,
@@ -17,6 +20,7 @@ def summarise(
     digest: str,
     reports: Sequence[dict[str, Any]],
     problems: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The summary of a build.
 
@@ -27,6 +31,7 @@ def summarise(
         digest: hash of the raw data, see `workspace.digest`.
         reports: reports of all shards, see `shards.write_shard`.
         problems: examples that were left out before any file was opened.
+        notes: what the user should know of how the files were found.
     """
     kept = [report for report in reports if report["examples"]]
     sizes: collections.Counter[str] = collections.Counter()
@@ -49,6 +54,8 @@ def summarise(
         "skipped": [*problems, *(problem for report in reports for problem in report["problems"])],
         "sizes": dict(sizes.most_common()),
         "ignored": pixels[IGNORE] / sum(pixels) if sum(pixels) else None,
+        "ignored_images": [key for report in kept for key in report["ignored"]],
+        "notes": list(notes),
         "classes": {
             name: {"share": pixels[i] / labelled if labelled else 0.0, "images": images[i]}
             for i, name in enumerate(names)
@@ -62,6 +69,25 @@ def summarise(
         "homepage": spec.homepage,
         "licence": spec.licence,
     }
+
+
+def warnings(summary: dict[str, Any]) -> list[str]:
+    """What is suspicious about a build: images that are ignored entirely, a set that mostly is."""
+    found = list(summary.get("notes", ()))
+    if empty := summary.get("ignored_images"):
+        more = f" and {len(empty) - _SHOWN:,} more" if len(empty) > _SHOWN else ""
+        found.append(
+            f"{len(empty):,} of {summary['examples']:,} images "
+            f"({100 * len(empty) / summary['examples']:.1f} %) are ignored entirely, no pixel has "
+            f"a class: {', '.join(empty[:_SHOWN])}{more}. Look at their labels."
+        )
+    share = summary["ignored"]
+    if share is not None and share > _MOST:
+        found.append(
+            f"{100 * share:.1f} % of all pixels are ignored. Are these labels of the kind that "
+            f"{summary['dataset']} reads?"
+        )
+    return found
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -87,6 +113,7 @@ def describe(summary: dict[str, Any]) -> str:
         lines.append(
             f"note: the complete download has {summary['expected']:,} examples in this split."
         )
+    lines += [f"WARNING: {text}" for text in warnings(summary)]
     if summary["skipped"]:
         lines.append(f"left out {len(summary['skipped'])}:")
         lines += [f"  {problem}" for problem in summary["skipped"]]

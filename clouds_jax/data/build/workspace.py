@@ -16,6 +16,9 @@ from clouds_jax.data.datasets.spec import Source
 from clouds_jax.differences import differences
 from clouds_jax.files import write_json
 
+# Version of how raw files are read; shards that an interrupted build wrote by another are remade.
+READER = 2
+
 
 class BuildError(ValueError):
     """The raw data or the output folder forbids the build; the message lists all problems."""
@@ -103,9 +106,20 @@ def earlier_report(shard: Path, fingerprint: str, skip_bad: bool) -> dict[str, A
     report = json.loads(report_path(shard).read_text())
     if report["fingerprint"] != fingerprint or (report["problems"] and not skip_bad):
         return None
+    if report.get("reader") != READER:
+        return None
     if not shard.exists() and not (shard.parent.parent / shard.name).exists():
         return None
     return report
+
+
+def progress(folder: Path, split: str) -> tuple[int, int] | None:
+    """Finished and planned shards of an interrupted build; None where none was begun."""
+    staging = staging_folder(folder, split)
+    plan = staging / "plan.json"
+    if not plan.exists():
+        return None
+    return len(list(staging.glob("*.array_record.json"))), json.loads(plan.read_text())["shards"]
 
 
 def publish(folder: Path, split: str, summary: dict[str, Any]) -> None:

@@ -27,11 +27,10 @@ DATASETS: dict[str, DatasetSpec] = {
         mapillary,
         acdc,
         camvid,
-        carla,
         folder,
         fake,
     )
-} | {spec.name: spec for spec in streets.SPECS}
+} | {spec.name: spec for spec in (*carla.SPECS, *streets.SPECS)}
 
 
 def get_dataset(name: str) -> DatasetSpec:

@@ -1,9 +1,10 @@
-"""BDD100K's 10k images with semantic masks."""
+"""BDD100K's 10k images with semantic masks, in the tree of today or the older `seg`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source, pair_files
+from clouds_jax.data.datasets.pairing import Layout, pair_files
+from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source
 
 
 def examples(raw: Path, split: str) -> Sequence[Source]:
@@ -11,8 +12,16 @@ def examples(raw: Path, split: str) -> Sequence[Source]:
     return pair_files(
         "bdd100k",
         raw,
-        [f"images/10k/{split}/{{stem}}.jpg"],
-        [[f"labels/sem_seg/masks/{split}/{{stem}}.png"]],
+        [
+            Layout(
+                [f"images/10k/{split}/{{stem}}.jpg"],
+                [[f"labels/sem_seg/masks/{split}/{{stem}}.png"]],
+            ),
+            Layout(
+                [f"seg/images/{split}/{{stem}}.jpg"],
+                [[f"seg/labels/{split}/{{stem}}_train_id.png"]],
+            ),
+        ],
         folders=("bdd100k", "bdd10k"),
     )
 
@@ -22,7 +31,7 @@ SPEC = DatasetSpec(
     label_space="cityscapes19",
     splits={"train": 7_000, "val": 1_000},
     examples=examples,
-    tables={".png": TRAIN_IDS},
+    kinds={".png": TRAIN_IDS},
     homepage="https://www.vis.xyz/bdd100k",
     licence="own terms, non-commercial",
 )

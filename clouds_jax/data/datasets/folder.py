@@ -3,22 +3,26 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clouds_jax.data.datasets.spec import DatasetSpec, Source
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+from clouds_jax import images
+from clouds_jax.data.datasets.spec import DatasetSpec, Source, Sources
 
 
 def examples(raw: Path, split: str) -> Sequence[Source]:
-    """Every image below `raw`; keys are paths without their ending."""
+    """Every image below `raw`, see `images.list_images`; keys are paths without their ending.
+
+    Raises:
+        FileNotFoundError: there are none, or no such folder.
+    """
     del split  # a name for the shards only
-    paths = [path for path in raw.rglob("*") if path.suffix.lower() in ENDINGS]
-    if not paths:
-        raise FileNotFoundError(
-            f"folder: {raw} holds no image; looked below it for files that end in "
-            f"{', '.join(ENDINGS)}. Correct --raw."
-        )
-    names = {path: path.relative_to(raw).with_suffix("").as_posix() for path in paths}
-    return [Source(f"folder/{names[path]}", path) for path in sorted(paths, key=names.__getitem__)]
+    if not raw.exists():
+        raise FileNotFoundError(f"folder: {raw} is no folder: it does not exist. Correct --raw.")
+    listing = images.list_images(raw)
+    sources = [Source(f"folder/{_name(path, raw)}", path) for path in listing.images]
+    return Sources(sorted(sources, key=lambda source: source.key), listing.notes)
+
+
+def _name(path: Path, raw: Path) -> str:
+    return images.unicode_name(path.relative_to(raw).with_suffix("").as_posix())
 
 
 SPEC = DatasetSpec(

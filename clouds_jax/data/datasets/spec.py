@@ -1,15 +1,16 @@
-"""Description of a dataset: where its files are, how images pair with labels, what ids mean."""
+"""Description of a dataset: where its files are and what the values of its labels mean."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int16, Shaped, UInt8
 from PIL import Image
 
 from clouds_jax.constants import IGNORE
+from clouds_jax.data.classes import SPACES, Colour
 
 UNKNOWN = -1  # in an id table: a value that the dataset does not define
 
@@ -34,10 +35,43 @@ class Source:
     render: Callable[[], Rendered] | None = None
 
 
-def read_ids(path: Path) -> Shaped[np.ndarray, "..."]:
-    """The values of a label PNG as stored: palette indices, ids, or colours."""
+class Sources(list[Source]):
+    """The examples of a split, with what the user should know of how they were found.
+
+    Attributes:
+        notes: sentences, such as which files were left out.
+    """
+
+    def __init__(self, sources: Iterable[Source], notes: Sequence[str] = ()):
+        super().__init__(sources)
+        self.notes = tuple(notes)
+
+
+class Stored(NamedTuple):
+    """A label file as stored.
+
+    Attributes:
+        values: ids or palette indices [h, w], or colours [h, w, 3 or 4].
+        palette: colours of the palette indices, where the file has a palette.
+    """
+
+    values: Shaped[np.ndarray, "..."]
+    palette: UInt8[np.ndarray, "n 3"] | None = None
+
+
+def read_stored(path: Path) -> Stored:
+    """A label file that PIL decodes."""
     with Image.open(path) as image:
-        return np.asarray(image)
+        values = np.asarray(image)
+        if image.mode != "P":
+            return Stored(values)
+        palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        return Stored(values, palette)
+
+
+def read_ids(path: Path) -> Shaped[np.ndarray, "..."]:
+    """The values of a label file as stored: ids, palette indices, or colours."""
+    return read_stored(path).values
 
 
 def id_table(train_ids: Mapping[int, int], ids: Iterable[int]) -> Table:
@@ -57,8 +91,27 @@ def id_table(train_ids: Mapping[int, int], ids: Iterable[int]) -> Table:
     return table
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelKind:
+    """What the values of one kind of label file mean.
+
+    Attributes:
+        table: from ids to train ids.
+        colours: pairs of id and RGB, by which colour images and reordered palettes are read. Of ids
+            that share a colour, the first stands for it.
+        hint: what a label with other ids than the table's probably is, and what to do; a sentence.
+    """
+
+    table: Table
+    colours: tuple[tuple[int, Colour], ...] = ()
+    hint: str = ""
+
+
 # Labels that are train ids already: written by the datasets' own tools, or BDD100K's own.
-TRAIN_IDS: Table = id_table({i: i for i in range(19)}, [IGNORE])
+TRAIN_IDS = LabelKind(
+    id_table({i: i for i in range(19)}, [IGNORE]),
+    (*enumerate(SPACES["cityscapes19"].colours), (IGNORE, (0, 0, 0))),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +125,8 @@ class DatasetSpec:
             the user names the splits (plain folders).
         examples: `examples(raw, split)` lists the split. A generated dataset takes
             `examples(None, split, seed=, count=)` and returns sources that render.
-        tables: ending of a label file -> its id table; the first ending that fits is used.
-        read_label: label file -> ids [h w], or colours [h w 3] for `colours`.
-        colours: RGB -> label id, for downloads whose labels may be colour images.
+        kinds: ending of a label file -> what its values mean; the first ending that fits is used.
+        read_label: reads a label file.
         jitter_size: (h, w) that scale 1 of the scale jitter stands for; None: the image's own.
         generated: whether examples are drawn, and no raw folder is read.
         homepage: where to get the download.
@@ -87,87 +139,16 @@ class DatasetSpec:
     examples: Callable[..., Sequence[Source]]
     homepage: str
     licence: str
-    tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
-    read_label: Callable[[Path], Shaped[np.ndarray, "..."]] = read_ids
-    colours: Mapping[tuple[int, int, int], int] = dataclasses.field(default_factory=dict)
+    kinds: Mapping[str, LabelKind] = dataclasses.field(default_factory=dict)
+    read_label: Callable[[Path], Stored] = read_stored
     jitter_size: tuple[int, int] | None = None
     generated: bool = False
 
-    def table(self, label: Path) -> Table:
-        """The id table of a label file, by the ending of its name."""
-        for ending, table in self.tables.items():
-            if label.name.endswith(ending):
-                return table
+    def kind(self, label: Path) -> LabelKind:
+        """The kind of a label file, by the ending of its name in any case."""
+        for ending, kind in self.kinds.items():
+            if label.name.lower().endswith(ending.lower()):
+                return kind
         raise ValueError(
-            f"{label}: {self.name} reads labels that end in {', '.join(self.tables)} only."
+            f"{label}: {self.name} reads labels that end in {', '.join(self.kinds)} only."
         )
-
-
-def find(raw: Path, patterns: Sequence[str]) -> list[tuple[str, Path]]:
-    """Files below `raw` that match one of the patterns, as (stem, path), sorted.
-
-    Args:
-        patterns: paths with `{stem}` in the file name and `*` for one folder:
-            "leftImg8bit/val/*/{stem}_leftImg8bit.png".
-    """
-    files = []
-    for pattern in patterns:
-        name = re.escape(pattern.rsplit("/", 1)[-1]).replace(r"\{stem\}", "(.+)")
-        for path in raw.glob(pattern.replace("{stem}", "*")):
-            if match := re.fullmatch(name, path.name):
-                files.append((match[1], path))
-    return sorted(files)
-
-
-def pair_files(
-    name: str,
-    raw: Path,
-    images: Sequence[str],
-    labels: Sequence[Sequence[str]],
-    *,
-    folders: Sequence[str] = (),
-    drop: frozenset[str] = frozenset(),
-) -> list[Source]:
-    """Pairs images with labels of the same stem; files without a partner are listed too.
-
-    Args:
-        name: name of the dataset; keys are `name/stem`.
-        raw: folder of the download.
-        images: patterns of the image files (see `find`); the files of all patterns are taken.
-        labels: kinds of label in order of preference, each a list of patterns; the first kind with
-            any files is taken. Empty: images without labels.
-        folders: names of folders below `raw` in which the dataset may be, besides `raw` itself.
-        drop: stems to leave out.
-
-    Raises:
-        FileNotFoundError: no image matches any pattern; the message lists them.
-    """
-    roots = [raw, *(raw / folder for folder in folders)]
-    for root in roots:
-        pictures = [(stem, path) for stem, path in find(root, images) if stem not in drop]
-        if pictures:
-            break
-    else:
-        tried = "".join(f"\n  {root / pattern}" for root in roots for pattern in images)
-        state = "has none of the files looked for" if raw.is_dir() else "is no folder"
-        raise FileNotFoundError(
-            f"{name}: {raw} {state}:{tried}\nUnpack the dataset's own download there, or correct "
-            "--raw."
-        )
-    maps: list[tuple[str, Path]] = []
-    for kind in labels:
-        maps = [(stem, path) for stem, path in find(root, kind) if stem not in drop]
-        if maps:
-            break
-    by_stem: dict[str, list[Path]] = {}
-    for stem, path in maps:
-        by_stem.setdefault(stem, []).append(path)
-    taken = {stem for stem, _ in pictures}
-    # A stem that occurs twice yields two sources of one key, which the build reports.
-    sources = [
-        Source(f"{name}/{stem}", path, partner)
-        for stem, path in pictures
-        for partner in by_stem.get(stem, [None])
-    ]
-    sources += [Source(f"{name}/{stem}", None, path) for stem, path in maps if stem not in taken]
-    return sorted(sources, key=lambda source: source.key)
