@@ -40,12 +40,31 @@ class Job:
     stem: pathlib.Path
 
 
-def image_jobs(sources: Sequence[pathlib.Path], output: pathlib.Path) -> list[Job]:
-    """The images among the sources; those of a folder keep their place below it."""
-    jobs = []
+_ENDINGS = ("_trainids.png", "_overlay.png")  # of the pictures that are written
+
+
+def image_jobs(
+    sources: Sequence[pathlib.Path], output: pathlib.Path
+) -> tuple[list[Job], list[str]]:
+    """The images among the sources; those of a folder keep their place below it.
+
+    Pictures that an earlier prediction wrote into the folder are none of its images.
+
+    Returns:
+        The jobs, and notes of what was left out.
+
+    Raises:
+        FileNotFoundError: a folder holds no image.
+        ValueError: two images would be written to one place.
+    """
+    jobs, notes = [], []
     for source in sources:
         if source.is_dir():
-            jobs += [Job(p, output / p.relative_to(source)) for p in images.find_images(source)]
+            listing = images.list_images(source)
+            found = [Job(p, output / p.relative_to(source)) for p in listing.images]
+            results = {path.resolve() for job in found for path in _results(job.stem)}
+            jobs += [job for job in found if job.source.resolve() not in results]
+            notes += listing.notes
         else:
             jobs.append(Job(source, output / source.name))
     taken: dict[pathlib.Path, pathlib.Path] = {}
@@ -57,7 +76,12 @@ def image_jobs(sources: Sequence[pathlib.Path], output: pathlib.Path) -> list[Jo
                 "predict them to different --output folders."
             )
         taken[job.stem] = job.source
-    return jobs
+    return jobs, notes
+
+
+def _results(stem: pathlib.Path) -> list[pathlib.Path]:
+    """The pictures that are written for an image."""
+    return [stem.with_name(f"{stem.stem}{ending}") for ending in _ENDINGS]
 
 
 def predict_images(
@@ -107,7 +131,9 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     if missing:
         raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}.")
     output = pathlib.Path(FLAGS.output)
-    jobs = image_jobs(sources, output)
+    jobs, notes = image_jobs(sources, output)
+    for note in notes:
+        print(f"predict: {note}", file=sys.stderr)
     runtime.setup()
     model = load(
         command_line.source_of(FLAGS.workdir, FLAGS.weights),

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import zlib
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from clouds_jax import images
 from clouds_jax.files import write_text, written_whole
@@ -30,6 +32,62 @@ def test_grey_transparent_and_16_bit_images_become_rgb(tmp_path):
     np.testing.assert_array_equal(images.read_image(tmp_path / "grey.png"), want)
     np.testing.assert_array_equal(images.read_image(tmp_path / "deep.png"), want)
     np.testing.assert_array_equal(images.read_image(tmp_path / "rgba.png"), picture())
+
+
+def ramp(bits, channels=1):
+    """Values from 0 to the largest of that many bits, and what 8 bits make of them."""
+    values = np.linspace(0, 2**bits - 1, 77 * channels).astype(np.uint16)
+    return values.reshape(7, 11, channels), (values >> (bits - 8)).reshape(7, 11, channels)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_files_of_16_bits_are_scaled_by_the_bits_that_they_use(tmp_path, bits, ending, channels):
+    values, want = ramp(bits, channels)
+    path = tmp_path / f"a.{ending}"
+    assert cv2.imwrite(str(path), values[..., [2, 1, 0, 3][:channels]] if channels > 1 else values)
+    out = images.read_image(path)
+    np.testing.assert_array_equal(out, np.broadcast_to(want[..., :3], (7, 11, 3)))
+
+
+def test_colours_of_16_bits_are_turned_upright_once(tmp_path):
+    values, want = ramp(12, 3)
+    ok, data = cv2.imencode(".png", values[..., ::-1])
+    assert ok
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    length, checksum = len(chunk) - 4, zlib.crc32(chunk)
+    end = data.tobytes().index(b"IDAT") - 4
+    parts = [length.to_bytes(4, "big"), chunk, checksum.to_bytes(4, "big")]
+    (tmp_path / "a.png").write_bytes(data.tobytes()[:end] + b"".join(parts) + data.tobytes()[end:])
+    out = images.read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(out, np.rot90(want, -1))
+
+
+def test_values_that_no_sensor_gives_are_refused(tmp_path):
+    Image.fromarray(np.full((3, 4), 70_000, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(images.BadImage, match="values from 70000 to 70000; allowed are 0 to 65535"):
+        images.read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_pil_turns_them(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    assert images.exif_orientation(tmp_path / "a.png") == orientation
+    with Image.open(tmp_path / "a.png") as file:
+        want = np.asarray(ImageOps.exif_transpose(file))
+    np.testing.assert_array_equal(images.turned(picture(), orientation), want)
+
+
+def test_an_orientation_that_exif_does_not_define_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif)
+    assert images.exif_orientation(tmp_path / "a.jpg") == 1
 
 
 def test_a_rotated_photo_is_turned_upright(tmp_path):

@@ -52,7 +52,7 @@ _COLOURS = (
 _KIND = LabelKind(id_table({i: i for i in range(11)}, [_VOID]), _COLOURS)
 
 
-def _split_of(stem: str) -> str:
+def split_of(stem: str) -> str:
     """The split of an original frame, as in SegNet's lists."""
     sequence, frame = stem.split("_", 1)
     if sequence == "Seq05VD" or (sequence == "0001TP" and frame >= "008550"):
@@ -76,7 +76,7 @@ def examples(raw: Path, split: str) -> Sequence[Source]:
     original = Layout(
         ["701_StillsRaw_full/{stem}.png"],
         [["LabeledApproved_full/{stem}_L.png"]],
-        keep=lambda stem: _split_of(stem) == split,
+        keep=lambda stem: split_of(stem) == split,
     )
     return pair_files("camvid", raw, [tutorial, original], folders=("camvid", "CamVid"))
 

@@ -40,8 +40,8 @@ def nothing_found(
         )
     tried = "".join(f"\n  {place / pattern}" for place in places for pattern in patterns)
     return (
-        f"{name}: {raw} has none of the {what} looked for:{tried}\n"
-        f"{_suggestion(raw, patterns, exclude)}{remedy}"
+        f"{name}: {raw} has none of the {what} looked for. {_suggestion(raw, patterns, exclude)}"
+        f"{remedy} Looked for:{tried}"
     )
 
 
@@ -50,14 +50,15 @@ def _suggestion(raw: Path, patterns: Sequence[str], exclude: Collection[Path]) -
     words = {part for pattern in patterns for part in pattern.split("/")[:-1]}
     counts: collections.Counter[tuple[Path, str]] = collections.Counter()
     for path in itertools.islice(images.walk(raw), _MOST_FILES):
-        if path.suffix.lower() in endings and path.parent not in exclude:
+        if path.suffix.lower() in images.SUFFIXES and path.parent not in exclude:
             counts[path.parent, path.suffix] += 1
     if not counts:
         return ""
 
-    def likeness(place: tuple[Path, str]) -> tuple[int, int]:
-        folder, _ = place
-        return len(words & {raw.name, *folder.relative_to(raw).parts}), counts[place]
+    def likeness(place: tuple[Path, str]) -> tuple[bool, int, int]:
+        folder, suffix = place
+        names = {raw.name, *folder.relative_to(raw).parts}
+        return suffix.lower() in endings, len(words & names), counts[place]
 
     folder, suffix = best = max(counts, key=likeness)
     return f"{folder} has {counts[best]:,} {suffix} files; is this it? "
