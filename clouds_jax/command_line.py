@@ -1,10 +1,36 @@
-"""What all programs share on the command line: errors of one line, the source of a model."""
+"""What all programs share on the command line: how they end, and the source of a model.
+
+Exit status of every program: 0 all was done; 1 an error, in one message; 2 wrong usage; 75 a
+training stopped as asked, with a checkpoint to go on from; 130 and 143 another program stopped by
+Ctrl-C or SIGTERM, what was finished is kept.
+"""
 
 import contextlib
+import os
+import signal
 import sys
+import sysconfig
+import tempfile
+import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
 
-EXPECTED = (ValueError, KeyError, OSError)
+from absl import flags
+
+# what a user can mend; FloatingPointError: a training that diverged
+EXPECTED = (ValueError, KeyError, OSError, FloatingPointError)
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+_LINES, _WIDTH = 16, 600  # of a message; libraries write thousands of lines
+# where libraries and Python itself are installed
+_FOREIGN = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib", "stdlib"))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers send; handled as Ctrl-C is."""
 
 
 def message(error: BaseException) -> str:
@@ -13,16 +39,60 @@ def message(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def one_line_errors(program: str) -> Iterator[None]:
-    """Ends the program with status 1 and one line for errors that the user can correct.
+def one_line_errors(program: str, *, log: Path | None = None) -> Iterator[None]:
+    """Ends the program with a short message and a status, whatever happens.
 
-    Bad input, missing files and full disks are ValueError, KeyError and OSError here; any other
-    exception is a bug and keeps its traceback.
+    Bad input, missing files and full disks are ValueError, KeyError and OSError here. Of what was
+    raised elsewhere, by a library or by a bug, the traceback goes to a file that the message names.
+
+    Args:
+        program: name in front of the message.
+        log: file for the traceback; None: one in the folder of temporary files.
+    """
+    with _sigterm_raises():
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            terminated = isinstance(error, Terminated)
+            print(
+                f"{program}: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; what was finished"
+                " is kept, run the same command again.",
+                file=sys.stderr,
+            )
+            sys.exit(TERMINATED if terminated else INTERRUPTED)
+        except Exception as error:
+            sys.exit(f"{program}: {explained(error, program, log)}")
+
+
+def explained(error: Exception, program: str, log: Path | None = None) -> str:
+    """The message of an error for the terminal; a foreign one's traceback goes to a file."""
+    own = isinstance(error, EXPECTED) and _raised_here(error)
+    text = message(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
+    short = _shortened(text)
+    if own and short == text:
+        return text
+    path = log or Path(tempfile.gettempdir()) / f"clouds_jax-{program}-{os.getpid()}.txt"
+    try:
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return short
+    return f"{short}\n(where it happened: {path})"
+
+
+def parse_flags(program: str, argv: list[str]) -> list[str]:
+    """Reads absl's flags, for `app.run(flags_parser=)`; a wrong one ends the program in one line.
+
+    Args:
+        program: name in front of the message.
+        argv: the command line.
     """
     try:
-        yield
-    except EXPECTED as error:
-        sys.exit(f"{program}: {message(error)}")
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"{program}: {_shortened(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:  # a config file may raise anything
+        sys.exit(f"{program}: {explained(error, program)}")
 
 
 def source_of(workdir: str, weights: str) -> str:
@@ -34,3 +104,40 @@ def source_of(workdir: str, weights: str) -> str:
     if bool(workdir) == bool(weights):
         raise ValueError("name either a run (--workdir) or a weights folder (--weights).")
     return workdir or weights
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the code that raised is of no library, or the opening of a file failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or (isinstance(error, OSError) and error.filename is not None):
+        return True
+    return not frames[-1].filename.startswith((*_FOREIGN, "<"))
+
+
+def _shortened(text: str) -> str:
+    lines = [
+        line if len(line) <= _WIDTH else f"{line[:_WIDTH]} ... ({len(line) - _WIDTH:,} more)"
+        for line in text.strip().splitlines()
+    ]
+    if len(lines) > _LINES:
+        lines = [*lines[: _LINES - 1], f"... ({len(lines) - _LINES + 1:,} more lines)"]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises, so that what is open is closed; only where nobody handles it yet."""
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

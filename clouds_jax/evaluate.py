@@ -7,6 +7,8 @@ r"""Scores a trained model: the program.
 Writes results.json, results.md and, for each dataset, panels and the confusion matrix as PNG.
 """
 
+import functools
+import os
 import pathlib
 import sys
 
@@ -17,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from clouds_jax import command_line, runtime
 from clouds_jax.config.experiment import jsonable, read_experiment
 from clouds_jax.evaluation import protocols, report
-from clouds_jax.evaluation.run import PANELS, evaluate_dataset
+from clouds_jax.evaluation.run import PANELS, evaluate_dataset, open_labelled
 from clouds_jax.model.load import load
 from clouds_jax.stages import debug_shards
 
@@ -68,6 +70,11 @@ def run(config: ConfigDict | None) -> None:
     device = jax.devices()[0]
     about = model.about
     about["devices"] = f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+    for ref in datasets:  # before any is scored, which may take hours
+        open_labelled(ref, shards, model.config.space.name)
+    output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):
+        raise PermissionError(f"{output} cannot be written; choose another --output.")
     scored = []
     for ref in datasets:
         result = evaluate_dataset(
@@ -77,13 +84,13 @@ def run(config: ConfigDict | None) -> None:
         )  # fmt: skip
         scored.append(result)
         if jax.process_index() == 0:
+            report.write(scored, output, about)  # what is scored stays when a later one fails
             print(
                 f"{result.dataset}: mIoU {report.percent(result.miou)} %, {len(result.images)} "
                 f"images, {result.images_per_second:.2f} images/s",
                 flush=True,
             )
     if jax.process_index() == 0:
-        report.write(scored, output, about)
         print(f"\n{report.summary(scored)}\n")
         print(f"classes, worst images, panels: {output}/results.md and the pictures beside it")
 
@@ -98,4 +105,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=functools.partial(command_line.parse_flags, "evaluate"))

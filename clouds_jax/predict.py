@@ -9,6 +9,7 @@ their names), all at the image's own size. `clouds_jax.pseudo` labels the images
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -161,4 +162,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=functools.partial(command_line.parse_flags, "predict"))

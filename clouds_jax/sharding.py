@@ -23,10 +23,12 @@ def join_hosts() -> None:
     Kubernetes).
 
     Raises:
-        ValueError: one of the three variables is missing.
+        ValueError: one of the three variables is missing, or this is one of several processes that
+            do not know of each other.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if not address:
+        _check_alone()
         return
     if address == "auto":
         del os.environ["JAX_COORDINATOR_ADDRESS"]  # JAX would read it as an address
@@ -43,6 +45,21 @@ def join_hosts() -> None:
         num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
         process_id=int(os.environ["JAX_PROCESS_ID"]),
     )
+
+
+# Of each launcher, the variable with the number of processes that it started together.
+_LAUNCHERS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def _check_alone() -> None:
+    """Refuses to run as one of several processes that would each do the same work."""
+    for name in _LAUNCHERS:
+        if os.environ.get(name, "1") not in ("", "1"):
+            raise ValueError(
+                f"{name}={os.environ[name]}, but JAX_COORDINATOR_ADDRESS is not set: each process"
+                " would run alone, in the same folder. Set JAX_COORDINATOR_ADDRESS=auto on a"
+                f" cluster that JAX knows, or to host:port, or unset {name}."
+            )
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -6,7 +6,8 @@ The run's folder gets `config.json`, `run.txt` (commit, versions, parameters), `
 `best.json`, `checkpoints/`, `eval/STEP/` with the same few images of every evaluation (image,
 label, prediction, error), in the joint phase also `generated_panels.png` (labels of generated
 images by teacher, SAM and student), and, where the config asks for them, `tensorboard/` and
-`profile/`. The same command resumes from the last checkpoint, bit for bit.
+`profile/`. The same command resumes from the last checkpoint, bit for bit. SIGTERM and Ctrl-C end
+it after the step under way, with a checkpoint and exit status 75.
 """
 
 import contextlib
@@ -15,7 +16,6 @@ import json
 import os
 import pathlib
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 from ml_collections import config_flags
 
-from clouds_jax import command_line, files, images, provenance, runtime, sharding
+from clouds_jax import command_line, files, folder_lock, images, provenance, runtime, sharding
 from clouds_jax.config import diff
 from clouds_jax.config.experiment import Experiment, read_experiment
 from clouds_jax.config.initial_weights import initial_weights
@@ -52,6 +52,14 @@ def train(experiment: Experiment, workdir: str | os.PathLike) -> TrainState:
         The last state.
     """
     workdir = pathlib.Path(workdir)
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            # a moment's patience: one that was asked to stop is saving its last step
+            held.enter_context(folder_lock.locked(workdir, "train", patience=20.0))
+        return _train(experiment, workdir, held)
+
+
+def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitStack) -> TrainState:
     run = experiment.run
     # JAX's NaN checks cannot look into what several devices share.
     mesh = sharding.make_mesh(jax.devices()[:1] if run.nans else None)
@@ -63,15 +71,18 @@ def train(experiment: Experiment, workdir: str | os.PathLike) -> TrainState:
         config=experiment.source, space=experiment.model.space.as_json(),
         commit=provenance.commit(), versions=logs.versions(),
     )  # fmt: skip
-    checkpoints = checkpoint.RunCheckpoints(workdir, keep=run.keep, metadata=about)
     part = Part(jax.process_index(), jax.process_count())
-    batches = feed.on_devices(experiment.data.batches(shards, part), mesh)
+    host_batches = experiment.data.batches(shards, part)  # refuses what is missing; writes nothing
+    checkpoints = checkpoint.RunCheckpoints(workdir, keep=run.keep, metadata=about)
+    held.callback(checkpoints.close)  # whatever happens after a save, that checkpoint is finished
+    batches = feed.on_devices(host_batches, mesh)
     graphdef, state, shardings, saved = start(experiment, tx, mesh, checkpoints, batches)
     _describe(workdir, experiment, state)
     writer = logs.MetricsWriter(
         workdir, step=int(jax.device_get(state.step)), config=experiment.source,
         tensorboard=run.tensorboard, wandb=run.wandb,
     )  # fmt: skip
+    held.callback(writer.close)
     step = make_step(
         graphdef, experiment.loss.function(experiment.model.head), tx,
         prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
@@ -88,8 +99,6 @@ def train(experiment: Experiment, workdir: str | os.PathLike) -> TrainState:
             evaluate=functools.partial(score, experiment, graphdef, shards, workdir, writer),
             profile=runtime.ProfileWindow(workdir, **run.profile),
         )  # fmt: skip
-    checkpoints.close()
-    writer.close()
     return state
 
 
@@ -207,23 +216,13 @@ def main(argv: list[str]) -> None:
     runtime.setup(
         compile_cache=config.compile_cache, nans=config.debug.nans, compiles=config.debug.compiles
     )
-    try:
+    with command_line.one_line_errors("train", log=workdir / "error.txt"):
         sharding.join_hosts()
+        experiment = read_experiment(config)
         workdir.mkdir(parents=True, exist_ok=True)
-        train(read_experiment(config), workdir)
-    except (*command_line.EXPECTED, FloatingPointError) as error:
-        with contextlib.suppress(OSError):
-            (workdir / "error.txt").write_text(traceback.format_exc())
-        message = command_line.message(error)
-        sys.exit(f"train: {message}\n(where it happened: {workdir / 'error.txt'})")
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Reads the command line; a wrong config key ends the program with one line."""
-    try:
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError, ValueError, OSError, flags.Error) as error:
-        sys.exit(f"train: {command_line.message(error)}")
+        state = train(experiment, workdir)
+    if int(jax.device_get(state.step)) < experiment.run.steps:
+        sys.exit(command_line.STOPPED)
 
 
 def program() -> None:
@@ -231,7 +230,7 @@ def program() -> None:
     config_flags.DEFINE_config_file("config", None, "Path of the config, `:debug` appended or not.")
     flags.DEFINE_string("workdir", None, "The run's folder.")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=functools.partial(command_line.parse_flags, "train"))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.run import hardware, keep, program
+from clouds_jax.command_line import one_line_errors
+from clouds_jax.files import write_text
+from experiments.run import finished, hardware, program
 from porting.stages import config as stage_config
 
 TRAINED = "trained"  # file in a run's folder: its training has ended
@@ -194,17 +196,21 @@ def run(chain: Sequence[Step], told: Path) -> None:
         try:
             for module, *rest in step.commands:
                 program(module, *rest)
-        except SystemExit as error:
-            sys.exit(f"{step.name}: {error}")
+        except SystemExit:
+            print(f"{step.name}: not finished", file=sys.stderr, flush=True)
+            raise
         if step.makes.name == TRAINED:
+            if not finished(step.makes.parent):
+                sys.exit(f"{step.name}: the training ended before its last step.")
             step.makes.touch()
         wall = time.perf_counter() - began
         print(f"-- {step.name}: made {step.makes} ({wall:.1f} s)", flush=True)
         found[step.name] = {**measured(step.log), "wall": wall}
     text = table(found)
-    keep(text.encode() + b"\n", told)
+    write_text(told, text + "\n")
     print(f"\n{text}\n\nwritten to {told}")
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("pipeline"):
+        main()

@@ -22,6 +22,7 @@ from typing import Any
 
 from PIL import Image
 
+from clouds_jax.command_line import one_line_errors
 from clouds_jax.files import write_text
 from clouds_jax.visual import plots
 
@@ -298,4 +299,5 @@ def _element(kind: str, data: bytes, text: str, size: tuple[int, int]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("report"):
+        main()

@@ -21,10 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clouds_jax.command_line import one_line_errors
 from clouds_jax.differences import differences
+from clouds_jax.files import write_json
 from experiments import pipeline
 from experiments.pipeline import Step
-from experiments.run import keep
 from porting.stages import config as stage_config
 
 _RECORD = "rounds.json"
@@ -95,7 +96,7 @@ def check(config: Any, workdir: Path) -> None:
     now = json.loads(json.dumps({"stages": config.to_dict(), "training": training.to_dict()}))
     path = workdir / _RECORD
     if not path.exists():
-        keep(json.dumps(now, indent=1).encode() + b"\n", path)
+        write_json(path, now)
         return
     before = json.loads(path.read_text())
     for free in _FREE:
@@ -148,4 +149,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("rounds"):
+        main()

@@ -19,12 +19,14 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from clouds_jax.command_line import STOPPED, one_line_errors
+from clouds_jax.files import write_bytes, write_json, write_text
+from experiments.supervise import supervise
 from experiments.tables import Row, Table, render, result_path
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -34,14 +36,28 @@ _LEFT_OUT = ("confusion", "images", "panels")  # of an evaluation's JSON: large,
 def program(module: str, *arguments: str) -> None:
     """Runs `python -m module`; its output goes to the terminal.
 
+    SIGTERM and Ctrl-C are passed on, and the program may take its time to end: a training saves
+    its step.
+
     Raises:
-        SystemExit: the program failed; its own message stands above.
+        SystemExit: the program did not do all; its own message stands above, its status is ours.
     """
     command = [sys.executable, "-m", module, *arguments]
     print("$", " ".join(command[1:]), flush=True)
-    code = subprocess.run(command, cwd=ROOT).returncode
+    code = supervise(command, cwd=ROOT)
     if code:
-        raise SystemExit(f"{module} ended with status {code}; run the same command to resume.")
+        kind = "was stopped" if code == STOPPED else f"ended with status {code}"
+        print(f"{module} {kind}; run the same command to resume.", file=sys.stderr, flush=True)
+        raise SystemExit(code)
+
+
+def finished(folder: pathlib.Path) -> bool:
+    """Whether a run's training reached its last step."""
+    config = folder / "config.json"
+    if not config.exists():
+        return False
+    steps = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+    return max(steps, default=-1) >= json.loads(config.read_text())["steps"]
 
 
 def hardware() -> str:
@@ -57,14 +73,6 @@ def _lines(path: str) -> list[str]:
         return pathlib.Path(path).read_text().splitlines()
     except OSError:
         return []
-
-
-def keep(content: bytes, path: pathlib.Path) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def workdir(row: Row, seed: int, arguments: argparse.Namespace) -> pathlib.Path:
@@ -83,11 +91,13 @@ def train(row: Row, seed: int, arguments: argparse.Namespace) -> tuple[pathlib.P
     clock = folder / "wall_seconds"  # over all calls, since a run may be stopped and resumed
     done = folder / "trained"
     wall = float(clock.read_text()) if clock.exists() else 0.0
-    if done.exists():
+    if done.exists() and finished(folder):
         return folder, wall / 60
     began = time.time()
     try:
         program("clouds_jax.train", *flags)
+        if not finished(folder):
+            raise SystemExit(f"{folder}: the training ended before its last step.")
         done.touch()
     finally:
         wall += time.time() - began
@@ -139,8 +149,8 @@ def run_row(table: str, title: str, row: Row, seed: int, arguments: argparse.Nam
     path = result_path(arguments.results, table, title, seed)
     panels = output / f"{datasets[0].replace('/', '_')}_panels.png"
     if seed == row.seeds[0] and panels.exists():  # of one seed and dataset; the run has the others
-        keep(panels.read_bytes(), path.with_name(f"{path.stem}_{panels.name}"))
-    keep(json.dumps(record, indent=1).encode() + b"\n", path)
+        write_bytes(path.with_name(f"{path.stem}_{panels.name}"), panels.read_bytes())
+    write_json(path, record)
 
 
 def _scored(output: pathlib.Path) -> Mapping[str, Any]:
@@ -194,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = arguments.results / name
     text = render(arguments.table, table, arguments.results)
     if not arguments.show:
-        keep(text.encode() + b"\n", folder / "table.md")
+        write_text(folder / "table.md", text + "\n")
     if hasattr(module, "draw"):
         module.draw(arguments.results, folder / "figure.png")
     print(text)
@@ -224,4 +234,5 @@ def _run(arguments: argparse.Namespace, table: Table, rows: Mapping[str, Row]) -
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("run"):
+        main()

@@ -22,9 +22,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clouds_jax.command_line import one_line_errors
+from clouds_jax.files import write_json, write_text
 from clouds_jax.training.state import abstract_state
 from clouds_jax.training.step import make_step
-from experiments.run import ROOT, keep
+from experiments.run import ROOT
 
 _FLAG = "--xla_force_host_platform_device_count"
 _RULES = {"replicated": ((".*", "replicate"),), "fsdp": ((".*", "fsdp"),)}
@@ -220,11 +222,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in rows(args.config, args.devices, args.images):
         found.append(row)
         print(f"{row['rule']}, {row['devices']} devices: {row['collectives']}", flush=True)
-    keep(json.dumps(found, indent=1).encode() + b"\n", folder / "results.json")
+    write_json(folder / "results.json", found)
     text = table(found, args)
-    keep(text.encode() + b"\n", folder / "table.md")
+    write_text(folder / "table.md", text + "\n")
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("scale"):
+        main()

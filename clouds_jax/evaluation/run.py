@@ -240,23 +240,42 @@ def evaluate_dataset(
         options: further arguments of `evaluate`.
 
     Raises:
-        ValueError: the dataset has no labels.
+        FileNotFoundError, ValueError, KeyError: see `open_labelled`.
     """
-    name, split = records.parse_ref(ref)
-    space = get_dataset(name).label_space
-    if space is None:
-        raise ValueError(f"{name} has no labels, so nothing can be scored on it; predict instead.")
-    examples = records.open_ref(ref, pathlib.Path(shards))
+    examples, space = open_labelled(ref, shards, model_space)
     return evaluate(
         graphdef,
         states,
         First(examples, limit) if limit else examples,
-        dataset=f"{name}/{split}",
+        dataset="/".join(records.parse_ref(ref)),
         label_space=space,
         model_space=model_space,
         protocol=protocol,
         **options,
     )
+
+
+def open_labelled(
+    ref: str, shards: str | os.PathLike, model_space: str
+) -> tuple[records.Shards, str]:
+    """The examples of a dataset that a model can be scored on, and the space of their labels.
+
+    Args:
+        ref: dataset as "name/split".
+        shards: root of all shards.
+        model_space: label space of the model.
+
+    Raises:
+        FileNotFoundError: there are no such shards.
+        ValueError: the dataset has no labels, or its shards are damaged.
+        KeyError: the dataset is unknown, or its classes have none in common with the model's.
+    """
+    name, _ = records.parse_ref(ref)
+    space = get_dataset(name).label_space
+    if space is None:
+        raise ValueError(f"{name} has no labels, so nothing can be scored on it; predict instead.")
+    metrics.common_spaces(space, model_space)
+    return records.open_ref(ref, pathlib.Path(shards)), space
 
 
 class First:

@@ -17,6 +17,9 @@ from clouds_jax.data.part import Part
 from clouds_jax.stages.shard_set import Stage, StageError, fill, parse_part
 
 
+_PATIENCE = 3.0  # seconds in which a process ends by itself
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that choose which shards are made, and in which processes."""
     group = parser.add_argument_group("running")
@@ -116,8 +119,7 @@ def _in_processes(
             left = sum(len(folder.indices(shard)) for shard in folder.missing(part))
             bar.update(total - left - bar.n)
     except BaseException:
-        for child, _ in children:
-            child.terminate()
+        _end([child for child, _ in children])
         raise
     finally:
         bar.close()
@@ -132,6 +134,19 @@ def _in_processes(
             )
     folder.finish()
     return new
+
+
+def _end(children: Sequence[subprocess.Popen]) -> None:
+    """Ends processes; none is left that would go on writing."""
+    for child in children:
+        child.terminate()
+    until = time.monotonic() + _PATIENCE
+    for child in children:
+        try:
+            child.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 class _Worker:

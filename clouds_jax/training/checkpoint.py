@@ -5,20 +5,26 @@ versions beside it. It appears under its final name only when complete: a killed
 temporary folder, never half a checkpoint.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from clouds_jax.weights import merged, partial_load
 
 _ARRAYS = "arrays"
 _PROVENANCE = "provenance.json"
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read; the text names those of the run that can."""
 
 
 class RunCheckpoints:
@@ -65,14 +71,23 @@ class RunCheckpoints:
 
         Returns:
             The state and the checkpoint's metadata.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read.
         """
         metadata = self.metadata()
-        restored = self._checkpointer.load_checkpointables(None, {"state": state, "data": data})
+        with _readable(self.workdir, self.latest):
+            restored = self._checkpointer.load_checkpointables(None, {"state": state, "data": data})
         return restored["state"], metadata
 
     def metadata(self) -> dict[str, Any]:
-        """JSON values that the newest checkpoint carries beside its arrays."""
-        return _custom(self._checkpointer.metadata())
+        """JSON values that the newest checkpoint carries beside its arrays.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read.
+        """
+        with _readable(self.workdir, self.latest):
+            return _custom(self._checkpointer.metadata())
 
     def wait(self) -> None:
         """Returns when the newest save is on disk."""
@@ -99,26 +114,36 @@ def load_run(
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
+        DamagedCheckpoint: it cannot be read.
         ValueError: the run has no teacher.
     """
     path, step = _checkpoint(workdir, step)
-    described = ocp.metadata(str(path))
-    if teacher and not described.metadata.get("teacher"):
+    with _readable(workdir, step):
+        described = ocp.metadata(str(path))
+        saved_teacher = described.metadata.get("teacher")
+    if teacher and not saved_teacher:
         raise ValueError(f"{workdir} has no teacher at step {step}; only joint runs have one.")
+    with _readable(workdir, step):
+        parts = ("frozen", "params", *(["teacher"] if teacher else []))
+        state = _read(path, described, parts)
+        tree: dict[str, Any] = {}
+        for name in parts:  # the teacher last: its head counts, and it has no encoder
+            tree = merged(tree, _unwrap(state[name]))
+        return tree, {**_custom(described), "step": step}
+
+
+def _read(path: pathlib.Path, described: Any, parts: Sequence[str]) -> Mapping[str, Any]:
+    """Parts of a saved state, on the first device."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         name: jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
             described.metadata[name],
         )
-        for name in ("frozen", "params", *(["teacher"] if teacher else []))
+        for name in parts
     }
     with partial_load():
-        state = ocp.load_checkpointables(str(path), {"state": abstract})["state"]
-    tree = {}
-    for name in abstract:  # the teacher last: its head counts, and it has no encoder
-        tree = merged(tree, _unwrap(state[name]))
-    return tree, {**_custom(described), "step": step}
+        return ocp.load_checkpointables(str(path), {"state": abstract})["state"]
 
 
 def identify_run(
@@ -158,6 +183,45 @@ def _checkpoint(workdir: str | os.PathLike, step: int | None) -> tuple[pathlib.P
     if step not in steps:
         raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {steps}.")
     return folder / str(step), step
+
+
+@contextlib.contextmanager
+def _readable(workdir: str | os.PathLike, step: int | None) -> Iterator[None]:
+    """Says of a checkpoint that cannot be read which others can.
+
+    Never goes on from another one by itself: the choice is the user's.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # Orbax logs, many times, what it raises as well
+    try:
+        yield
+    except Exception as error:  # of damaged files Orbax and TensorStore raise many kinds
+        folder = pathlib.Path(workdir) / "checkpoints"
+        steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
+        whole = [n for n in sorted(steps) if n != step and _is_whole(folder / str(n))]
+        advice = (
+            f"Whole: {', '.join(map(str, whole))}. To go on from step {whole[-1]}, move"
+            f" {folder / str(step)} away; to read one, name it with --step."
+            if whole
+            else "No other checkpoint of the run is whole."
+        )
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise DamagedCheckpoint(
+            f"checkpoint {step} of {workdir} cannot be read: {reason[0][:300]}\n{advice}"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+    """Whether all arrays of a checkpoint can be read."""
+    try:
+        described = ocp.metadata(str(path.absolute()))
+        _custom(described)["config"]
+        _read(path.absolute(), described, tuple(described.metadata))
+    except Exception:  # see _readable
+        return False
+    return True
 
 
 def _unwrap(tree: Any) -> Any:

@@ -209,6 +209,7 @@ def run(
                 checkpoints.save(done, state, batches, window=reader.window.state())
             progress.pause(time.perf_counter() - pause)
             if stopping and done < plan.steps:
+                checkpoints.wait()
                 logs.log(f"asked to stop: saved step {done:,}; the same command goes on from it")
                 break
             _evaluate_due(evaluate, plan, done, state, progress)

@@ -10,10 +10,11 @@ import jax
 import matplotlib
 
 from clouds_jax import provenance
+from clouds_jax.files import write_text
 from clouds_jax.visual import plots
 from experiments.benchmark.rows import Setting
 from experiments.benchmark.timing import Seconds
-from experiments.run import hardware, keep
+from experiments.run import hardware
 
 matplotlib.use("Agg")
 
@@ -123,8 +124,8 @@ def _row(about: dict[str, Any], row: dict[str, Any]) -> str:
 def write(output: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Writes all three files."""
     text = json.dumps({"about": about, "rows": rows}, indent=1)
-    keep(text.encode() + b"\n", output / "results.json")
-    keep(table(about, rows).encode() + b"\n", output / "table.md")
+    write_text(output / "results.json", text + "\n")
+    write_text(output / "table.md", table(about, rows) + "\n")
     compared = [row for row in rows if "ratio" in row]
     if compared:
         plots.save(_bars(about, compared), output / "ratios.png")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -59,12 +60,13 @@ def test_its_numbers_agree_with_its_confusion_matrix(output, debug_run):
     [
         (["--workdir=nowhere"], "there is no folder nowhere.* Give the --workdir of a run"),
         (["--datasets=fake/none"], "fake/none: no .*Build it: python -m clouds_jax.data.build"),
+        (["--datasets=fake/train,camvid/val"], "camvid/val: no .*Build it: python -m clouds_jax"),
         (["--datasets=fkae"], "DATASETS has no 'fkae'; it has: "),
         (["--step=7"], r"has no checkpoint 7; it has: \[1\]"),
         (["--size=360"], "--size=360 is no size; write height x width"),
         (["--config=configs/warmup_gta.py:debug"], "was trained with .* leave --config away"),
     ],
-    ids=["workdir", "split", "dataset", "step", "size", "config"],
+    ids=["workdir", "split", "second", "dataset", "step", "size", "config"],
 )
 def test_a_mistake_is_one_clear_error(program, debug_run, tmp_path, flags, message):
     done = program(
@@ -76,3 +78,15 @@ def test_a_mistake_is_one_clear_error(program, debug_run, tmp_path, flags, messa
     assert len(lines) == 1
     assert re.search(message, lines[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_empty_files_is_named(program, debug_run, tmp_path):
+    shutil.copytree(debug_run / "checkpoints", tmp_path / "run" / "checkpoints")
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    done = program("clouds_jax.evaluate", f"--workdir={tmp_path}/run", "--datasets=fake/train")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "evaluate: checkpoint 1 of" in done.stderr
+    assert "No other checkpoint of the run is whole." in done.stderr
+    assert len(done.stderr.splitlines()) < 20

@@ -38,7 +38,7 @@ def test_stages_run_one_after_another_and_only_once(program, photos, tmp_path):
     refine = [*command[:3], "--only=refine", *command[4:]]
     done = program(*refine)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "generated.pseudo/train: no" in done.stderr and "refine: porting ended" in done.stderr
+    assert "generated.pseudo/train: no" in done.stderr and "refine: not finished" in done.stderr
 
 
 def test_an_unknown_key_is_one_clear_error(program, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from runs import check_same, metrics
 
+from clouds_jax import command_line
 from clouds_jax.files import read_json_lines
 
 pytestmark = pytest.mark.e2e
@@ -78,7 +79,7 @@ def test_a_finished_run_started_again_changes_nothing(straight, program):
     assert metrics(straight[0]) == before
 
 
-def test_a_run_asked_to_stop_saves_and_ends_well(root, tmp_path):
+def test_a_run_asked_to_stop_saves_and_says_that_it_is_not_done(root, tmp_path):
     command = [
         sys.executable, "-m", "clouds_jax.train", CONFIG, "--config.steps=1000000",
         "--config.checkpoint_every=1000000", "--config.eval.enabled=False", f"--workdir={tmp_path}",
@@ -92,7 +93,7 @@ def test_a_run_asked_to_stop_saves_and_ends_well(root, tmp_path):
         _, log = run.communicate(timeout=120)
     finally:
         run.kill()
-    assert run.returncode == 0, log
+    assert run.returncode == command_line.STOPPED, log
     assert "asked to stop: saved step" in log
     (step,) = (int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert metrics(tmp_path)[-1]["step"] <= step

@@ -162,6 +162,37 @@ def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
     assert checkpoints(tmp_path).latest == 2
 
 
+@pytest.fixture
+def three_steps(tmp_path):
+    """A run's folder with the checkpoints 1, 2, 3, and the shape of their state."""
+    shape, state = small()
+    run = checkpoints(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        run.save(step, state, small_run.counter())
+    run.close()
+    return tmp_path, shape
+
+
+def cut(folder):
+    """Cuts the largest file of a folder in half."""
+    largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def test_of_a_damaged_checkpoint_the_whole_ones_are_named(three_steps):
+    folder, shape = three_steps
+    cut(folder / "checkpoints" / "3")
+    message = "checkpoint 3 of .* cannot be read: (?s:.*)Whole: 1, 2. To go on from step 2, move "
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=message):
+        checkpoint.load_run(folder)
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=message):
+        checkpoints(folder, keep=3).restore(shape, small_run.counter())
+    assert checkpoint.load_run(folder, 2)[1]["step"] == 2
+    cut(folder / "checkpoints" / "2")
+    with pytest.raises(checkpoint.DamagedCheckpoint, match="Whole: 1. To go on from step 1"):
+        checkpoint.load_run(folder)
+
+
 def test_a_checkpoint_of_another_config_is_refused(tmp_path):
     _, state = small()
     run = checkpoints(tmp_path)

@@ -1,0 +1,123 @@
+"""The faults: each runs a command, disturbs it, and returns its status and its last words."""
+
+import ctypes
+import dataclasses
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from programs import ROOT
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_DROP_CAPABILITY = 24  # PR_CAPBSET_DROP of Linux' prctl
+_OVERRIDES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may write anywhere with them
+_FULL = 600  # bytes per file on the "full disk"
+
+Run = Callable[[Sequence[str], Path, dict[str, str], float], tuple[int, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A fault.
+
+    Attributes:
+        name: its name in the table.
+        run: (command, output folder, environment, moment in seconds) -> status, stderr.
+        allows: (status, statuses of a stopped program) -> whether the status is right.
+        random: comes at a random moment, and is tried several times.
+    """
+
+    name: str
+    run: Run
+    allows: Callable[[int, tuple[int, ...]], bool]
+    random: bool = False
+
+
+def _start(command: Sequence[str], environment: dict[str, str], **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, **options,
+    )  # fmt: skip
+
+
+def _signalled(number: signal.Signals) -> Run:
+    def run(
+        command: Sequence[str], out: Path, environment: dict[str, str], moment: float
+    ) -> tuple[int, str]:
+        process = _start(command, environment)
+        try:
+            _, error = process.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            try:
+                _, error = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                _, error = process.communicate()
+                return -1, f"still running 60 s after {number.name}\n{error}"
+        return process.returncode, error
+
+    return run
+
+
+def _full_disk(
+    command: Sequence[str], out: Path, environment: dict[str, str], moment: float
+) -> tuple[int, str]:
+    """No file may grow: every larger write fails, as on a full disk."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL, _FULL))
+
+    process = _start(command, environment, preexec_fn=limit)
+    _, error = process.communicate(timeout=300)
+    return process.returncode, error
+
+
+def _read_only(
+    command: Sequence[str], out: Path, environment: dict[str, str], moment: float
+) -> tuple[int, str]:
+    """The output folder may not be written, not even by root."""
+
+    def drop() -> None:
+        if os.getuid() == 0 and _LIBC is not None:
+            for capability in _OVERRIDES:
+                _LIBC.prctl(_DROP_CAPABILITY, capability)
+
+    folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        process = _start(command, environment, preexec_fn=drop)
+        _, error = process.communicate(timeout=300)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    return process.returncode, error
+
+
+def _two_at_once(
+    command: Sequence[str], out: Path, environment: dict[str, str], moment: float
+) -> tuple[int, str]:
+    """The same command twice: both may end well, or one is told that the folder is in use."""
+    pair = [_start(command, environment) for _ in range(2)]
+    ends = [(p.communicate(timeout=300)[1], p.returncode) for p in pair]
+    failed = [(error, status) for error, status in ends if status]
+    if len(failed) == 2:
+        return -1, f"both failed:\n{failed[0][0]}\n{failed[1][0]}"
+    return (failed[0][1], failed[0][0]) if failed else (0, "")
+
+
+FAULTS = (
+    Fault("kill -9", _signalled(signal.SIGKILL), lambda s, stopped: s in (0, -9), random=True),
+    Fault(
+        "SIGTERM", _signalled(signal.SIGTERM), lambda s, stopped: s in (0, *stopped), random=True
+    ),
+    Fault("Ctrl-C", _signalled(signal.SIGINT), lambda s, stopped: s in (0, *stopped), random=True),
+    Fault("full disk", _full_disk, lambda s, stopped: s == 1),
+    Fault("read-only", _read_only, lambda s, stopped: s == 1),
+    Fault("two at once", _two_at_once, lambda s, stopped: s in (0, 1)),
+)
