@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from clouds_jax.command_line import EXPECTED, message
+from clouds_jax.command_line import EXPECTED, message, one_line_errors
 from porting.commands import (
     convert,
     diff,
@@ -35,6 +37,7 @@ _COMMANDS = (
     generate,
     refine,
 )
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit status after Ctrl-C and SIGTERM
 _EXAMPLES = """\
 examples:
   python -m porting list
@@ -56,14 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.command = ["porting", *(sys.argv[1:] if argv is None else argv)]
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        return args.run(args)
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except EXPECTED as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        return 1
+    with one_line_errors("porting"):  # SIGTERM, and what no code here has foreseen
+        try:
+            return args.run(args)
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except EXPECTED as error:
+            print(f"error: {_text(error, args)}", file=sys.stderr)
+            return 1
+
+
+def _text(error: Exception, args: argparse.Namespace) -> str:
+    """The text of an error; where there is --all, of all misfits if it was given."""
+    from porting.tables.apply import ConversionError
+
+    if not isinstance(error, ConversionError) or error.is_complete or not hasattr(args, "all"):
+        return message(error)
+    return error.in_full() if args.all else f"{error}\n--all lists every misfit"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,5 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _program() -> NoReturn:
+    try:
+        sys.exit(main())
+    except SystemExit as end:
+        if end.code in _STOPPED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # a normal end waits for the threads that were writing weights
+            os._exit(int(end.code))
+        raise
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _program()

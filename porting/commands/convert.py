@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from porting.commands import add_family, parser
+from porting.commands import add_family, parser, selection_of
 
 
 def add(commands) -> None:
@@ -19,7 +19,9 @@ def add(commands) -> None:
         "python -m porting convert open_clip_convnext open_clip_model.safetensors \\\n"
         "    --output weights/clip --dtype bfloat16\n"
         "python -m porting convert clouds model_final.pth --clip open_clip_pytorch_model.bin \\\n"
-        "    --output weights/clouds",
+        "    --output weights/clouds\n"
+        "python -m porting convert checkpoint.pth.tar --entry state_dict_ema"
+        " --output weights/ema",
     )
     add_family(command)
     command.add_argument("--output", type=Path, help="the new weights folder")
@@ -50,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
         heads=args.heads,
         clip=args.clip,
         strict=not args.dry_run,
+        selection=selection_of(args),
     )
     if args.dry_run:
-        return plan.show(conversion)
+        return plan.show(conversion, every=args.all)
     plan.show(conversion, brief=True)
     stream = convert.save(conversion, args.output, dtype=args.dtype, force=args.force)
     print(f"{stream.exact} tensors come back bit for bit")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from porting.commands import add_family, parser
+from porting.commands import add_family, parser, selection_of
 
 
 def add(commands) -> None:
@@ -28,7 +28,12 @@ def run(args: argparse.Namespace) -> int:
     from porting.conversion import convert, invert
 
     conversion = convert.prepare(
-        args.family, args.file, encoder=args.encoder, heads=args.heads, clip=args.clip
+        args.family,
+        args.file,
+        encoder=args.encoder,
+        heads=args.heads,
+        clip=args.clip,
+        selection=selection_of(args),
     )
     counts = invert.roundtrip(conversion, args.weights)
     file, family = conversion.provenance.file, conversion.table.name

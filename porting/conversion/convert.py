@@ -9,7 +9,7 @@ from clouds_jax.weights import save_weights
 from porting.conversion import streaming
 from porting.conversion.conversion import Conversion, match
 from porting.conversion.family import fit_family
-from porting.files.open import open_checkpoint
+from porting.files.open import EVERYTHING, Selection, open_checkpoint
 from porting.tables.apply import ConversionError
 
 
@@ -21,6 +21,7 @@ def prepare(
     heads: int = 8,
     clip: str | None = None,
     strict: bool = True,
+    selection: Selection = EVERYTHING,
 ) -> Conversion:
     """Opens a checkpoint and matches it against a family by names and shapes; reads no values.
 
@@ -31,11 +32,19 @@ def prepare(
         heads: attention heads of a Mask2Former head.
         clip: a second checkpoint, with the CLIP that `file` lacks.
         strict: raise all misfits instead of leaving them in the plan.
+        selection: the tensors of `file` to read.
 
     Raises:
         ConversionError: lists all misfits.
+        ValueError: the file holds several models, and `selection` names none of them.
     """
-    state, provenance = open_checkpoint(file)
+    state, provenance = open_checkpoint(file, selection)
+    if provenance.alternatives and not selection.entry:
+        found = ", ".join([provenance.entry, *provenance.alternatives])
+        raise ValueError(
+            f"{provenance.file} holds several state dicts of one model: {found}; choose one with"
+            " --entry NAME."
+        )
     conversion = fit_family(family, state, provenance, encoder=encoder, heads=heads)
     if clip:
         conversion = _with_clip(conversion, clip, encoder, heads)

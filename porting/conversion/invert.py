@@ -14,7 +14,7 @@ from clouds_jax.weights import load_weights
 from porting.conversion.conversion import Conversion
 from porting.conversion.convert import save
 from porting.conversion.streaming import bits_equal
-from porting.files.open import open_checkpoint, tensor_hash, without_prefix
+from porting.files.open import Selection, below_prefix, open_checkpoint, tensor_hash
 from porting.tables import get_table
 from porting.tables.apply import ConversionError, invert_rules
 
@@ -85,9 +85,9 @@ def _take_from(
     original: str, provenance: Mapping[str, Any], names: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
     """The tensors of these names, taken from the original checkpoint."""
-    state, source = open_checkpoint(original)
-    prefix = provenance["source"]["prefix"].removeprefix(source.prefix)
-    state, _ = without_prefix(state, source, prefix)
+    origin = provenance["source"]
+    state, source = open_checkpoint(original, Selection(entry=origin["entry"]))
+    state, _ = below_prefix(state, source, origin["prefix"].removeprefix(source.prefix))
     misfits = []
     for name in names:
         if name not in state:

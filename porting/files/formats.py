@@ -21,6 +21,7 @@ import numpy as np
 
 from porting.files import torch_files, unpickle
 from porting.files.pickle_names import UnsafePickleError
+from porting.files.signatures import HEAD, not_a_checkpoint
 
 SAFETENSORS_DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -55,10 +56,11 @@ def read(path: Path) -> tuple[Any, str]:
 
     Raises:
         UnsafePickleError: the file asks to run code; the message names it.
-        ValueError: damaged, or of an unknown format.
+        ValueError: damaged, or of an unknown format; where the first bytes tell what the file is
+            instead, the message says so.
     """
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(HEAD)
     try:
         if zipfile.is_zipfile(path):
             if path.suffix == ".npz":
@@ -72,6 +74,8 @@ def read(path: Path) -> tuple[Any, str]:
             return unpickle.read_pickle(path), "pickle"
     except _DAMAGE as error:
         raise ValueError(f"{path} is cut short or damaged: {error}") from error
+    if what := not_a_checkpoint(head):
+        raise ValueError(f"{path} {what}.")
     raise ValueError(
         f"{path} is none of the known kinds (torch zip, torch legacy, TorchScript, pickle,"
         " safetensors, npz); was the download cut short?"

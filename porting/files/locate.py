@@ -13,7 +13,6 @@ installed, has its own cache and login.
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import os
 import urllib.error
 import urllib.request
@@ -22,18 +21,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from porting.files.folders import FOLDER_FILES, INDEX, names_in_index
 from porting.files.public_checkpoints import sha256_of
 
 PACKAGE = "package:"
 HUB = "hf://"
-FOLDER_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "open_clip_pytorch_model.bin",
-)
 # name after "package:" -> (distribution, file inside it)
 _PACKAGES = {
     "efficientnet_lite0": (
@@ -180,9 +172,9 @@ def _on_hub(file: str) -> Located:
             path = get(candidate)
         except FileNotFoundError:
             continue
-        if not candidate.endswith(".index.json"):
+        if not candidate.endswith(INDEX):
             return Located(path, url=file)
-        for part in sorted(set(json.loads(path.read_text())["weight_map"].values())):
+        for part in names_in_index(path):
             get(part)
         return Located(path.parent, url=file)
     raise FileNotFoundError(

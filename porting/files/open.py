@@ -3,7 +3,7 @@
     .pt .pth .bin     torch: zip, older stream, TorchScript
     .safetensors      Hugging Face                 .pkl           Detectron2
     .npz              numpy
-    a folder          Hugging Face: one file, or several with an index
+    a folder          one file, or the shards of one model; or the index of these
                       ours: weights, or a run with checkpoints
 
 Large files are memory-mapped: a tensor takes memory only when it is used.
@@ -12,6 +12,7 @@ Large files are memory-mapped: a tensor takes memory only when it is used.
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from porting.files import formats, locate
+from porting.files.entries import find_state_dict
+from porting.files.folders import INDEX, indexed_files, weight_files
 from porting.files.trees import by_dotted_path
 
-# Keys under which training programs save the weights beside other things.
-_ENTRIES = ("model", "state_dict", "model_state", "model_state_dict")
+_SHOWN = 8  # starts of names in a message
 PROVENANCE = "provenance.json"
 
 
@@ -43,6 +45,7 @@ class Provenance:
         url: URL of the file, or "".
         licence: licence that a weights folder states, or "".
         parts: top-level keys of a file with several state dicts; the names begin with them.
+        alternatives: entries of other state dicts of the same model in the file, such as an EMA.
     """
 
     file: str
@@ -56,17 +59,39 @@ class Provenance:
     url: str = ""
     licence: str = ""
     parts: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
         return dataclasses.asdict(self)
 
 
-def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance]:
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which tensors of a file are read.
+
+    Attributes:
+        entry: key of the state dict, or keys joined by dots; "" follows the usual ones.
+        prefix: start of the names that are read, as in the file; it is cut off.
+        drop: regular expressions; tensors with a match anywhere in their names are not read.
+    """
+
+    entry: str = ""
+    prefix: str = ""
+    drop: tuple[str, ...] = ()
+
+
+EVERYTHING = Selection()
+
+
+def open_checkpoint(
+    file: str | Path, selection: Selection = EVERYTHING
+) -> tuple[dict[str, np.ndarray], Provenance]:
     """Opens the state dict of a checkpoint.
 
     Args:
         file: a path, `package:name`, a URL or `hf://org/name`, see `porting.files.locate`.
+        selection: the tensors to read.
 
     Returns:
         The tensors by name, in the file's order, and their provenance. Nested `model` and
@@ -74,13 +99,14 @@ def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance
 
     Raises:
         UnsafePickleError: the file asks to run code; the message names it.
-        ValueError: damaged, or of an unknown format.
+        ValueError: damaged, of an unknown format, or without what `selection` names.
     """
     located = locate.locate(str(file))
     path = located.path
-    if (path / PROVENANCE).exists() or (path / "checkpoints").is_dir():
-        return _open_ours(path)
-    files = _files_of(path) if path.is_dir() else [path]
+    if _is_ours(path):
+        return _selected(*_open_ours(path), selection)
+    is_index = path.name.endswith(INDEX)
+    files = weight_files(path) if path.is_dir() else indexed_files(path) if is_index else [path]
     content: dict[str, Any] = {}
     file_format = ""
     for part in files:
@@ -88,24 +114,75 @@ def open_checkpoint(file: str | Path) -> tuple[dict[str, np.ndarray], Provenance
         if not isinstance(read, Mapping):
             raise ValueError(f"{part} holds a {type(read).__name__}, not a dict of tensors.")
         content.update(read)
-    state, provenance = _state_dict(content, path)
+    found = find_state_dict(content, path, selection.entry)
     hashes = {part.name: sha256(part) for part in files}
-    return state, dataclasses.replace(
-        provenance,
-        format=file_format,
-        bytes=sum(part.stat().st_size for part in files),
-        sha256=hashes if path.is_dir() else hashes[path.name],
+    provenance = Provenance(
+        path.name,
+        file_format,
+        sum(part.stat().st_size for part in files),
+        hashes if path.is_dir() or is_index else hashes[path.name],
+        entry=found.entry,
+        beside=found.beside,
         package=located.package,
         url=located.url,
+        parts=found.parts,
+        alternatives=found.alternatives,
     )
+    state = found.tensors
+    if all(name.startswith("module.") for name in state):
+        state, provenance = below_prefix(state, provenance, "module.")
+    return _selected(state, provenance, selection)
 
 
-def without_prefix(
-    state: Mapping[str, np.ndarray], provenance: Provenance, prefix: str
-) -> tuple[dict[str, np.ndarray], Provenance]:
-    """Cuts `prefix` off the front of every name, and records it in the provenance."""
-    cut = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def below_prefix(
+    state: Mapping[str, Any], provenance: Provenance, prefix: str
+) -> tuple[dict[str, Any], Provenance]:
+    """The tensors whose names begin with `prefix`, without it.
+
+    The provenance records the prefix, and the other tensors as not read.
+    """
+    cut = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    others = [name for name in state if not name.startswith(prefix)]
+    provenance = _without(provenance, others)
     return cut, dataclasses.replace(provenance, prefix=provenance.prefix + prefix)
+
+
+def _without(provenance: Provenance, names: list[str]) -> Provenance:
+    """Records tensors as not read."""
+    entry = f"{provenance.entry}." if provenance.entry else ""
+    names = [entry + provenance.prefix + name for name in names]
+    return dataclasses.replace(provenance, beside=(*provenance.beside, *names))
+
+
+def _selected(
+    state: dict[str, Any], provenance: Provenance, selection: Selection
+) -> tuple[dict[str, Any], Provenance]:
+    """The tensors below the selection's prefix, without the dropped ones."""
+    if selection.entry and not provenance.entry:
+        raise ValueError(f"{provenance.file} is a weights folder or run; leave --entry out.")
+    if selection.prefix:
+        prefix = selection.prefix.removesuffix(".") + "."
+        # also as the file has it, where a common `module.` is already cut off
+        prefix = prefix.removeprefix(provenance.prefix)
+        if prefix and not any(name.startswith(prefix) for name in state):
+            starts = dict.fromkeys(f"{name.split('.')[0]}." for name in state if "." in name)
+            listed = ", ".join(list(starts)[:_SHOWN]) + (", ..." if len(starts) > _SHOWN else "")
+            raise ValueError(
+                f"{provenance.file} has no name that begins with {prefix!r}; there are: {listed}."
+            )
+        state, provenance = below_prefix(state, provenance, prefix)
+    for pattern in selection.drop:
+        try:
+            dropped = {name: None for name in state if re.search(pattern, name)}
+        except re.error as error:
+            raise ValueError(f"--drop {pattern!r} is no regular expression: {error}.") from error
+        if not dropped:
+            raise ValueError(
+                f"--drop {pattern!r} matches no name of {provenance.file}; `inspect` lists them."
+            )
+        state = {name: tensor for name, tensor in state.items() if name not in dropped}
+        provenance = _without(provenance, list(dropped))
+    return state, provenance
 
 
 def sha256(path: Path) -> str:
@@ -126,30 +203,20 @@ def summary(state: Mapping[str, Any]) -> str:
     return f"{len(state):,} tensors, {total:,} numbers"
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """The weight files of a Hugging Face folder."""
-    for name in locate.FOLDER_FILES:
-        path = folder / name
-        if not path.exists():
-            continue
-        if not name.endswith(".index.json"):
-            return [path]
-        parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        wrong = [part for part in parts if Path(part).name != part or not (folder / part).exists()]
-        if wrong:
-            raise FileNotFoundError(f"{path} names {', '.join(wrong)}, not in {folder}.")
-        return [folder / part for part in parts]
-    raise FileNotFoundError(f"{folder} has none of: {', '.join(locate.FOLDER_FILES)}.")
-
-
-def read_headers(file: str | Path) -> tuple[dict[str, Any], Provenance]:
+def read_headers(
+    file: str | Path, selection: Selection = EVERYTHING
+) -> tuple[dict[str, Any], Provenance]:
     """`open_checkpoint` for shapes and dtypes alone: reads no values of a weights folder."""
     path = Path(str(file))
     if not (path / PROVENANCE).exists():
-        return open_checkpoint(file)
+        return open_checkpoint(file, selection)
     from clouds_jax.weights import describe_weights  # loads JAX, which other formats do not need
 
-    return _ours(path, describe_weights(path), "clouds_jax weights")
+    return _selected(*_ours(path, describe_weights(path), "clouds_jax weights"), selection)
+
+
+def _is_ours(path: Path) -> bool:
+    return (path / PROVENANCE).exists() or (path / "checkpoints").is_dir()
 
 
 def _open_ours(folder: Path) -> tuple[dict[str, np.ndarray], Provenance]:
@@ -174,42 +241,3 @@ def _ours(
     if (folder / PROVENANCE).exists():
         licence = json.loads((folder / PROVENANCE).read_text()).get("licence", "")
     return state, Provenance(folder.name, file_format, size, hashes, licence=licence)
-
-
-def _state_dict(content: Mapping[str, Any], path: Path) -> tuple[dict[str, np.ndarray], Provenance]:
-    """The tensors of a file, and a provenance with their entry, prefix and the keys beside."""
-    entries: list[str] = []
-    beside: list[str] = []
-    inner = content
-    while entry := next((e for e in _ENTRIES if isinstance(inner.get(e), Mapping)), ""):
-        outer = "".join(f"{e}." for e in entries)
-        beside += [f"{outer}{key}" for key in inner if key != entry]
-        entries.append(entry)
-        inner = inner[entry]
-    parts = tuple(key for key, value in inner.items() if isinstance(value, Mapping))
-    tensors, others = _tensors(inner)
-    if not tensors:  # several state dicts side by side
-        merged = {f"{part}.{name}": value for part in parts for name, value in inner[part].items()}
-        tensors, others = _tensors(merged)
-        others += [str(key) for key in inner if key not in parts]
-    else:
-        parts = ()
-    if not tensors:
-        raise ValueError(f"{path} has no tensors, only: {', '.join(map(str, content))}.")
-    beside += ["".join(f"{e}." for e in entries) + name for name in others]
-    provenance = Provenance(
-        path.name, "", 0, "", entry=".".join(entries), beside=tuple(beside), parts=parts
-    )
-    if all(name.startswith("module.") for name in tensors):
-        return without_prefix(tensors, provenance, "module.")
-    return tensors, provenance
-
-
-def _tensors(content: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of a dict, and the keys of everything else."""
-    tensors = {
-        str(name): np.asarray(value)
-        for name, value in content.items()
-        if isinstance(value, np.ndarray | np.generic)
-    }
-    return tensors, [str(name) for name in content if str(name) not in tensors]

@@ -206,6 +206,11 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
+def _dict(*_: Any) -> dict:
+    """A dict subclass, whose items the pickle sets next: it may hold the tensors."""
+    return {}
+
+
 def _numpy_array(kind: Any, *_: Any) -> NumpyArray:
     if kind is not _NDARRAY:
         raise UnsafePickleError("asks for an unknown kind of array")
@@ -216,6 +221,8 @@ _NDARRAY = Name()
 _NUMPY_ROOMS = ("numpy.core", "numpy._core")
 NAMES: dict[tuple[str, str], Name] = {
     ("collections", "OrderedDict"): Name(collections.OrderedDict),
+    ("collections", "defaultdict"): Name(_dict),
+    ("collections", "Counter"): Name(_dict),
     ("_codecs", "encode"): Name(_encode),
     ("torch", "Size"): Name(tuple),
     ("torch._utils", "_rebuild_tensor"): Name(_tensor_v2),

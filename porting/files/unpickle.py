@@ -1,8 +1,9 @@
 """Unpickles tensors without torch and without running code of the file.
 
 A pickle is a program: it names functions and calls them. This reader resolves the few names that
-tensors and arrays need to substitutes (`pickle_names`); at any other name it stops and reports
-which one the file asked for. Nothing of torch or of numpy's own unpickling is called.
+tensors and arrays need to substitutes (`pickle_names`), and those of known plain values to an
+object that does nothing (`harmless`); at any other name it stops and reports which one the file
+asked for. Nothing of torch or of numpy's own unpickling is called.
 """
 
 import pickle
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from porting.files.harmless import HARMLESS
 from porting.files.pickle_names import (
     NAMES,
     SCRIPT_NAMES,
@@ -33,10 +35,12 @@ _DAMAGE = (
     TypeError,
     UnicodeDecodeError,
 )
+# modules that protocols before 3 name as Python 2 did
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that resolves the names in `NAMES` and refuses all others.
+    """An unpickler that resolves the names in `NAMES` and `HARMLESS` and refuses all others.
 
     Args:
         file: open file with the pickle.
@@ -61,10 +65,10 @@ class Unpickler(pickle.Unpickler):
             return ScriptModule
         if self._script and (module, name) in SCRIPT_NAMES:
             return SCRIPT_NAMES[module, name]
-        try:
-            return NAMES[module, name]
-        except KeyError:
-            raise UnsafePickleError(f"asks for {module}.{name}") from None
+        found = NAMES.get((module, name)) or HARMLESS.get((_RENAMED.get(module, module), name))
+        if found is None:
+            raise UnsafePickleError(f"asks for {module}.{name}")
+        return found
 
     def persistent_load(self, pid: Any) -> Any:
         if self._storage is None or not isinstance(pid, tuple) or pid[0] != "storage":

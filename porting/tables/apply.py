@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from porting.files.trees import Tree, by_dotted_path, flatten, nest
+from porting.tables.misfits import LINES, grouped_misfits
 from porting.tables.rules import (
     Address,
     Rule,
@@ -27,12 +28,32 @@ WIDENED = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 class ConversionError(ValueError):
-    """All misfits between a checkpoint and a model."""
+    """All misfits between a checkpoint and a model; the text groups them by pattern.
 
-    def __init__(self, misfits: Sequence[str]):
+    Args:
+        misfits: texts `name shape: what is wrong`.
+        head: first line of the text; "" counts the misfits.
+        tail: last line of the text, or "".
+        lines: groups that the text shows.
+    """
+
+    def __init__(
+        self, misfits: Sequence[str], *, head: str = "", tail: str = "", lines: int = LINES
+    ):
         self.misfits = tuple(misfits)
-        count = f"{len(misfits)} misfit" + "s" * (len(misfits) != 1)
-        super().__init__("\n".join([f"{count}:", *(f"  {text}" for text in misfits)]))
+        self._head = head or f"{len(misfits)} misfit" + "s" * (len(misfits) != 1) + ":"
+        self._tail = tail
+        shown = grouped_misfits(misfits, lines)
+        self.is_complete = len(shown) == len(misfits)
+        super().__init__(self._text(shown))
+
+    def in_full(self) -> str:
+        """The text with every misfit."""
+        return self._text(self.misfits)
+
+    def _text(self, shown: Sequence[str]) -> str:
+        lines = [self._head, *(f"  {text}" for text in shown)]
+        return "\n".join([*lines, self._tail] if self._tail else lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +84,7 @@ def plan(source: Mapping[str, Any], rules: Sequence[Rule], shapes: Tree) -> Plan
     dropped: dict[str, Rule] = {}
     misfits: list[str] = []
     filled: dict[Address, str] = {}
+    refused: dict[str, list[str]] = {}  # reason -> names
     rules = rules_for_file(rules, source)
     for name, tensor in source.items():
         matches = rules_for_name(name, rules)
@@ -72,6 +94,9 @@ def plan(source: Mapping[str, Any], rules: Sequence[Rule], shapes: Tree) -> Plan
             misfits.append(f"{name} {tuple(tensor.shape)}: matches {count}")
             continue
         rule, match = matches[0]
+        if rule.refused:
+            refused.setdefault(rule.why, []).append(name)
+            continue
         if rule.target is None:
             dropped[name] = rule
             continue
@@ -82,6 +107,9 @@ def plan(source: Mapping[str, Any], rules: Sequence[Rule], shapes: Tree) -> Plan
             if address in filled:
                 misfits.append(f"{name}: {address} is already filled by {filled[address]}")
             filled.setdefault(address, name)
+    for why, names in refused.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        misfits.append(f"{names[0]}{more}: {why}")
     misfits += _unfilled(wanted, filled)
     return Plan(used, dropped, tuple(misfits))
 
@@ -167,7 +195,10 @@ def invert_rules(
             continue
         parts = [leaves[a.path] if a.index is None else leaves[a.path][a.index] for a in addresses]
         wide = np.ascontiguousarray(rule.layout.backward([np.asarray(part) for part in parts]))
-        narrow = wide.reshape(wide.shape if shape else ()).astype(dtype)
+        # a linear layer may be a 1x1 convolution in the file: axes of length 1 at the end
+        ones = shape[wide.ndim :] if wide.shape == shape[: wide.ndim] else ()
+        is_same = bool(ones) and set(ones) == {1}
+        narrow = wide.reshape(shape if is_same or not shape else wide.shape).astype(dtype)
         if narrow.shape != shape:
             misfits.append(f"{name}: is {shape} in the checkpoint, {narrow.shape} when made anew")
         elif not np.array_equal(narrow.astype(wide.dtype), wide.reshape(narrow.shape)):

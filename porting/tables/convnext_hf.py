@@ -7,7 +7,7 @@ The backbone has a norm for each of its outputs (`hidden_states_norms`), as do t
 import re
 from collections.abc import Callable
 
-from porting.tables.convnext import IMAGENET
+from porting.tables.convnext import IMAGENET, NORMED
 from porting.tables.layers import dense, norm
 from porting.tables.layouts import conv2d, depthwise
 from porting.tables.rules import Rule, prefixed
@@ -39,7 +39,6 @@ FEATURE_NORMS = (
     Rule(r"hidden_states_norms\.stage(\d)\.weight", _feature_norm("scale")),
     Rule(r"hidden_states_norms\.stage(\d)\.bias", _feature_norm("bias")),
 )
-NORMED = tuple(f"convnext_{size}_normed" for size in ("tiny", "small", "in22k_base", "in22k_large"))
 ENCODERS = (*IMAGENET, *NORMED)
 
 _CLASSIFIER = "the norm and classifier of ImageNet come after the last feature"

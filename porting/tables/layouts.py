@@ -61,6 +61,15 @@ pointwise = _one_part(
     "pointwise", 4, lambda x: _squeezed(x, (2, 3)).T, lambda y: y.T[:, :, None, None]
 )
 
+# (out, in) or (out, in, 1, 1) <-> (in, out): files store the same layer in either way; the way back
+# gives (out, in), to be reshaped to the file's shape
+linear_or_pointwise = _one_part(
+    "linear_or_pointwise",
+    None,
+    lambda x: x.T if x.ndim == 2 else _matrix(x).T,
+    lambda y: y.T,
+)
+
 # (in, out, kh, kw) of a transposed convolution <-> (kh, kw, in, out)
 conv_transpose = _one_part(
     "conv_transpose", 4, lambda x: x.transpose(2, 3, 0, 1), lambda y: y.transpose(2, 3, 0, 1)
@@ -96,6 +105,13 @@ def _fused(name: str, parts: int) -> tuple[Layout, Layout]:
 fused_qkv, fused_qkv_bias = _fused("fused_qkv", 3)
 # key and value of SegFormer's original: (2d, d) and (2d)
 fused_kv, fused_kv_bias = _fused("fused_kv", 2)
+
+
+def _matrix(x: np.ndarray) -> np.ndarray:
+    """The matrix (out, in) of a 1x1 convolution."""
+    if x.ndim != 4:
+        raise ValueError(f"it has {x.ndim} axes, not 2 or 4")
+    return _squeezed(x, (2, 3))
 
 
 def _squeezed(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -27,6 +27,7 @@ class Rule:
         why: the reason, where target is None.
         value: for dropped tensors: the value that all their elements must have. Such a tensor is
             checked, and restored on the way back.
+        refused: for dropped tensors: they are a misfit, and `why` says what to do.
         when: pattern of a name; the rule holds only for files that have such a name. For names that
             mean two things.
     """
@@ -36,6 +37,7 @@ class Rule:
     layout: Layout = identity
     why: str = ""
     value: float | None = None
+    refused: bool = False
     when: str = ""
 
     def __post_init__(self):

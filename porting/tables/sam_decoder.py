@@ -52,11 +52,21 @@ _MASK_DECODER = (
     *dense(r"iou_prediction_head\.layers\.(\d)", r"iou_head.\1"),
 )
 
+_SAM_HQ = Rule(
+    r"mask_decoder\."
+    r"(?:hf_token|hf_mlp|compress_vit_feat|embedding_encoder|embedding_maskfeature)\..*",
+    None,
+    why="SAM-HQ's own layers, which no model here has; to convert the SAM that they were added to:"
+    " --drop 'hf_|compress_vit_feat|embedding_(encoder|maskfeature)'",
+    refused=True,
+)
+
 DECODER = prefixed(
     (
         # the second names are MobileSAMv2's
         *prefixed(_PROMPT_ENCODER, r"(?:prompt_encoder|PromtEncoder)\.", "prompt_encoder."),
         *prefixed(_MASK_DECODER, r"(?:mask_decoder|MaskDecoder)\.", "mask_decoder."),
+        _SAM_HQ,
     ),
     "",
     "sam.",

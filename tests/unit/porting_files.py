@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from porting.files.write import write_safetensors
+
 DEPTHS, WIDTHS, HIDDEN, EMBEDDING = (1, 1, 2, 1), (8, 16, 24, 32), 24, 12  # convnext_debug
 FAMILY = "open_clip_convnext"
 
 
-def clip_state(dtype=np.float32, seed=0):
-    """The visual tower of an open_clip model with the numbers of `convnext_debug`."""
+def trunk_shapes():
+    """Shapes of timm's ConvNeXt with the numbers of `convnext_debug` and `convnext_in22k_debug`."""
     shapes = {"stem.0.weight": (WIDTHS[0], 3, 4, 4), "stem.0.bias": (WIDTHS[0],)}
     shapes |= {f"stem.1.{end}": (WIDTHS[0],) for end in ("weight", "bias")}
     for s, (depth, c) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
@@ -30,19 +32,32 @@ def clip_state(dtype=np.float32, seed=0):
                 block + "mlp.fc2.weight": (c, 4 * c),
                 block + "mlp.fc2.bias": (c,),
             }
-    shapes |= {f"head.norm.{end}": (WIDTHS[-1],) for end in ("weight", "bias")}
+    return shapes
+
+
+def timm_state(dtype=np.float32, seed=0):
+    """timm's ConvNeXt with the numbers of `convnext_in22k_debug`, with its classifier's norm."""
+    shapes = trunk_shapes() | {f"head.norm.{end}": (WIDTHS[-1],) for end in ("weight", "bias")}
+    return _random(shapes, dtype, seed)
+
+
+def clip_state(dtype=np.float32, seed=0):
+    """The visual tower of an open_clip model with the numbers of `convnext_debug`."""
+    shapes = trunk_shapes() | {f"head.norm.{end}": (WIDTHS[-1],) for end in ("weight", "bias")}
     shapes = {f"visual.trunk.{name}": shape for name, shape in shapes.items()} | {
         "visual.head.mlp.fc1.weight": (HIDDEN, WIDTHS[-1]),
         "visual.head.mlp.fc1.bias": (HIDDEN,),
         "visual.head.mlp.fc2.weight": (EMBEDDING, HIDDEN),
     }
+    return _random(shapes, dtype, seed)
+
+
+def _random(shapes, dtype, seed):
     rng = np.random.default_rng(seed)
     return {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
 
 
 def save(path, state):
     """Writes a safetensors file; returns its path as text."""
-    from porting.files.write import write_safetensors
-
     write_safetensors(path, state, {"format": "pt"})
     return str(path)

@@ -5,15 +5,18 @@
 
 Writes OUTPUT/DATASET/SPLIT-00000-of-00008.array_record ... and SPLIT.summary.json. Shards are
 written in a hidden folder and move into place when all are complete, so an interrupted build leaves
-nothing that could be read by mistake, and the same command continues it.
+nothing that could be read by mistake, and the same command continues it. Exit status 130 after
+Ctrl-C, 143 after SIGTERM.
 """
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from clouds_jax import command_line
+from clouds_jax.data.build import workspace
 from clouds_jax.data.build.run import build
 from clouds_jax.data.build.summary import describe
 from clouds_jax.data.codecs import CODECS
@@ -58,19 +61,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     if drawing and not get_dataset(args.dataset).generated:
         parser.error(f"--{', --'.join(drawing)}: only for datasets that are drawn.")
     with command_line.one_line_errors("build"):
-        summary = build(
-            args.dataset,
-            raw=args.raw,
-            output=args.output,
-            split=args.split,
-            shards=args.shards,
-            workers=args.workers,
-            codec=args.codec,
-            skip_bad=args.skip_bad,
-            limit=args.limit,
-            drawing=drawing,
-        )
-    print(describe(summary))
+        try:
+            summary = build(
+                args.dataset,
+                raw=args.raw,
+                output=args.output,
+                split=args.split,
+                shards=args.shards,
+                workers=args.workers,
+                codec=args.codec,
+                skip_bad=args.skip_bad,
+                limit=args.limit,
+                drawing=drawing,
+            )
+        except KeyboardInterrupt as error:
+            print(f"build: {_interrupted(args.output / args.dataset, args.split)}", file=sys.stderr)
+            terminated = isinstance(error, command_line.Terminated)
+            sys.exit(command_line.TERMINATED if terminated else command_line.INTERRUPTED)
+    print(_printable(describe(summary)))
+
+
+def _interrupted(folder: Path, split: str) -> str:
+    state = workspace.progress(folder, split)
+    if state is None:
+        return "interrupted before the first shard; nothing was written."
+    finished, planned = state
+    return (
+        f"interrupted; {finished} of {planned} shards are finished, in "
+        f"{workspace.staging_folder(folder, split)}. The same command goes on from there."
+    )
+
+
+def _printable(text: str) -> str:
+    """Text that the terminal can show, whatever its locale; names of files may hold any byte."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 if __name__ == "__main__":
