@@ -202,11 +202,13 @@ def _best(
     heads: int,
 ) -> list[Conversion]:
     """The conversions that leave the fewest tensors and targets out; several if all is equal."""
-    fits = [
-        fit
-        for candidate in candidates[:_TRIED]
-        if (fit := _match(candidate, state, provenance, encoder, heads))
-    ]
+    fits: list[Conversion] = []
+    for candidate in candidates[:_TRIED]:
+        # every unknown name is a misfit or beside the prefix, so such a candidate cannot be better
+        if all(candidate.unknown <= _cost(fit, state) for fit in fits) and (
+            fit := _match(candidate, state, provenance, encoder, heads)
+        ):
+            fits.append(fit)
 
     def order(fit: Conversion) -> tuple[int, int, int, int]:
         # Last the number of rules: a table of whole files also matches parts, but has more rules.
