@@ -2,7 +2,6 @@
 
 from clouds_jax.images.listing import (
     SUFFIXES,
-    UNREAD,
     Listing,
     entries,
     find_images,
@@ -17,14 +16,12 @@ from clouds_jax.images.reading import (
     exif_orientation,
     read_image,
     read_label,
-    rgb,
     turned,
 )
 from clouds_jax.images.writing import resize, write_npz, write_png
 
 __all__ = [
     "SUFFIXES",
-    "UNREAD",
     "BadImage",
     "Listing",
     "as_rgb",
@@ -36,7 +33,6 @@ __all__ = [
     "read_image",
     "read_label",
     "resize",
-    "rgb",
     "turned",
     "unicode_name",
     "walk",

@@ -84,8 +84,10 @@ def _walk(folder: pathlib.Path, above: frozenset[tuple[int, int]]) -> Iterator[p
     stat = folder.stat()
     if (place := (stat.st_dev, stat.st_ino)) in above:
         return
-    for path in entries(folder):
-        if path.is_dir():
+    for entry in _visible(folder):
+        path = folder / entry.name
+        # A path, unlike an entry, takes a link to itself for a link to nowhere.
+        if path.is_dir() if entry.is_symlink() else entry.is_dir():
             yield from _walk(path, above | {place})
         else:
             yield path
@@ -97,10 +99,17 @@ def entries(folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
         NotADirectoryError: it is a file.
     """
+    return [folder / entry.name for entry in _visible(folder)]
+
+
+def _visible(folder: pathlib.Path) -> list[os.DirEntry]:
+    # Entries know without a look at each file, slow over a network, whether they are folders.
     try:
-        return sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
+        with os.scandir(folder) as found:
+            visible = [entry for entry in found if not _is_hidden(entry.name)]
     except NotADirectoryError:
         raise NotADirectoryError(f"{folder} is a file; a folder is expected.") from None
+    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _is_hidden(name: str) -> bool:

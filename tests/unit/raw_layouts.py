@@ -141,6 +141,11 @@ LAYOUTS = {
         "bdd100k/seg/labels/val/7d06fefd-f7be05a6_train_id.png",
         (0, 18, 255), (0, 18, 255), "grey", "bdd100k/7d06fefd-f7be05a6",
     ),
+    "bdd100k, zips": Layout(
+        "bdd100k", "val", "bdd100k_images_10k/bdd100k/images/10k/val/7d06fefd.jpg",
+        "bdd100k_sem_seg_labels_trainval/bdd100k/labels/sem_seg/masks/val/7d06fefd.png",
+        (0, 18, 255), (0, 18, 255), "grey", "bdd100k/7d06fefd",
+    ),
     "mapillary, its own folder": Layout(
         "mapillary", "val", "mapillary-vistas-dataset_public_v2.0/validation/images/_aBc-1.jpg",
         "mapillary-vistas-dataset_public_v2.0/validation/v1.2/labels/_aBc-1.png",

@@ -167,10 +167,10 @@ def _fault(source: Source, spec: DatasetSpec) -> str:
     if source.render is not None:
         return ""
     for path in filter(None, (source.image, source.label)):
-        if images.is_dangling(path):
-            return f"{path} is a link to {os.readlink(path)}, which does not exist"
-        if path.is_dir():
-            return f"{path} is a folder; a file is expected"
+        if not path.is_file():
+            if images.is_dangling(path):
+                return f"{path} is a link to {os.readlink(path)}, which does not exist"
+            return f"{path} is {'a folder' if path.is_dir() else 'no file'}; a file is expected"
     if source.image is None:
         return f"{source.label} has no image"
     if source.label is None and spec.label_space:

@@ -8,14 +8,18 @@ from clouds_jax.data.datasets.spec import TRAIN_IDS, DatasetSpec, Source
 
 
 def examples(raw: Path, split: str) -> Sequence[Source]:
-    """Images of the 10k set with the masks of sem_seg, which hold train ids."""
+    """Images of the 10k set with the masks of sem_seg, which hold train ids.
+
+    The archives may lie in folders of their own names, such as `bdd100k_images_10k`.
+    """
+    tops = ("", "bdd100k_*/bdd100k/")
     return pair_files(
         "bdd100k",
         raw,
         [
             Layout(
-                [f"images/10k/{split}/{{stem}}.jpg"],
-                [[f"labels/sem_seg/masks/{split}/{{stem}}.png"]],
+                [f"{top}images/10k/{split}/{{stem}}.jpg" for top in tops],
+                [[f"{top}labels/sem_seg/masks/{split}/{{stem}}.png" for top in tops]],
             ),
             Layout(
                 [f"seg/images/{split}/{{stem}}.jpg"],

@@ -1,6 +1,7 @@
 """The error for a raw folder in which nothing fits: what was looked for, and what comes nearest."""
 
 import collections
+import contextlib
 import itertools
 import os
 from collections.abc import Collection, Sequence
@@ -49,9 +50,10 @@ def _suggestion(raw: Path, patterns: Sequence[str], exclude: Collection[Path]) -
     endings = {f".{pattern.rpartition('.')[2].lower()}" for pattern in patterns}
     words = {part for pattern in patterns for part in pattern.split("/")[:-1]}
     counts: collections.Counter[tuple[Path, str]] = collections.Counter()
-    for path in itertools.islice(images.walk(raw), _MOST_FILES):
-        if path.suffix.lower() in images.SUFFIXES and path.parent not in exclude:
-            counts[path.parent, path.suffix] += 1
+    with contextlib.suppress(OSError):  # folders that may not be read
+        for path in itertools.islice(images.walk(raw), _MOST_FILES):
+            if path.suffix.lower() in images.SUFFIXES and path.parent not in exclude:
+                counts[path.parent, path.suffix] += 1
     if not counts:
         return ""
 
