@@ -34,7 +34,8 @@ import programs
 from programs import PROGRAMS, ROOT, Program, module_of
 
 QUESTIONS = ("status", "words", "whole", "finishes", "same")
-QUICK = ("data.build", "predict", "visualise panel", "porting convert", "porting invert")
+# these need no run
+QUICK = ("data.build", "predict", "porting convert")
 
 
 @dataclasses.dataclass
@@ -69,7 +70,8 @@ class Drill:
     def prepare(self, chosen: list[Program]) -> None:
         """Makes the inputs and runs every program once undisturbed."""
         quietly = functools.partial(programs.run_quietly, environment=environment())
-        programs.make_inputs(self.base, quietly)
+        trained = any(p.name not in QUICK for p in chosen)
+        programs.make_inputs(self.base, quietly, trained=trained)
         for program in chosen:
             for name in ("compiling", "whole"):  # timed with a full compile cache
                 out = self.out(program, name)
@@ -112,7 +114,7 @@ class Drill:
         return Answer(program.name, fault.name, wrong, time.monotonic() - began)
 
 
-def bad_inputs(drill: Drill, quick: bool) -> list[Answer]:
+def bad_inputs(drill: Drill, chosen: set[str]) -> list[Answer]:
     """Each bad input: status 1 or 2, short, and naming the thing; nothing is left."""
     folder = drill.folder / "bad"
     folder.mkdir()
@@ -120,7 +122,7 @@ def bad_inputs(drill: Drill, quick: bool) -> list[Answer]:
 
     def one(case: inputs.Bad) -> Answer:
         began = time.monotonic()
-        out = folder / case.name.replace(" ", "_").replace("/", "_")
+        out = folder / f"{case.program} {case.name}".replace(" ", "_").replace("/", "_")
         out.mkdir()
         done = subprocess.run(
             module_of(case.command(drill.base, out)), cwd=ROOT, capture_output=True, text=True,
@@ -134,10 +136,18 @@ def bad_inputs(drill: Drill, quick: bool) -> list[Answer]:
         wrong["whole"] = f"left: {left}" if left else None
         return Answer(case.program, case.name, wrong, time.monotonic() - began)
 
-    cases = [case for case in inputs.cases(drill.base) if not quick or case.program in QUICK]
+    cases = [case for case in inputs.cases(drill.base) if case.program in chosen]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        answers.extend(pool.map(one, cases))
+        for answer in pool.map(one, cases):
+            answers.append(answer)
+            tell(answer)
     return answers
+
+
+def tell(answer: Answer) -> None:
+    """Prints a case as soon as it is judged."""
+    noes = {question: text for question, text in answer.wrong.items() if text}
+    print(f"{answer.program}, {answer.fault}: {noes or 'ok'}", flush=True)
 
 
 def table(answers: list[Answer]) -> str:
@@ -185,12 +195,11 @@ def main() -> None:
         ]
         answers = []
         if not args.fault or "bad input" in args.fault:
-            answers += bad_inputs(drill, args.quick)
+            answers += bad_inputs(drill, {program.name for program in chosen})
         with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
             for answer in pool.map(lambda job: drill.case(*job), jobs):
                 answers.append(answer)
-                noes = {q: text for q, text in answer.wrong.items() if text}
-                print(f"{answer.program}, {answer.fault}: {noes or 'ok'}", flush=True)
+                tell(answer)
     print(f"\n{table(answers)}")
     if args.output:
         write(args.output, answers)
