@@ -108,18 +108,6 @@ class Clouds(nnx.Module):
         """The head's output for RGB images 0..255; `all_outputs`: of every decoder layer."""
         return self.head(self.encode(images), all_outputs=all_outputs)
 
-    def head_with(self, params: Any) -> Any:
-        """The head with other trained weights: those being differentiated, or the teacher's.
-
-        What else the head holds, such as a class matrix, stays this model's. Inside a function
-        that is mapped over devices the model is closed over and `params` is an argument.
-
-        Args:
-            params: the `nnx.Param` variables of the head, with paths relative to it.
-        """
-        graphdef, _, fixed = nnx.split(self.head, nnx.Param, ...)
-        return nnx.merge(graphdef, params, fixed)
-
     def encode(self, images: Num[Array, "b h w 3"], **kwargs: Any) -> Features:
         """Features res2 to res5 of RGB images 0..255, in the encoder's dtype.
 

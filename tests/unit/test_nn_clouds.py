@@ -1,14 +1,11 @@
 """The model: normalisation, padding, dtypes, what is trained, both heads."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax import sharding
 from clouds_jax.nn import clouds
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.rngs import HostKeys
@@ -81,53 +78,3 @@ def test_a_bfloat16_encoder_feeds_a_float32_head():
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match="encoder_dtype is 'float16'; allowed are: float32"):
         build(encoder_dtype="float16")
-
-
-@pytest.mark.parametrize("classifier", ["linear", "text"])
-def test_a_head_with_other_weights_keeps_its_class_matrix(classifier):
-    size = dataclasses.replace(HEADS["mask2former"], classifier=classifier)
-    rows = clouds.text_rows("convnext_debug", (0, 0, 1, 2, 3)) if classifier == "text" else None
-    model, other = (
-        clouds.build_model("convnext_debug", size, 4, rows=rows, rngs=HostKeys(seed))
-        for seed in (0, 1)
-    )
-    head = model.head_with(nnx.state(other.head, nnx.Param))
-    for kind, expected in ((nnx.Param, other.head), (nnx.Not(nnx.Param), model.head)):
-        ours, theirs = nnx.state(head, kind), nnx.state(expected, kind)
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    before = nnx.state(model.head)
-    assert not np.array_equal(
-        before["transformer_decoder"]["query_feat"][...],
-        nnx.state(head)["transformer_decoder"]["query_feat"][...],
-    )
-
-
-def test_a_head_with_other_weights_can_be_differentiated_per_device():
-    model = build("fpn")
-    graphdef, params, rest = nnx.split(model, in_head, ...)
-    rng = np.random.default_rng(0)
-    features = {
-        f"res{level}": jnp.asarray(rng.normal(size=(2, 32 >> level, 32 >> level, width)), "f4")
-        for level, width in enumerate(model.spec.widths, start=2)
-    }
-
-    def gradient(devices):
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-
-        def run(params, rest, features):
-            model = nnx.merge(graphdef, params, rest)
-
-            def local(reduce, params, features):
-                def loss(params):
-                    return jnp.sin(model.head_with(params)(features, all_outputs=True)).sum()
-
-                return (reduce(jax.grad(loss)(params)),)
-
-            run = sharding.per_device(local, mesh, split=(False, True), out=(False,))
-            return run(params["head"], features)[0]
-
-        return jax.tree.leaves(jax.jit(run)(params, rest, features))
-
-    for together, alone in zip(gradient(2), gradient(1), strict=True):
-        assert np.any(alone)
-        np.testing.assert_allclose(together, alone, atol=1e-4 * max(1, np.abs(alone).max()))
