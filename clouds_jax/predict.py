@@ -56,8 +56,11 @@ def image_jobs(
 
     Raises:
         FileNotFoundError: a folder holds no image.
+        NotADirectoryError: the output folder is a file.
         ValueError: two images would be written to one place.
     """
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"{output} is a file; --output names a folder.")
     jobs, notes = [], []
     for source in sources:
         if source.is_dir():

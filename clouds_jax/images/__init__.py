@@ -13,9 +13,9 @@ from clouds_jax.images.listing import (
 from clouds_jax.images.reading import (
     BadImage,
     as_rgb,
-    exif_orientation,
     read_image,
     read_label,
+    read_upright,
     turned,
 )
 from clouds_jax.images.writing import resize, write_npz, write_png
@@ -26,12 +26,12 @@ __all__ = [
     "Listing",
     "as_rgb",
     "entries",
-    "exif_orientation",
     "find_images",
     "is_dangling",
     "list_images",
     "read_image",
     "read_label",
+    "read_upright",
     "resize",
     "turned",
     "unicode_name",

@@ -27,11 +27,18 @@ def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
         FileNotFoundError: there is no such file.
         BadImage: no decoder reads it, or its pixels have no known range.
     """
+    return read_upright(path)[0]
+
+
+def read_upright(path: pathlib.Path) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
+    """An image file as `read_image` gives it, and its EXIF orientation, 1 (as stored) to 8."""
     try:
         with Image.open(path) as file:
-            return (
-                _rgb_of_16_bits(file, path) if _has_16_bit_colours(file) else rgb(file, str(path))
-            )
+            # Both before the pixels are read, with which PIL forgets them: it turns TIFFs then.
+            is_deep, orientation = _has_16_bit_colours(file), _orientation(file)
+            if is_deep:
+                return turned(_rgb_of_16_bits(path), orientation), orientation
+            return rgb(file, str(path)), orientation
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} {_absence(path)}.") from None
     except IsADirectoryError:
@@ -57,14 +64,14 @@ def _has_16_bit_colours(file: Image.Image) -> bool:
     return bool(tile) and file.mode in ("RGB", "RGBA") and ";16" in str(tile[0])
 
 
-def _rgb_of_16_bits(file: Image.Image, path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
+def _rgb_of_16_bits(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
     import cv2  # slow to import, and few files need it
 
-    flags = cv2.IMREAD_UNCHANGED  # also leaves the picture as it is stored
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    if picture is None or picture.dtype != np.uint16 or picture.ndim != 3:
-        return rgb(file, str(path))
-    return turned(_upper_8_bits(picture[..., 2::-1], str(path)), exif_orientation(file))
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # not turned, in the order BGR
+    if picture is None:
+        raise BadImage(f"{path} is no image that can be read. Is the file complete?")
+    return _upper_8_bits(picture[..., 2::-1], str(path))
 
 
 def _upper_8_bits(values: Integer[np.ndarray, "..."], name: str) -> UInt8[np.ndarray, "..."]:
@@ -77,12 +84,8 @@ def _upper_8_bits(values: Integer[np.ndarray, "..."], name: str) -> UInt8[np.nda
     return (values.astype(np.uint32) >> (bits - 8)).astype(np.uint8)
 
 
-def exif_orientation(image: Image.Image | pathlib.Path) -> int:
-    """The EXIF orientation, 1 (upright, also where there is none) to 8."""
-    if isinstance(image, pathlib.Path):
-        with Image.open(image) as file:
-            return exif_orientation(file)
-    value = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+def _orientation(file: Image.Image) -> int:
+    value = file.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
     return value if value in range(1, 9) else _UPRIGHT
 
 

@@ -73,21 +73,32 @@ def test_values_that_no_sensor_gives_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_pil_turns_them(tmp_path, orientation):
+@pytest.mark.parametrize("ending, bits", [("png", 8), ("png", 16), ("tif", 8)])
+def test_every_orientation_is_turned_upright_and_told(tmp_path, orientation, ending, bits):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
-    assert images.exif_orientation(tmp_path / "a.png") == orientation
-    with Image.open(tmp_path / "a.png") as file:
-        want = np.asarray(ImageOps.exif_transpose(file))
-    np.testing.assert_array_equal(images.turned(picture(), orientation), want)
+    path = tmp_path / f"a.{ending}"
+    stored = picture() if bits == 8 else picture()[..., 0]
+    if bits == 16:
+        stored[0, 0] = 255
+    Image.fromarray(stored if bits == 8 else stored.astype(np.uint16) * 257).save(path, exif=exif)
+    upright = ImageOps.exif_transpose(with_exif(Image.fromarray(stored), exif))
+    out, told = images.read_upright(path)
+    assert told == orientation
+    np.testing.assert_array_equal(out, np.asarray(upright.convert("RGB")))
+    np.testing.assert_array_equal(images.turned(stored, orientation), np.asarray(upright))
+
+
+def with_exif(image, exif):
+    image.info["exif"] = exif.tobytes()
+    return image
 
 
 def test_an_orientation_that_exif_does_not_define_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 9
     Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif)
-    assert images.exif_orientation(tmp_path / "a.jpg") == 1
+    assert images.read_upright(tmp_path / "a.jpg")[1] == 1
 
 
 def test_a_rotated_photo_is_turned_upright(tmp_path):

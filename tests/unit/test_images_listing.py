@@ -89,6 +89,10 @@ def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder_get_a_line(
         images.find_images(path)
     with pytest.raises(FileNotFoundError, match="a.png is a file; --raw names the folder"):
         get_dataset("gta5").examples(path, "train")
+    with pytest.raises(NotADirectoryError, match="a.png is a file; --output names a folder"):
+        predict.image_jobs([path], path)
+    with pytest.raises(ValueError, match="a.png is a file; --output names the folder"):
+        build("fake", raw=None, output=path, split="x")
 
 
 def test_images_of_kinds_that_are_not_read_are_named(tmp_path):

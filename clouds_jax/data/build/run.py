@@ -74,6 +74,8 @@ def build(
     """
     spec = get_dataset(dataset)
     get_codec(codec)
+    if output.exists() and not output.is_dir():
+        raise BuildError(f"{output} is a file; --output names the folder of all shards.")
     sources, problems, notes = _list_sources(spec, raw, split, limit, drawing or {})
     if problems and not skip_bad:
         _fail(problems, "")
@@ -186,8 +188,8 @@ def _two_files(first: Source, again: Source) -> tuple[Path | None, Path | None]:
 
 
 def _fail(problems: Sequence[str], kept: str, remedy: str = _REMEDY) -> None:
+    # The remedy comes first: of long lists a program shows the beginning.
     raise BuildError(
-        f"{len(problems)} bad examples:\n  "
+        f"{len(problems)} bad examples, no shard was written. {kept}{remedy}\n  "
         + "\n  ".join(problems)
-        + f"\nNo shard was written. {kept}{remedy}"
     )

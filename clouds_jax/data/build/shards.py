@@ -19,7 +19,7 @@ from clouds_jax.data.classes import get_space
 from clouds_jax.data.datasets import get_dataset
 from clouds_jax.data.datasets.spec import DatasetSpec, Source
 from clouds_jax.data.records import Example, encode, shard_writer
-from clouds_jax.images import BadImage, exif_orientation, read_image, unicode_name
+from clouds_jax.images import BadImage, read_upright, unicode_name
 
 
 class _Abandoned(Exception):
@@ -40,9 +40,8 @@ def load(source: Source, spec: DatasetSpec, origin: Mapping[str, Any]) -> Exampl
             path = source.image
             assert path is not None  # the build refuses sources without an image
             origin = {**origin, "file": unicode_name(path.name)}
-            image = read_image(path)
+            image, orientation = read_upright(path)
             if source.label is not None:
-                orientation = exif_orientation(path)
                 path = source.label
                 label = labels.read_label(path, spec)
                 label = labels.in_grid_of_image(label, image.shape[:2], orientation)

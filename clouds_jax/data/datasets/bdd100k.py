@@ -26,7 +26,7 @@ def examples(raw: Path, split: str) -> Sequence[Source]:
                 [[f"seg/labels/{split}/{{stem}}_train_id.png"]],
             ),
         ],
-        folders=("bdd100k", "bdd10k"),
+        folders=("bdd100k", "bdd10k", "BDD100K"),
     )
 
 

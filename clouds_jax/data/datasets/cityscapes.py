@@ -65,7 +65,7 @@ def examples(raw: Path, split: str) -> Sequence[Source]:
             for kind in ("labelTrainIds", "labelIds")
         ],
     )
-    return pair_files("cityscapes", raw, [layout], folders=("cityscapes",))
+    return pair_files("cityscapes", raw, [layout], folders=("cityscapes", "Cityscapes"))
 
 
 SPEC = DatasetSpec(

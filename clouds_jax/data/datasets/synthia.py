@@ -69,6 +69,14 @@ COLOURS = (
     (21, (102, 102, 156)),
 )
 
+_FOLDERS = (
+    "synthia",
+    "SYNTHIA",
+    "RAND_CITYSCAPES",
+    "synthia/RAND_CITYSCAPES",
+    "SYNTHIA_RAND_CITYSCAPES/RAND_CITYSCAPES",
+)
+
 
 def read_label(path: Path) -> Stored:
     """A label PNG: ids in red, instances in green, blue empty, of 16 bits; or ids; or colours.
@@ -99,7 +107,7 @@ def examples(raw: Path, split: str) -> Sequence[Source]:
     layout = Layout(
         ["RGB/{stem}.png"], [["GT/LABELS/{stem}_labelTrainIds.png"], ["GT/LABELS/{stem}.png"]]
     )
-    return pair_files("synthia", raw, [layout], folders=("synthia", "RAND_CITYSCAPES"))
+    return pair_files("synthia", raw, [layout], folders=_FOLDERS)
 
 
 SPEC = DatasetSpec(
