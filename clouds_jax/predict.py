@@ -151,7 +151,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     progress = sys.stderr.isatty()
     problems = predict_images(jobs, predict, model.config.space, progress=progress)
     if len(jobs) > len(problems):
-        print(f"{len(jobs) - len(problems)} images written to {output}")
+        print(f"{len(jobs) - len(problems)} images written to {images.unicode_name(output)}")
     return problems
 
 

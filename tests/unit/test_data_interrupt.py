@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from clouds_jax.data.build import __main__ as program
 from clouds_jax.data.build import jobs, workspace
 
 PATIENCE = 60.0  # seconds until a build must have begun
@@ -69,6 +70,19 @@ def ends(group):
 
 def test_nothing_is_told_of_a_build_that_did_not_begin(tmp_path):
     assert workspace.progress(tmp_path, "train") is None
+
+
+def test_an_interruption_after_the_last_shard_says_that_all_is_there(tmp_path, monkeypatch, capsys):
+    program.main(command(tmp_path, 1, count=6)[3:])
+
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "build", interrupt)
+    with pytest.raises(SystemExit) as end:
+        program.main(command(tmp_path, 1, count=6)[3:])
+    assert end.value.code == 130
+    assert "interrupted when all shards were in place" in capsys.readouterr().err
 
 
 def test_a_worker_that_does_not_stop_is_killed(monkeypatch):

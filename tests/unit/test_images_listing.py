@@ -135,10 +135,11 @@ def test_names_that_are_not_utf_8_become_keys(tmp_path):
 
 
 def test_an_ascii_locale_builds_the_same_keys(tmp_path, root):
-    photo(tmp_path / "raw" / NOT_UTF_8)
-    photo(tmp_path / "raw/街.png")
-    (tmp_path / "raw/broken ü.png").write_bytes(b"")
-    command = [sys.executable, "-m", "clouds_jax.data.build", "folder", "--raw", tmp_path / "raw",
+    raw = tmp_path / "räw"
+    photo(raw / NOT_UTF_8)
+    photo(raw / "街.png")
+    (raw / "broken ü.png").write_bytes(b"")
+    command = [sys.executable, "-m", "clouds_jax.data.build", "folder", "--raw", raw,
                "--output", tmp_path / "shards", "--split", "x", "--skip-bad"]  # fmt: skip
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True)

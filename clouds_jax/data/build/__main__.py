@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _interrupted(folder: Path, split: str) -> str:
     state = workspace.progress(folder, split)
+    if (folder / f"{split}.summary.json").exists():
+        return "interrupted when all shards were in place; the same command describes them."
     if state is None:
         return "interrupted before the first shard; nothing was written."
     finished, planned = state

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clouds_jax import images
@@ -127,6 +127,11 @@ def _paired(name: str, root: Path, layout: Layout, pictures: Found) -> Sources:
     sources += [
         Source(f"{name}/{stem}", None, path) for stem, path in alone.items() if stem not in taken
     ]
+    sources.sort(key=lambda source: source.key)
+    return Sources(sources, _notes(layout, used, twice))
+
+
+def _notes(layout: Layout, used: Mapping[int, int], twice: Sequence[Path]) -> list[str]:
     notes = []
     if len(used) > 1:
         counts = " and ".join(
@@ -141,7 +146,7 @@ def _paired(name: str, root: Path, layout: Layout, pictures: Found) -> Sources:
             f"{len(twice):,} files were left out, which a converter wrote from its own results, "
             f"such as {twice[0]}."
         )
-    return Sources(sorted(sources, key=lambda source: source.key), notes)
+    return notes
 
 
 def _labels(root: Path, layout: Layout) -> tuple[list[dict[str, list[Path]]], list[Path]]:
