@@ -75,6 +75,21 @@ def test_a_palette_of_other_colours_is_read_by_index(tmp_path, colour):
     assert set(np.unique(out)) == {*range(19), 255}
 
 
+def voc(index):
+    """PASCAL VOC's colour of an index."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        colour[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+    return tuple(colour)
+
+
+def test_the_palette_of_pascal_voc_says_nothing_though_colours_coincide(tmp_path):
+    assert [voc(i) for i in (1, 3, 7)] == [(128, 0, 0), (128, 128, 0), (128, 128, 128)]
+    which = palette_label(tmp_path / "x.png", [voc(i) for i in range(256)], (1, 3, 7))
+    out = read_label(tmp_path / "x.png", get_dataset("camvid"))
+    np.testing.assert_array_equal(out, np.array([1, 3, 7])[which])
+
+
 def test_a_palette_that_is_partly_the_datasets_is_refused(tmp_path):
     palette_label(tmp_path / "x.png", [CITY[0], CITY[13], CITY[10], (1, 2, 3)])
     with pytest.raises(ForeignLabel, match="colours that it lacks: #010203"):

@@ -96,7 +96,7 @@ def _order_of_palette(
         if colour in by_colour
     }
     telling = [i for i in ids if colours[i] != _BLACK]
-    if not telling or all(colour == (i, i, i) for i, colour in colours.items()):
+    if not telling or _is_generic(palette):
         return {}
     others = [i for i in present if i not in ids]
     if not others:
@@ -108,6 +108,16 @@ def _order_of_palette(
         f"the palette of {path.name} has colours of the dataset under other indices than its ids, "
         f"and colours that it lacks: {names}. {kind.hint}".strip()
     )
+
+
+def _is_generic(palette: UInt8[np.ndarray, "n 3"]) -> bool:
+    """Whether it is a palette that tools give to any indices: greys, or PASCAL VOC's."""
+    index = np.arange(len(palette), dtype=np.uint8)
+    # VOC spreads the bits of the index over red, green and blue, the lowest to the highest.
+    voc = np.zeros((len(palette), 3), np.uint8)
+    for bit in range(8):
+        voc[:, bit % 3] |= ((index >> bit) & 1) << (7 - bit // 3)
+    return bool((palette == voc).all() or (palette == index[:, None]).all())
 
 
 def _ids_of_colours(
