@@ -83,6 +83,14 @@ def voc(index):
     return tuple(colour)
 
 
+def test_greys_say_nothing_though_some_are_known_colours(tmp_path):
+    which = palette_label(
+        tmp_path / "x.png", [(i, i, i) for i in range(35)] + 9 * [(0, 0, 0)], (0, 20)
+    )
+    out = read_label(tmp_path / "x.png", get_dataset("gta5"))
+    np.testing.assert_array_equal(out, np.array([255, 7])[which])
+
+
 def test_the_palette_of_pascal_voc_says_nothing_though_colours_coincide(tmp_path):
     assert [voc(i) for i in (1, 3, 7)] == [(128, 0, 0), (128, 128, 0), (128, 128, 128)]
     which = palette_label(tmp_path / "x.png", [voc(i) for i in range(256)], (1, 3, 7))

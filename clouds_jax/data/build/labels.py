@@ -112,6 +112,8 @@ def _order_of_palette(
 
 def _is_generic(palette: UInt8[np.ndarray, "n 3"]) -> bool:
     """Whether it is a palette that tools give to any indices: greys, or PASCAL VOC's."""
+    set_colours = np.flatnonzero(palette.any(axis=1))
+    palette = palette[: set_colours.max(initial=-1) + 1]  # the rest is padding
     index = np.arange(len(palette), dtype=np.uint8)
     # VOC spreads the bits of the index over red, green and blue, the lowest to the highest.
     voc = np.zeros((len(palette), 3), np.uint8)
