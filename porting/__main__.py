@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
-from clouds_jax.command_line import EXPECTED, message, one_line_errors
+from clouds_jax.command_line import EXPECTED, Terminated, explained, one_line_errors
 from porting.commands import (
     convert,
     diff,
@@ -37,7 +38,6 @@ _COMMANDS = (
     generate,
     refine,
 )
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit status after Ctrl-C and SIGTERM
 _EXAMPLES = """\
 examples:
   python -m porting list
@@ -74,8 +74,10 @@ def _text(error: Exception, args: argparse.Namespace) -> str:
     """The text of an error; where there is --all, of all misfits if it was given."""
     from porting.tables.apply import ConversionError
 
-    if not isinstance(error, ConversionError) or error.is_complete or not hasattr(args, "all"):
-        return message(error)
+    if not isinstance(error, ConversionError):
+        return explained(error, "porting")
+    if error.is_complete or not hasattr(args, "all"):
+        return str(error)
     return error.in_full() if args.all else f"{error}\n--all lists every misfit"
 
 
@@ -92,16 +94,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Raises, so that what is open is closed; ends at once while modules are imported.
+
+    Nothing is open then, and an exception inside the start of a C++ library crashes or is lost.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"porting: stopped by {signal.Signals(number).name}.\n".encode())
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
 def _program() -> NoReturn:
+    """Runs `main` as the process; ends it without waiting for threads where it was stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
-        sys.exit(main())
+        status = main()
     except SystemExit as end:
-        if end.code in _STOPPED:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # a normal end waits for the threads that were writing weights
-            os._exit(int(end.code))
-        raise
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # threads may still write to a folder that is gone, and say so
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Converts a checkpoint to a weights folder."""
 
+import contextlib
 import dataclasses
+import io
+import logging
 import os
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from clouds_jax.weights import save_weights
@@ -10,7 +15,11 @@ from porting.conversion import streaming
 from porting.conversion.conversion import Conversion, match
 from porting.conversion.family import fit_family
 from porting.files.open import EVERYTHING, Selection, open_checkpoint
+from porting.files.write_errors import write_errors_named
 from porting.tables.apply import ConversionError
+
+# An unfinished folder is removed until it was not there several times, with pauses in seconds.
+_TRIES, _ABSENT, _PAUSE = 30, 4, 0.1
 
 
 def prepare(
@@ -77,25 +86,68 @@ def save(
         The exhausted stream, which has counted the source tensors that can be restored exactly.
     """
     check_writable(output, force=force)
-    stream = streaming.WeightStream(conversion, dtype)
     hashes = streaming.check_values(conversion)
+    stream = streaming.WeightStream(conversion, dtype)
+    _check_space(output, stream.nbytes)
     provenance = conversion.to_json(hashes, dtype)
-    save_weights(output, iter(stream), provenance, overwrite=force)
+    with write_errors_named(output), _muted():
+        try:
+            save_weights(output, iter(stream), provenance, overwrite=force)
+        except BaseException:
+            _remove(_temporary(output))
+            raise
     return stream
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Holds back what Orbax logs, and its threads print, about an error that it raises as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _check_space(output: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(output.absolute().parent).free
+    if free < nbytes:
+        raise OSError(
+            f"{output} needs {nbytes:,} bytes, its disk has {free:,} free; free some space or"
+            " choose another --output."
+        )
+
+
+def _temporary(output: Path) -> Path:
+    """The folder that `save_weights` writes to before it has its name."""
+    return output.absolute().with_name(f".{output.name}.tmp-{os.getpid()}")
+
+
+def _remove(folder: Path) -> None:
+    """Removes an unfinished folder, to which threads may still write, until it stays away."""
+    absent = 0
+    for _ in range(_TRIES):
+        absent = 0 if folder.exists() else absent + 1
+        if absent == _ABSENT:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_PAUSE)
 
 
 def check_writable(output: Path, *, force: bool = False) -> None:
     """Raises before the work if `output` cannot be written; removes leftovers of killed runs."""
     if output.exists() and not force:
         raise FileExistsError(f"{output} exists; choose another --output or give --force.")
-    parent = output.absolute().parent
-    probe = parent / f".{output.name}.tmp-{os.getpid()}"
+    parent, probe = output.absolute().parent, _temporary(output)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise OSError(f"{output} cannot be written: {error}; choose another --output.") from error
+        reason = error.strerror or error
+        raise OSError(f"{output} cannot be written: {reason}; choose another --output.") from error
     for leftover in parent.glob(f".{output.name}.tmp-*"):
         if not _is_running(leftover.name.rpartition("-")[2]):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -55,6 +55,7 @@ class WeightStream:
         dtype: key of `DTYPES`.
 
     Attributes:
+        nbytes: bytes of all arrays, at most.
         exact: number of source tensors so far that the weights restore bit for bit.
         narrowed: number of those that they do not, because `dtype` cannot hold their values.
     """
@@ -68,11 +69,13 @@ class WeightStream:
             ".".join(map(str, path)): (path, leaf)
             for path, leaf in flatten(conversion.target.shapes)
         }
+        numbers = sum(leaf.size for _, leaf in self._leaves.values())
+        self.nbytes = numbers * (DTYPES[dtype] or np.dtype(np.float32)).itemsize
+        self._bar = tqdm(total=numbers, desc="converting", unit=" numbers", unit_scale=True)
 
     def __iter__(self) -> Iterator[Tree]:
         batch: dict[tuple, np.ndarray] = {}
-        total = sum(leaf.size for _, leaf in self._leaves.values())
-        with tqdm(total=total, desc="converting", unit=" numbers", unit_scale=True) as bar:
+        with self._bar as bar:
             for names in groups(self._plan):
                 arrays = self._fill(names)
                 self._verify(names, arrays)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from porting.files.folders import FOLDER_FILES, INDEX, names_in_index
 from porting.files.public_checkpoints import sha256_of
+from porting.files.write_errors import write_errors_named
 
 PACKAGE = "package:"
 HUB = "hf://"
@@ -119,7 +120,8 @@ def download(url: str, *, sha256: str = "", name: str = "") -> Path:
             ) as bar,
         ):
             while chunk := response.read(_CHUNK):
-                file.write(chunk)
+                with write_errors_named(path):
+                    file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
                 bar.update(len(chunk))

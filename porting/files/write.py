@@ -1,14 +1,16 @@
 """Writes a state dict as a checkpoint file: .safetensors, .pth, .pt, .bin or .npz."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
 from clouds_jax.files import written_whole
+from porting.files.write_errors import write_errors_named
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -27,6 +29,7 @@ def write(
 
     Raises:
         ValueError: an unknown suffix, a format that needs torch without torch, or bfloat16 in .npz.
+        OSError: the disk is full or the folder read-only; the text names `output`.
     """
     writer = _writer(output)
     prefix = "" if plain else source.get("prefix", "")
@@ -49,7 +52,8 @@ def check_writable(output: Path, *, force: bool = False) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"{output} cannot be written: {error}; choose another --output.") from error
+        reason = error.strerror or error
+        raise OSError(f"{output} cannot be written: {reason}; choose another --output.") from error
 
 
 def _writer(output: Path) -> Callable[[Path, dict[str, Any]], None]:
@@ -84,11 +88,22 @@ def write_safetensors(
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in content.items()}
-    with written_whole(output) as temporary:
+    with written_whole(output) as temporary, write_errors_named(output):
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(contiguous, temporary, metadata=dict(metadata))
         temporary.chmod(mode)  # safetensors makes files that only their owner can read
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that gets its name when it is complete."""
+    with (
+        written_whole(path) as temporary,
+        write_errors_named(path),
+        temporary.open("wb") as file,
+    ):
+        yield file
 
 
 def _write_npz(path: Path, content: dict[str, Any]) -> None:
@@ -98,7 +113,7 @@ def _write_npz(path: Path, content: dict[str, Any]) -> None:
             f"{refused[0]} and {len(refused) - 1} more are bfloat16, which .npz cannot hold; write"
             " .safetensors."
         )
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with _opened(path) as file:
         np.savez(file, allow_pickle=False, **content)
 
 
@@ -113,7 +128,7 @@ def _write_torch(path: Path, content: dict[str, Any]) -> None:
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
 
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with _opened(path) as file:
         torch.save(tensors(content), file)
 
 
