@@ -24,7 +24,7 @@ EXPECTED = (ValueError, KeyError, OSError, FloatingPointError)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
-_LINES, _WIDTH = 16, 600  # of a message; libraries write thousands of lines
+_LINES, _WIDTH = 18, 600  # of a message; libraries write thousands of lines
 # where libraries and Python itself are installed
 _FOREIGN = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib", "stdlib"))
 
@@ -87,12 +87,31 @@ def parse_flags(program: str, argv: list[str]) -> list[str]:
         argv: the command line.
     """
     try:
+        _check_config(argv)
         return flags.FLAGS(argv)
     except flags.Error as error:
-        print(f"{program}: {_shortened(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        # ml_collections puts the whole traceback of a config that raised into its text
+        text, traced, frames = str(error).partition("\nTraceback (most recent call last):")
+        if traced:
+            text = f"{text.splitlines()[0]} {frames.strip().splitlines()[-1]}"
+        print(f"{program}: {_shortened(text)}", file=sys.stderr)
+        sys.exit(1 if traced else 2)
     except Exception as error:  # a config file may raise anything
         sys.exit(f"{program}: {explained(error, program)}")
+
+
+def _check_config(argv: list[str]) -> None:
+    """Refuses a config file that is not there."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name not in ("--config", "-config"):
+            continue
+        path = Path((value if equals else following).partition(":")[0])
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no config file {path}; those of the project are configs/*.py, run from"
+                " its folder, and :debug appended makes a run of a minute."
+            )
 
 
 def source_of(workdir: str, weights: str) -> str:

@@ -51,6 +51,7 @@ def define_flags() -> None:
 def run(config: ConfigDict | None) -> None:
     """Scores the model and datasets that the flags name."""
     runtime.setup()
+    runtime.check_devices()
     source = command_line.source_of(FLAGS.workdir, FLAGS.weights)
     described = None if config is None else jsonable(config)
     model = load(source, step=FLAGS.step, config=described)

@@ -139,6 +139,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     for note in notes:
         print(f"predict: {note}", file=sys.stderr)
     runtime.setup()
+    runtime.check_devices()
     model = load(
         command_line.source_of(FLAGS.workdir, FLAGS.weights),
         step=FLAGS.step,

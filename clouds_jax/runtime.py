@@ -51,6 +51,22 @@ def setup(
     jax.config.update("jax_explain_cache_misses", compiles)
 
 
+def check_devices() -> None:
+    """Refuses to run where JAX finds none of the devices that it was told to use.
+
+    Raises:
+        ValueError: there are none.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX fails on an assertion the second time
+        wanted = jax.config.values["jax_platforms"]
+        raise ValueError(
+            f"JAX finds no device of JAX_PLATFORMS={wanted} here; unset it, or install the JAX for"
+            f" it (pip install -e '.[cuda13]' for NVIDIA GPUs). {error}".strip()
+        ) from error
+
+
 class ProfileWindow:
     """Records the steps first..first+steps-1 to `{workdir}/profile`, for TensorBoard or Perfetto.
 

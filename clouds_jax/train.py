@@ -76,6 +76,7 @@ def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitS
     checkpoints = checkpoint.RunCheckpoints(workdir, keep=run.keep, metadata=about)
     held.callback(checkpoints.close)  # whatever happens after a save, that checkpoint is finished
     batches = feed.on_devices(host_batches, mesh)
+    held.callback(batches.close)  # its threads end before the interpreter does
     graphdef, state, shardings, saved = start(experiment, tx, mesh, checkpoints, batches)
     _describe(workdir, experiment, state)
     writer = logs.MetricsWriter(
@@ -211,13 +212,16 @@ def _describe(workdir: pathlib.Path, experiment: Experiment, state: TrainState) 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"what is {argv[1]!r}? Settings are given as --config.key=value.")
-    config, workdir = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
+    workdir = pathlib.Path(flags.FLAGS.workdir)
     logs.setup()
-    runtime.setup(
-        compile_cache=config.compile_cache, nans=config.debug.nans, compiles=config.debug.compiles
-    )
     with command_line.one_line_errors("train", log=workdir / "error.txt"):
+        config = flags.FLAGS.config
+        runtime.setup(
+            compile_cache=config.compile_cache, nans=config.debug.nans,
+            compiles=config.debug.compiles,
+        )  # fmt: skip
         sharding.join_hosts()
+        runtime.check_devices()
         experiment = read_experiment(config)
         workdir.mkdir(parents=True, exist_ok=True)
         state = train(experiment, workdir)

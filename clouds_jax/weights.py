@@ -5,17 +5,21 @@ A weights folder holds a plain nested dict of arrays and `provenance.json`: what
 only when complete.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
@@ -24,6 +28,7 @@ from clouds_jax.nn.rngs import HostKeys
 
 _ARRAYS = "arrays"
 _PROVENANCE = "provenance.json"
+_SHOWN = 12  # misfits in an error
 
 
 def save_weights(
@@ -82,6 +87,7 @@ def load_weights(
 
     Raises:
         FileNotFoundError: there is no weights folder at `path`.
+        ValueError: its files are damaged.
     """
     path = pathlib.Path(path).absolute()
     arrays = str(path / _ARRAYS)
@@ -95,14 +101,48 @@ def load_weights(
         raise FileNotFoundError(
             f"{path} is no weights folder ({_ARRAYS}/ and {_PROVENANCE} expected)."
         )
-    if parts is None:
-        tree = ocp.load(arrays)
-    else:
-        described = ocp.metadata(arrays).metadata
-        wanted = {part: described[part] for part in parts if part in described}
-        with partial_load():
-            tree = ocp.load(arrays, wanted) if wanted else {}
-    return jax.tree.map(np.asarray, tree), json.loads((path / _PROVENANCE).read_text())
+    try:
+        with reading():
+            if parts is None:
+                tree = ocp.load(arrays)
+            else:
+                described = ocp.metadata(arrays).metadata
+                wanted = {part: described[part] for part in parts if part in described}
+                with partial_load():
+                    tree = ocp.load(arrays, wanted) if wanted else {}
+            provenance = json.loads((path / _PROVENANCE).read_text())
+    except Exception as error:  # of damaged files Orbax and TensorStore raise many kinds
+        raise ValueError(
+            f"the weights of {path} cannot be read: {first_line(error)}\nCopy them or convert them"
+            " again."
+        ) from error
+    return jax.tree.map(np.asarray, tree), provenance
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Of arrays that cannot be read only the error comes out.
+
+    Orbax logs it many times besides, and threads of TensorStore that come too late print theirs.
+    """
+    verbosity, hook = logging.get_verbosity(), sys.unraisablehook
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = functools.partial(_unless_too_late, hook)
+    try:
+        yield
+        sys.unraisablehook = hook  # after an error those threads are still to come
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _unless_too_late(hook: Callable[[Any], Any], unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind, in at most 300 letters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def weights_digest(directory: str | os.PathLike) -> str:
@@ -186,7 +226,7 @@ def check_fit(
         hint: last line of the error.
 
     Raises:
-        ValueError: there are misfits; the text names the first 20 and counts all.
+        ValueError: there are misfits; the text names the first dozen and counts all.
     """
     misfits = [f"{name}: not in the weights" for name in wanted if name not in given]
     misfits += [f"{name}: not in the model" for name in given if name not in wanted]
@@ -198,7 +238,8 @@ def check_fit(
     if misfits:
         raise ValueError(
             f"{where} are of another model, {len(misfits)} misfits:\n  "
-            + "\n  ".join(misfits[:20])
+            + "\n  ".join(misfits[:_SHOWN])
+            + (f"\n  ... ({len(misfits) - _SHOWN:,} more)" if len(misfits) > _SHOWN else "")
             + (f"\n{hint}" if hint else "")
         )
 

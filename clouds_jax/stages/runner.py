@@ -16,7 +16,6 @@ import tqdm
 from clouds_jax.data.part import Part
 from clouds_jax.stages.shard_set import Stage, StageError, fill, parse_part
 
-
 _PATIENCE = 3.0  # seconds in which a process ends by itself
 
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from clouds_jax.weights import merged, partial_load
+from clouds_jax.weights import first_line, merged, partial_load, reading
 
 _ARRAYS = "arrays"
 _PROVENANCE = "provenance.json"
@@ -191,10 +190,9 @@ def _readable(workdir: str | os.PathLike, step: int | None) -> Iterator[None]:
 
     Never goes on from another one by itself: the choice is the user's.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)  # Orbax logs, many times, what it raises as well
     try:
-        yield
+        with reading():
+            yield
     except Exception as error:  # of damaged files Orbax and TensorStore raise many kinds
         folder = pathlib.Path(workdir) / "checkpoints"
         steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
@@ -205,12 +203,9 @@ def _readable(workdir: str | os.PathLike, step: int | None) -> Iterator[None]:
             if whole
             else "No other checkpoint of the run is whole."
         )
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise DamagedCheckpoint(
-            f"checkpoint {step} of {workdir} cannot be read: {reason[0][:300]}\n{advice}"
+            f"checkpoint {step} of {workdir} cannot be read: {first_line(error)}\n{advice}"
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _is_whole(path: pathlib.Path) -> bool:

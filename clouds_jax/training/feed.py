@@ -1,6 +1,6 @@
 """From host batches to batches on the devices, copied ahead of the step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -14,7 +14,7 @@ from clouds_jax.typing import Batch, Generated
 _ON_DEVICES = 2  # batches that wait on the devices
 
 
-def on_devices(batches: grain.IterDataset, mesh: Mesh) -> Iterator[Batch]:
+def on_devices(batches: grain.IterDataset, mesh: Mesh) -> grain.DatasetIterator[Batch]:
     """Batches on the devices; the iterator's position can be saved.
 
     Args:

@@ -113,8 +113,11 @@ def _two_at_once(
 
 FAULTS = (
     Fault("kill -9", _signalled(signal.SIGKILL), lambda s, stopped: s in (0, -9), random=True),
-    Fault(
-        "SIGTERM", _signalled(signal.SIGTERM), lambda s, stopped: s in (0, *stopped), random=True
+    Fault(  # -15: before the program handled it
+        "SIGTERM",
+        _signalled(signal.SIGTERM),
+        lambda s, stopped: s in (0, -15, *stopped),
+        random=True,
     ),
     Fault("Ctrl-C", _signalled(signal.SIGINT), lambda s, stopped: s in (0, *stopped), random=True),
     Fault("full disk", _full_disk, lambda s, stopped: s == 1),

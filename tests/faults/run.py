@@ -66,6 +66,7 @@ class Drill:
     def __init__(self, folder: Path):
         self.folder, self.base = folder, folder / "base"
         self.seconds: dict[str, float] = {}
+        self.imports: dict[str, float] = {}
 
     def prepare(self, chosen: list[Program]) -> None:
         """Makes the inputs and runs every program once undisturbed."""
@@ -73,6 +74,11 @@ class Drill:
         trained = any(p.name not in QUICK for p in chosen)
         programs.make_inputs(self.base, quietly, trained=trained)
         for program in chosen:
+            module = str(program.command(self.base, self.folder)[0])
+            began = time.monotonic()
+            subprocess.run(module_of([module, "--help"]), cwd=ROOT, env=environment(),
+                           capture_output=True)  # fmt: skip
+            self.imports[program.name] = time.monotonic() - began
             for name in ("compiling", "whole"):  # timed with a full compile cache
                 out = self.out(program, name)
                 program.prepare(self.base, out)
@@ -92,7 +98,8 @@ class Drill:
         program.prepare(self.base, out)
         command = module_of(program.command(self.base, out))
         rng = random.Random(f"{program.name} {fault.name} {number}")
-        moment = self.seconds[program.name] * rng.uniform(0.4, 1.0)
+        imports = self.imports[program.name]  # before that, Python itself answers signals
+        moment = imports + rng.random() * max(0.0, self.seconds[program.name] - imports)
         status, error = fault.run(command, out, environment(), moment)
 
         def allowed(status: int) -> bool:
