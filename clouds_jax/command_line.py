@@ -5,6 +5,7 @@ training stopped as asked, with a checkpoint to go on from; 130 and 143 another 
 Ctrl-C or SIGTERM, what was finished is kept.
 """
 
+import argparse
 import contextlib
 import os
 import signal
@@ -112,6 +113,17 @@ def _check_config(argv: list[str]) -> None:
                 f"there is no config file {path}; those of the project are configs/*.py, run from"
                 " its folder, and :debug appended makes a run of a minute."
             )
+
+
+def at_least_one(text: str) -> int:
+    """A number of things, as a `type=` of argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or below 1.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def source_of(workdir: str, weights: str) -> str:

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ref", required=True, help="name/split of the generated images")
     parser.add_argument(
         "--size",
-        type=int,
+        type=command_line.at_least_one,
         nargs=2,
         metavar=("H", "W"),
         default=(768, 768),

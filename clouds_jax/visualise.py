@@ -33,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     panel = commands.add_parser("panel", help="some examples of a dataset with their labels")
     panel.add_argument("dataset", help="NAME or NAME/SPLIT")
     panel.add_argument("--shards", required=True, type=pathlib.Path, help="root of all shards")
-    panel.add_argument("--count", type=int, default=6, help="number of examples, evenly spaced")
+    panel.add_argument(
+        "--count",
+        type=command_line.at_least_one,
+        default=6,
+        help="number of examples, evenly spaced",
+    )
     over = commands.add_parser("overlay", help="a label map over its image")
     over.add_argument("image", type=pathlib.Path)
     over.add_argument("label", type=pathlib.Path, help="PNG of train ids")

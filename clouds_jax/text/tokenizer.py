@@ -12,6 +12,7 @@ import html
 import importlib.metadata
 import os
 import pathlib
+import zlib
 from collections.abc import Sequence
 
 import ftfy
@@ -71,7 +72,10 @@ class Tokenizer:
     ) -> None:
         file = find_vocabulary(vocabulary)
         # the first line is a comment, and the lines after the last merge were never used
-        lines = gzip.decompress(file.read_bytes()).decode().split("\n")[1 : _MERGES + 1]
+        try:
+            lines = gzip.decompress(file.read_bytes()).decode().split("\n")[1 : _MERGES + 1]
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+            raise ValueError(f"{file} is no gzipped text of CLIP's merges: {error}") from error
         merges = [tuple(line.split()) for line in lines]
         if len(merges) != _MERGES or any(len(merge) != 2 for merge in merges):
             raise ValueError(f"{file} does not hold CLIP's {_MERGES:,} merges of two parts each.")

@@ -1,9 +1,6 @@
 """The faults: each runs a command, disturbs it, and returns its status and its last words."""
 
-import ctypes
 import dataclasses
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,10 +9,19 @@ from pathlib import Path
 
 from programs import ROOT
 
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_DROP_CAPABILITY = 24  # PR_CAPBSET_DROP of Linux' prctl
-_OVERRIDES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may write anywhere with them
-_FULL = 600  # bytes per file on the "full disk"
+# These run a command after they took something from their own process.
+_LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))  # bytes per file
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_UNPRIVILEGED = """
+import ctypes, os, sys
+if os.getuid() == 0:
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: to write anywhere
+        ctypes.CDLL(None).prctl(24, capability)  # PR_CAPBSET_DROP
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 Run = Callable[[Sequence[str], Path, dict[str, str], float], tuple[int, str]]
 
@@ -37,10 +43,10 @@ class Fault:
     random: bool = False
 
 
-def _start(command: Sequence[str], environment: dict[str, str], **options) -> subprocess.Popen:
+def _start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, **options,
+        text=True,
     )  # fmt: skip
 
 
@@ -69,10 +75,7 @@ def _full_disk(
 ) -> tuple[int, str]:
     """No file may grow: every larger write fails, as on a full disk."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL, _FULL))
-
-    process = _start(command, environment, preexec_fn=limit)
+    process = _start([sys.executable, "-c", _LIMITED, *command], environment)
     _, error = process.communicate(timeout=300)
     return process.returncode, error
 
@@ -82,16 +85,11 @@ def _read_only(
 ) -> tuple[int, str]:
     """The output folder may not be written, not even by root."""
 
-    def drop() -> None:
-        if os.getuid() == 0 and _LIBC is not None:
-            for capability in _OVERRIDES:
-                _LIBC.prctl(_DROP_CAPABILITY, capability)
-
     folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
     try:
-        process = _start(command, environment, preexec_fn=drop)
+        process = _start([sys.executable, "-c", _UNPRIVILEGED, *command], environment)
         _, error = process.communicate(timeout=300)
     finally:
         for folder in folders:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import tqdm
@@ -45,12 +46,20 @@ def run_jobs(jobs: Sequence[ShardJob], workers: int, title: str) -> list[dict[st
     total = sum(len(job.sources) for job in jobs)
     done = sum(len(job.sources) for job in jobs if job.path in reports)
     waiting = [job for job in jobs if job.path not in reports]
-    with tqdm.tqdm(total=total, initial=done, desc=title, unit="img", disable=None) as bar:
+    with (
+        tqdm.tqdm(total=total, initial=done, desc=title, unit="img", disable=None) as bar,
+        _signals_deferred() as check_signals,
+    ):
         if workers == 1 or len(waiting) < 2:
+
+            def advance() -> None:
+                bar.update()
+                check_signals()
+
             for job in waiting:
-                reports[job.path] = _write_with_report(job, bar.update)
+                reports[job.path] = _write_with_report(job, advance)
         else:
-            reports.update(_run_in_processes(waiting, workers, bar))
+            reports.update(_run_in_processes(waiting, workers, bar, check_signals))
     return [reports[job.path] for job in jobs]
 
 
@@ -93,7 +102,7 @@ def _write_in_worker(job: ShardJob) -> dict[str, Any]:
 
 
 def _run_in_processes(
-    jobs: Sequence[ShardJob], workers: int, bar: tqdm.tqdm
+    jobs: Sequence[ShardJob], workers: int, bar: tqdm.tqdm, check_signals: Callable[[], None]
 ) -> dict[Path, dict[str, Any]]:
     # Spawned, as a fork would copy the locks of whatever threads the caller runs.
     context = multiprocessing.get_context("spawn")
@@ -110,6 +119,7 @@ def _run_in_processes(
             while waiting:
                 finished, waiting = concurrent.futures.wait(waiting, timeout=0.3)
                 bar.update(start + progress.value - bar.n)
+                check_signals()
                 for future in finished:
                     future.result()
         except BaseException:
@@ -118,6 +128,42 @@ def _run_in_processes(
             _end(set(multiprocessing.active_children()) - others)
             raise
         return {path: future.result() for future, path in futures.items()}
+
+
+@contextlib.contextmanager
+def _signals_deferred() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM wait until the function is called that this yields.
+
+    Raised wherever the program is, they are lost where a library clears all errors. A second one
+    does not wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+    }
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            handlers[signal.Signals(number)](number, frame)
+
+    def check() -> None:
+        if came:
+            handlers[signal.Signals(came[0])](came[0], None)
+
+    for number in handlers:
+        signal.signal(number, note)
+    try:
+        yield check
+        check()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

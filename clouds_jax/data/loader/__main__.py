@@ -43,11 +43,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", type=Path, help="root of all shards (default: the config's)")
     parser.add_argument("--ref", help="dataset/split to show instead of the data of a config")
     parser.add_argument(
-        "--crop", type=int, nargs=2, metavar=("H", "W"), default=(512, 512), help="crop of --ref"
+        "--crop",
+        type=command_line.at_least_one,
+        nargs=2,
+        metavar=("H", "W"),
+        default=(512, 512),
+        help="crop of --ref",
     )
-    parser.add_argument("--batch", type=int, default=4, help="images per batch of --ref")
     parser.add_argument(
-        "--batches", type=int, default=2, help="number of batches whose classes are counted"
+        "--batch", type=command_line.at_least_one, default=4, help="images per batch of --ref"
+    )
+    parser.add_argument(
+        "--batches",
+        type=command_line.at_least_one,
+        default=2,
+        help="number of batches whose classes are counted",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the batches of --ref")
     parser.add_argument("--output", type=Path, default=Path("panel.png"), help="PNG to write")
