@@ -12,6 +12,7 @@ ROWS = ("deform", "depthwise", "components", "refinement", "evaluation", "joint_
 UNCOMPARED = {"evaluation", "joint, stored"}  # of random weights the class maps say nothing
 
 
+@pytest.mark.slow
 def test_rows_are_compared_and_timed(program, tmp_path):
     done = program(
         "experiments.benchmark", *ROWS, "--small", "--rounds=2", f"--output={tmp_path / 'out'}"

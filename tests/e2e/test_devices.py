@@ -14,6 +14,7 @@ pytestmark = pytest.mark.e2e
 SAME_LOSS = 1e-5  # relative, between numbers of devices
 
 
+@pytest.mark.slow
 def test_one_two_and_eight_devices_train_alike(root, tmp_path, eight_devices):
     """The joint phase, whose step has all that one of the warm-up has."""
     script = pathlib.Path(__file__).with_name("train_devices.py")

@@ -21,6 +21,7 @@ def test_a_row_is_trained_scored_and_shown_and_the_others_are_not_run(program, t
     assert missing.count("not run") == 3
 
 
+@pytest.mark.slow
 def test_a_row_of_the_joint_phase_runs_its_warm_up_first(program, tmp_path):
     arguments = ["experiments.run", "table_gta", "--debug", f"--workdir={tmp_path}"]
     done = program(*arguments, "--row", "CLOUDS, ResNet-50 CLIP")

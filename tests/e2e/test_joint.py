@@ -64,6 +64,7 @@ def test_a_joint_run_is_scored_without_sam(program, straight, tmp_path):
     assert (tmp_path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits_teacher_included(root, straight, tmp_path, program):
     # a checkpoint is complete when the next one is begun
     often = "--config.checkpoint_every=1"

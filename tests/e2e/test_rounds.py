@@ -33,6 +33,7 @@ def command(tmp_path_factory):
     ], root / "work"  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_rounds_by_one_command(program, command):
     arguments, work = command
     done = program(*arguments, "--rounds=2")
@@ -55,6 +56,7 @@ def test_two_rounds_by_one_command(program, command):
     assert "nothing to do: 2 rounds are there" in again.stdout and "$ -m" not in again.stdout
 
 
+@pytest.mark.slow
 def test_other_parameters_are_refused_by_name(program, command):
     arguments, work = command
     before = sorted(path for path in work.rglob("*") if path.is_file())

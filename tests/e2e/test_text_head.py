@@ -37,6 +37,7 @@ def weights(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_text_classifier_trains_on_its_class_matrix_and_can_be_joined_with_clip(
     program, weights, tmp_path
 ):

