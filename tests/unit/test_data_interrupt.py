@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during a build: one line, soon, and nothing half-written."""
 
+import concurrent.futures
 import multiprocessing
 import os
 import signal
@@ -66,6 +67,36 @@ def ends(group):
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_signal_waits_for_the_end_of_an_image_and_a_second_one_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), jobs._signals_deferred() as check:
+        check()
+        os.kill(os.getpid(), signal.SIGINT)
+        done = "the image"
+        check()
+    assert done == "the image"
+    with pytest.raises(KeyboardInterrupt), jobs._signals_deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        done = "more"
+    assert done == "the image"
+    with pytest.raises(KeyboardInterrupt), jobs._signals_deferred():
+        os.kill(os.getpid(), signal.SIGINT)  # after the last image
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_build_in_another_thread_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGINT)
+
+    def work():
+        with jobs._signals_deferred() as check:
+            assert signal.getsignal(signal.SIGINT) is before
+            check()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
 
 
 def test_nothing_is_told_of_a_build_that_did_not_begin(tmp_path):
