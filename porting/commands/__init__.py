@@ -86,9 +86,9 @@ def print_origin(provenance: "Provenance") -> None:
     """Prints where the tensors were found in the file, and what was not read."""
     from porting.tables.misfits import grouped_names
 
-    if provenance.entry or provenance.prefix:
-        print(
-            f"found under {provenance.entry or 'the top'!r}, prefix {provenance.prefix!r} cut off"
-        )
+    found = [f"under {provenance.entry}"] if provenance.entry else []
+    found += [f"without the prefix {provenance.prefix}"] if provenance.prefix else []
+    if found:
+        print(f"read {', '.join(found)}")
     if provenance.beside:
         print(f"not read: {', '.join(grouped_names(provenance.beside))}")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from porting.commands import FILE_HELP, parser
+from porting.commands import FILE_HELP, add_selection, parser, selection_of
 
 
 def add(commands) -> None:
@@ -61,6 +61,7 @@ def add(commands) -> None:
     command.add_argument("--shards", type=Path, help="folder with the shards of --labelled")
     command.add_argument("--limit", type=int, default=20, help="labelled images (default: 20)")
     command.add_argument("--heads", type=int, default=8, help="attention heads (default: 8)")
+    add_selection(command)
     command.add_argument("--output", type=Path, help="folder for report.json and report.md")
     command.set_defaults(run=run)
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--labelled needs --shards, the folder the labelled images are in.")
     if args.stored:
         pair, cases, tolerance = parity.run_stored(
-            args.stored, weights=args.weights, dtype=args.dtype
+            args.stored, weights=args.weights, dtype=args.dtype, selection=selection_of(args)
         )
     else:
         get_table(args.family)
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             dtype=args.dtype,
             converted=args.converted,
             store=args.store,
+            selection=selection_of(args),
         )
     labelled = None
     if args.labelled:

@@ -16,7 +16,13 @@ import numpy as np
 from porting.conversion.conversion import Conversion, match, versions
 from porting.conversion.convert import prepare
 from porting.files.formats import read_metadata
-from porting.files.open import Provenance, open_checkpoint, tensor_hash
+from porting.files.open import (
+    EVERYTHING,
+    Provenance,
+    Selection,
+    open_checkpoint,
+    tensor_hash,
+)
 from porting.files.write import write_safetensors
 from porting.parity.model_pair import ClassMatrix, ModelPair, build_pair
 from porting.parity.recordings import CaseRecord, EncoderRecord, HeadOutputs, HeadRecord
@@ -73,13 +79,16 @@ def write(
     write_safetensors(file, arrays, {_KEY: json.dumps(about)})
 
 
-def read(file: Path, weights: str | None, dtype: str) -> Iterator[tuple[ModelPair, CaseRecord]]:
+def read(
+    file: Path, weights: str | None, dtype: str, selection: Selection = EVERYTHING
+) -> Iterator[tuple[ModelPair, CaseRecord]]:
     """Yields the recorded runs of a file, each with JAX models of the same weights.
 
     Args:
         file: written by `write`.
         weights: checkpoint of the runs; None where the file stores random weights.
         dtype: dtype of the JAX encoder.
+        selection: the tensors of `weights` to read.
 
     Raises:
         ValueError: the file is damaged or of another kind, or `weights` is another checkpoint.
@@ -104,7 +113,7 @@ def read(file: Path, weights: str | None, dtype: str) -> Iterator[tuple[ModelPai
         if "matrix" in own:
             matrix = ClassMatrix(own["matrix"], tuple(case["counts"]))
         if case["weights"] is None:
-            conversion = _of_checkpoint(file, about["family"], case, weights)
+            conversion = _of_checkpoint(file, about["family"], case, weights, selection)
         else:
             stored = _below(arrays, f"weights/{case['weights']}/")
             conversion = _of_random(about["family"], case, stored)
@@ -125,14 +134,20 @@ def _of_random(
 
 
 def _of_checkpoint(
-    file: Path, family: str, case: Mapping[str, Any], weights: str | None
+    file: Path,
+    family: str,
+    case: Mapping[str, Any],
+    weights: str | None,
+    selection: Selection,
 ) -> Conversion:
     """The conversion of the checkpoint that the run was recorded with."""
     checkpoint = case["checkpoint"]
     source = f"{file} was made with {checkpoint['file']}"
     if weights is None:
         raise ValueError(f"{source} (sha256 {checkpoint['sha256']}); name it with --weights.")
-    conversion = prepare(family, weights, encoder=case["encoder"], heads=case["heads"])
+    conversion = prepare(
+        family, weights, encoder=case["encoder"], heads=case["heads"], selection=selection
+    )
     digest = conversion.provenance.sha256
     if digest != checkpoint["sha256"]:
         raise ValueError(f"{source}, sha256 {checkpoint['sha256']}; {weights} has {digest}.")

@@ -18,6 +18,7 @@ import numpy as np
 import PIL.Image
 
 from clouds_jax.nn import clouds
+from porting.files.open import EVERYTHING, Selection
 from porting.parity import recordings_file, sam
 from porting.parity.case import Case, ParityResult
 from porting.parity.compare_encoder import compare_encoder
@@ -51,6 +52,7 @@ class ModelSource:
         heads: attention heads of a head from a file.
         dtype: dtype of the JAX encoder; the reference is float32.
         converted: weights folder for the JAX side, instead of converting `weights` in memory.
+        selection: the tensors of `weights` to read.
     """
 
     table: Table
@@ -60,6 +62,7 @@ class ModelSource:
     heads: int = 8
     dtype: str = "float32"
     converted: Path | None = None
+    selection: Selection = EVERYTHING
 
 
 def run(
@@ -74,18 +77,21 @@ def run(
     dtype: str = "float32",
     converted: Path | None = None,
     store: Path | None = None,
+    selection: Selection = EVERYTHING,
 ) -> ParityResult:
     """Compares PyTorch and JAX on one family.
 
     Args:
         family: name of the rule table.
-        weights, encoder, size, heads, dtype, converted: see `ModelSource`.
+        weights, encoder, size, heads, dtype, converted, selection: see `ModelSource`.
         seeds: number of random models (without `weights`) and random batches (without `images`).
         images: photos, or folders of them, one batch each.
         store: file for the recorded runs of PyTorch.
     """
     tolerance = get_tolerance(dtype, jax.default_backend())
-    source = ModelSource(get_table(family), weights, encoder, size, heads, dtype, converted)
+    source = ModelSource(
+        get_table(family), weights, encoder, size, heads, dtype, converted, selection
+    )
     photos = _photos(images)
     with jax.default_matmul_precision("highest"):
         if sam.is_sam(source.table):
@@ -99,6 +105,7 @@ def run(
                 size=size,
                 seeds=seeds,
                 photos=photos,
+                selection=selection,
             )
         runs, cases, pair = [], [], None
         for pair, record in _records(source, photos, seeds):
@@ -112,18 +119,25 @@ def run(
     return ParityResult(pair, cases, tolerance)
 
 
-def run_stored(file: Path, *, weights: str | None = None, dtype: str = "float32") -> ParityResult:
+def run_stored(
+    file: Path,
+    *,
+    weights: str | None = None,
+    dtype: str = "float32",
+    selection: Selection = EVERYTHING,
+) -> ParityResult:
     """Compares JAX with the recorded runs of a file; needs no PyTorch.
 
     Args:
         file: written by `run(store=...)`.
         weights: checkpoint of the runs, where they were recorded with one.
         dtype: dtype of the JAX encoder.
+        selection: the tensors of `weights` to read.
     """
     tolerance = get_tolerance(dtype, jax.default_backend())
     cases, pair = [], None
     with jax.default_matmul_precision("highest"):
-        for pair, record in recordings_file.read(file, weights, dtype):
+        for pair, record in recordings_file.read(file, weights, dtype, selection):
             cases.append(_compare(pair, record, tolerance))
     if pair is None:
         raise ValueError(f"{file} holds no runs.")
@@ -145,6 +159,7 @@ def _records(
             dtype=source.dtype,
             converted=source.converted,
             encoder=source.encoder,
+            selection=source.selection,
         )
     for seed in range(1 if source.weights and photos else seeds):
         pair = fixed or torch_models.from_random(

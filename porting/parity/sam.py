@@ -10,6 +10,7 @@ from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks, input_size
 from clouds_jax.nn.sam.registry import get_sam, preprocess
 from porting.conversion.conversion import match
 from porting.conversion.convert import prepare
+from porting.files.open import Selection
 from porting.parity.case import Case, ParityResult
 from porting.parity.compare_sam import compare_sam
 from porting.parity.model_pair import ModelPair, random_provenance, with_weights
@@ -42,12 +43,13 @@ def run(
     size: str,
     seeds: int,
     photos: Sequence[tuple[str, np.ndarray]],
+    selection: Selection,
 ) -> ParityResult:
     """Compares a family of SAM; arguments as in `porting.parity.run.run`."""
     pair, cases = None, []
     for seed in range(1 if weights and photos else seeds):
         if pair is None or not weights:
-            reference, model, pair = _models(table, weights, encoder, size, seed)
+            reference, model, pair = _models(table, weights, encoder, size, seed, selection)
         for name, record in _records(reference, pair.conversion.target.sam, photos, seed):
             taps = tuple(compare_sam(record, model, tolerance))
             cases.append(Case(f"{name}, seed {seed}", pair.checkpoint, taps))
@@ -57,13 +59,18 @@ def run(
 
 
 def _models(
-    table: Table, weights: str | None, encoder: str | None, size: str, seed: int
+    table: Table,
+    weights: str | None,
+    encoder: str | None,
+    size: str,
+    seed: int,
+    selection: Selection,
 ) -> tuple[Any, PromptedMasks, ModelPair]:
     """The PyTorch and the JAX model with the same weights, and the conversion between them."""
     from porting.reference.sam import build_sam, load_tensors, random_sam
 
     if weights:
-        conversion = prepare(table.name, weights, encoder=encoder)
+        conversion = prepare(table.name, weights, encoder=encoder, selection=selection)
         reference = load_tensors(build_sam(conversion.target.sam), conversion.state)
     else:
         if encoder is None and table.encoders:

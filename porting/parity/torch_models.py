@@ -12,6 +12,7 @@ from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.weights import load_weights
 from porting.conversion.conversion import match
 from porting.conversion.convert import prepare
+from porting.files.open import EVERYTHING, Selection
 from porting.parity.model_pair import (
     ClassMatrix,
     ModelPair,
@@ -116,6 +117,7 @@ def from_file(
     dtype: str = "float32",
     converted: Path | None = None,
     encoder: str | None = None,
+    selection: Selection = EVERYTHING,
 ) -> ModelPair:
     """PyTorch and JAX models with the weights of a checkpoint.
 
@@ -126,8 +128,9 @@ def from_file(
         dtype: dtype of the JAX encoder.
         converted: weights folder for the JAX side, instead of converting `file` in memory.
         encoder: name in `ENCODERS`; None infers it from the shapes.
+        selection: the tensors of `file` to read.
     """
-    conversion = prepare(table.name, file, heads=heads, encoder=encoder)
+    conversion = prepare(table.name, file, heads=heads, encoder=encoder, selection=selection)
     target, tensors = conversion.target, _tensors(conversion.state)
     reference = head = matrix = None
     if target.encoder:

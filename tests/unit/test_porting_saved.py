@@ -59,7 +59,7 @@ def test_the_plan_says_which_tensors_are_not_read_and_the_way_back_has_the_prefi
     file = write(tmp_path / "a.pkl", state | heads)
     assert run("plan", file, "--brief") == 0
     out = capsys.readouterr().out
-    assert "found under 'the top', prefix '_orig_mod.' cut off" in out
+    assert "read without the prefix _orig_mod.\n" in out
     assert "not read: heads.*.weight (30)\n" in out
     assert run("convert", file, "--output", tmp_path / "w") == 0
     assert run("invert", tmp_path / "w", "--output", tmp_path / "b.pth", "--from", file) == 0
@@ -289,3 +289,22 @@ def test_substitutes_do_nothing_with_what_a_pickle_gives_them(tmp_path, stream):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + stream.removeprefix(b"\x80\x02"))
     with pytest.raises(ValueError, match=r"a\.pkl"):
         open_checkpoint(tmp_path / "a.pkl")
+
+
+@pytest.mark.parity
+def test_parity_reads_the_same_choice(tmp_path, capsys):
+    pytest.importorskip("torch")
+    from porting.parity.torch_models import random_models
+    from porting.tables import get_table
+
+    table = get_table("timm_convnext")
+    plain, ema = (random_models(table, "tiny", seed, None).state for seed in (0, 1))
+    averaged = put_before("student.", ema) | {"hook.weight": np.ones(2, np.float32)}
+    file = write(tmp_path / "a.pkl", {"model": plain, "model_ema": averaged})
+    args = ["parity", "timm_convnext", "--weights", file, "--seeds", "1"]
+    assert run(*args) == 1
+    assert "choose one with --entry NAME" in capsys.readouterr().err
+    stored = tmp_path / "runs.safetensors"
+    choice = ["--entry", "model_ema", "--prefix", "student."]
+    assert run(*args, *choice, "--store", stored) == 0
+    assert run("parity", "--stored", stored, "--weights", file, *choice) == 0
