@@ -8,6 +8,7 @@ import raw_layouts
 from PIL import Image
 from raw_layouts import LAYOUTS
 
+from clouds_jax import folder_lock
 from clouds_jax.data import records
 from clouds_jax.data.build import __main__ as program
 from clouds_jax.data.build import jobs, workspace
@@ -454,3 +455,12 @@ def test_the_program_says_what_is_wrong_in_one_line(output, capsys, arguments, m
     assert error.value.code != 0
     assert message in f"{error.value.code} {capsys.readouterr().err}"
     assert not files(output)
+
+
+def test_a_second_build_of_the_split_is_refused_while_one_runs(tmp_path):
+    staging = workspace.staging_folder(tmp_path / "fake", "train")
+    with folder_lock.locked(staging, "data.build"):
+        with pytest.raises(ValueError, match="in use by data.build, process"):
+            build.build("fake", raw=None, output=tmp_path, split="train")
+    build.build("fake", raw=None, output=tmp_path, split="train")
+    assert not staging.exists()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clouds_jax import images
+from clouds_jax import folder_lock, images
 from clouds_jax.data.build import workspace
 from clouds_jax.data.build.jobs import run_jobs
 from clouds_jax.data.build.shards import ShardJob
@@ -69,6 +69,7 @@ def build(
     Raises:
         BuildError: some examples are bad (all are listed), labels are of another kind than the
             dataset's, every pixel is ignored, or the folder holds other shards.
+        ValueError: another process builds this split.
         FileNotFoundError: the raw folder does not hold the dataset.
         OSError: the disk is full, or similar.
     """
@@ -94,46 +95,47 @@ def build(
         return summary
 
     staging = workspace.staging_folder(folder, split)
-    workspace.claim(staging, parameters)
-    origin = {"dataset": dataset, "split": split, **(drawing or {})}
-    jobs = [
-        ShardJob(
-            staging / shard_name(split, index, count),
-            dataset,
-            sources[index::count],  # dealt out in turn, the order in which Shards reads
-            codec,
-            skip_bad,
-            origin,
-        )
-        for index in range(count)
-    ]
-    reports = run_jobs(jobs, workers, f"{dataset}/{split}")
-    bad = [problem for report in reports for problem in report["problems"]]
-    foreign = [problem for report in reports for problem in report["foreign"]]
-    if foreign or (bad and not skip_bad):
-        kept = sum(report["examples"] > 0 for report in reports)
-        if not kept:
+    with folder_lock.locked(staging, "data.build"):
+        workspace.claim(staging, parameters)
+        origin = {"dataset": dataset, "split": split, **(drawing or {})}
+        jobs = [
+            ShardJob(
+                staging / shard_name(split, index, count),
+                dataset,
+                sources[index::count],  # dealt out in turn, the order in which Shards reads
+                codec,
+                skip_bad,
+                origin,
+            )
+            for index in range(count)
+        ]
+        reports = run_jobs(jobs, workers, f"{dataset}/{split}")
+        bad = [problem for report in reports for problem in report["problems"]]
+        foreign = [problem for report in reports for problem in report["foreign"]]
+        if foreign or (bad and not skip_bad):
+            kept = sum(report["examples"] > 0 for report in reports)
+            if not kept:
+                shutil.rmtree(staging)
+            _fail(
+                foreign if skip_bad else bad,
+                f"{kept} finished shards wait in {staging}. " if kept else "",
+                _FOREIGN if foreign else _REMEDY,
+            )
+        if not any(report["examples"] for report in reports):
             shutil.rmtree(staging)
-        _fail(
-            foreign if skip_bad else bad,
-            f"{kept} finished shards wait in {staging}. " if kept else "",
-            _FOREIGN if foreign else _REMEDY,
-        )
-    if not any(report["examples"] for report in reports):
-        shutil.rmtree(staging)
-        _fail([*problems, *bad], "No example is left. ")
-    summary = summarise(spec, split, parameters, digest, reports, problems, notes)
-    if summary["ignored"] == 1.0:
-        shutil.rmtree(staging)
-        raise BuildError(
-            f"{dataset}/{split}: every pixel of all {summary['examples']:,} labels is ignored, so "
-            f"nothing could be learned from them. {dataset} reads labels that end in "
-            f"{', '.join(spec.kinds)}; look at {sources[0].label}."
-        )
-    workspace.publish(folder, split, summary)
-    for text in warnings(summary):
-        _LOG.warning("%s/%s: %s", dataset, split, text)
-    return summary
+            _fail([*problems, *bad], "No example is left. ")
+        summary = summarise(spec, split, parameters, digest, reports, problems, notes)
+        if summary["ignored"] == 1.0:
+            shutil.rmtree(staging)
+            raise BuildError(
+                f"{dataset}/{split}: every pixel of all {summary['examples']:,} labels is ignored, "
+                f"so nothing could be learned from them. {dataset} reads labels that end in "
+                f"{', '.join(spec.kinds)}; look at {sources[0].label}."
+            )
+        workspace.publish(folder, split, summary)
+        for text in warnings(summary):
+            _LOG.warning("%s/%s: %s", dataset, split, text)
+        return summary
 
 
 def _list_sources(
