@@ -55,7 +55,7 @@ class WeightStream:
         dtype: key of `DTYPES`.
 
     Attributes:
-        nbytes: bytes of all arrays, at most.
+        nbytes: bytes of all arrays.
         exact: number of source tensors so far that the weights restore bit for bit.
         narrowed: number of those that they do not, because `dtype` cannot hold their values.
     """
@@ -70,7 +70,9 @@ class WeightStream:
             for path, leaf in flatten(conversion.target.shapes)
         }
         numbers = sum(leaf.size for _, leaf in self._leaves.values())
-        self.nbytes = numbers * (DTYPES[dtype] or np.dtype(np.float32)).itemsize
+        kept = sum(conversion.state[name].nbytes for name in conversion.plan.used)
+        chosen = DTYPES[dtype]
+        self.nbytes = kept if chosen is None else numbers * chosen.itemsize
         self._bar = tqdm(total=numbers, desc="converting", unit=" numbers", unit_scale=True)
 
     def __iter__(self) -> Iterator[Tree]:

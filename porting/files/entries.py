@@ -11,6 +11,7 @@ import numpy as np
 # Keys under which training programs save the weights beside other things.
 _ENTRIES = ("model", "state_dict", "model_state", "model_state_dict")
 _DEPTH = 3  # of nested dicts that are searched
+_SHOWN = 8  # keys in a message
 _SHARE = 0.5  # of equal tensors in two state dicts of one model
 
 _Path = tuple[str, ...]  # keys that lead to a dict
@@ -50,7 +51,9 @@ def find_state_dict(content: Mapping[str, Any], path: Path, entry: str = "") -> 
     """
     found = dict(_dicts_with_tensors(content))
     if not found:
-        raise ValueError(f"{path} has no tensors, only: {', '.join(map(str, content))}.")
+        keys = ", ".join(map(str, list(content)[:_SHOWN])) or "an empty dict"
+        more = f" and {len(content) - _SHOWN} more" if len(content) > _SHOWN else ""
+        raise ValueError(f"{path} has no tensors, only: {keys}{more}.")
     at = _at(content, found, path, entry) if entry else ()
     inner = _value(content, at)
     while step := _next_step(found, at):

@@ -70,8 +70,9 @@ def _nested(content: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any
     if source.get("parts"):
         nested: dict[str, Any] = {part: {} for part in source["parts"]}
         for name, tensor in content.items():
-            part = next(part for part in source["parts"] if name.startswith(f"{part}."))
-            nested[part][name.removeprefix(f"{part}.")] = tensor
+            part = next((part for part in source["parts"] if name.startswith(f"{part}.")), "")
+            below = nested[part] if part else nested  # some tensors may be beside the parts
+            below[name.removeprefix(f"{part}.")] = tensor
         content = nested
     for entry in reversed([entry for entry in source.get("entry", "").split(".") if entry]):
         content = {entry: content}

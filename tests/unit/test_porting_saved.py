@@ -168,6 +168,38 @@ def test_an_unusual_entry_is_found_where_it_is_the_only_one(tmp_path, entry):
     )
 
 
+def test_parts_side_by_side_and_a_tensor_beside_them_come_back(tmp_path):
+    torch = pytest.importorskip("torch")
+    trunk = {k: v for k, v in porting_files.timm_state().items() if not k.startswith("head")}
+    content = {"backbone": trunk, "decode_head": {"conv.weight": np.ones(2, np.float32)}}
+    content["head.weight"] = np.ones(3, np.float32)
+    file, weights, back = write(tmp_path / "a.pkl", content), tmp_path / "w", tmp_path / "b.pth"
+    assert run("convert", file, "--output", weights) == 0
+    assert run("invert", weights, "--output", back, "--from", file) == 0
+    restored = torch.load(back, weights_only=True)
+    assert set(restored) == set(content) and list(restored["backbone"]) == list(trunk)
+    np.testing.assert_array_equal(restored["head.weight"], content["head.weight"])
+
+
+@pytest.mark.parametrize(
+    "content, listed",
+    [({}, "an empty dict."), ({f"k{i}": i for i in range(99)}, ", k7 and 91 more.")],
+)
+def test_a_file_without_tensors_says_what_it_has(tmp_path, capsys, content, listed):
+    assert run("inspect", write(tmp_path / "a.pkl", content)) == 1
+    error = capsys.readouterr().err
+    assert "has no tensors, only: " in error and error.endswith(f"{listed}\n")
+
+
+@pytest.mark.parametrize("wanted", ["a.b", "c", "c.d"])
+def test_state_dicts_deep_in_several_entries_are_listed(tmp_path, capsys, wanted):
+    content = {"a": {"b": porting_files.timm_state()}, "c": {"d": porting_files.timm_state()}}
+    file = write(tmp_path / "a.pkl", content)
+    assert run("plan", file) == 1
+    assert "has state dicts at: a.b (63 tensors), c.d (63 tensors)" in capsys.readouterr().err
+    assert run("plan", file, "--entry", wanted) == 0
+
+
 def test_tensors_can_be_dropped_by_name(tmp_path, capsys):
     state = porting_files.timm_state()
     more = {"sam.hook.weight": np.ones(2, np.float32), "hook.bias": np.ones(2, np.float32)}
