@@ -8,13 +8,15 @@ r"""The fault drill: programs x faults, each judged by the same five questions.
     finishes  does the same command finish afterwards?
     same      is the result that of an undisturbed run?
 
-Prints a table and exits 1 if any answer is no. --output also writes it as JSON and Markdown.
+Prints a table and exits 1 if any answer is no. --output also writes it as JSON and Markdown,
+beside the answers of an earlier drill of other programs.
 """
 
 import argparse
 import concurrent.futures
 import dataclasses
 import functools
+import json
 import os
 import platform
 import random
@@ -204,13 +206,13 @@ def main() -> None:
         answers = []
         if not args.fault or "bad input" in args.fault:
             answers += bad_inputs(drill, {program.name for program in chosen})
-        with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-            for answer in pool.map(lambda job: drill.case(*job), jobs):
-                answers.append(answer)
-                tell(answer)
+        for program, fault, number in jobs:
+            answer = drill.case(program, fault, number)
+            answers.append(answer)
+            tell(answer)
+            if args.output:  # as it goes, so that a drill that was cut off keeps what it has
+                write(args.output, answers)
     print(f"\n{table(answers)}")
-    if args.output:
-        write(args.output, answers)
     if any(any(answer.wrong.values()) for answer in answers):
         sys.exit(1)
 
@@ -220,17 +222,22 @@ def write(folder: Path, answers: list[Answer]) -> None:
     from clouds_jax import provenance
     from clouds_jax.files import write_json, write_text
 
-    about = {
-        "commit": provenance.commit(),
-        "python": platform.python_version(),
-        "versions": provenance.versions(["jax", "jaxlib", "flax", "orbax-checkpoint", "grain"]),
-        "cases": len(answers),
-    }
-    rows = [dataclasses.asdict(a) | {"seconds": round(a.seconds, 1)} for a in answers]
-    write_json(folder / "results.json", {"about": about, "answers": rows})
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    head = f"Commit {about['commit']}, Python {about['python']}, {versions}."
-    write_text(folder / "table.md", f"{head}\n\n{table(answers)}\n")
+    commit = provenance.commit()
+    rows = [
+        dataclasses.asdict(a) | {"seconds": round(a.seconds, 1), "commit": commit} for a in answers
+    ]
+    path = folder / "results.json"
+    ran = {answer.program for answer in answers}
+    before = json.loads(path.read_text())["answers"] if path.exists() else []
+    # of programs that this drill did not run, the answers of an earlier one stay
+    rows = [row for row in before if row["program"] not in ran] + rows
+    versions = provenance.versions(["jax", "jaxlib", "flax", "orbax-checkpoint", "grain"])
+    versions = {"python": platform.python_version(), **versions}
+    write_json(path, {"versions": versions, "answers": rows})
+    kinds = [Answer(row["program"], row["fault"], row["wrong"], row["seconds"]) for row in rows]
+    commits = ", ".join(sorted({row["commit"][:12] for row in rows}))
+    head = f"Commits {commits}; " + ", ".join(f"{name} {text}" for name, text in versions.items())
+    write_text(folder / "table.md", f"{head}.\n\n{table(kinds)}\n")
 
 
 if __name__ == "__main__":
