@@ -11,7 +11,7 @@ def add(commands) -> None:
         commands,
         "list",
         "List the families and their public checkpoints. With source, licence, size and hash,"
-        " where they are checkpoint.",
+        " where they are known.",
         "python -m porting list\npython -m porting list open_clip_convnext",
     )
     command.add_argument("family", nargs="?", help="only this one")
