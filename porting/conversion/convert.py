@@ -14,10 +14,13 @@ from clouds_jax.weights import save_weights
 from porting.conversion import streaming
 from porting.conversion.conversion import Conversion, match
 from porting.conversion.family import fit_family
-from porting.files.open import EVERYTHING, Selection, open_checkpoint
+from porting.conversion.fitting import Fitting
+from porting.files.open import EVERYTHING, Selection, below_prefix, open_checkpoint
 from porting.files.write_errors import write_errors_named
+from porting.tables import get_table
 from porting.tables.apply import ConversionError
 
+_CLIP = ("open_clip_convnext", "open_clip_resnet")  # families of the second file
 # An unfinished folder is removed until it was not there several times, with pauses in seconds.
 _TRIES, _ABSENT, _PAUSE = 30, 4, 0.1
 
@@ -70,6 +73,9 @@ def _with_clip(conversion: Conversion, clip: str, encoder: str | None, heads: in
     if any(name.startswith(table.clip_prefix) for name in conversion.state):
         raise ValueError(f"{conversion.provenance.file} has a CLIP of its own; leave --clip out.")
     tensors, provenance = open_checkpoint(clip)
+    candidates = Fitting(tensors, provenance, encoder, heads).candidates(map(get_table, _CLIP))
+    if candidates:
+        tensors, provenance = below_prefix(tensors, provenance, candidates[0].prefix)
     state = {table.clip_prefix + name: tensor for name, tensor in tensors.items()}
     whole = match(
         state | conversion.state, conversion.provenance, table, encoder=encoder, heads=heads

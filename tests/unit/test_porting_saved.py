@@ -168,6 +168,18 @@ def test_an_unusual_entry_is_found_where_it_is_the_only_one(tmp_path, entry):
     )
 
 
+def test_the_second_file_with_the_clip_may_have_a_prefix_too(tmp_path):
+    head = {"sem_seg_head.predictor.query_feat.weight": np.ones((100, 256), np.float32)}
+    file = porting_files.save(tmp_path / "a.safetensors", head)
+    clip = put_before("_orig_mod.", porting_files.clip_state()) | {"loss": np.ones(2, np.float32)}
+    second = porting_files.save(tmp_path / "clip.safetensors", clip)
+    made = convert.prepare("clouds", file, clip=second, strict=False)
+    assert made.target.encoder == "convnext_debug" and made.clip.prefix == "_orig_mod."
+    assert made.clip.beside == ("loss",)
+    added = {f"backbone.clip_model.{name}" for name in porting_files.clip_state()}
+    assert set(made.state) == added | set(head)
+
+
 def test_parts_side_by_side_and_a_tensor_beside_them_come_back(tmp_path):
     torch = pytest.importorskip("torch")
     trunk = {k: v for k, v in porting_files.timm_state().items() if not k.startswith("head")}
