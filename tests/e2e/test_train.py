@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runs import check_same, metrics
 
-from clouds_jax import command_line
+from clouds_jax import command_line, folder_lock
 from clouds_jax.files import read_json_lines
 
 pytestmark = pytest.mark.e2e
@@ -69,6 +69,31 @@ def test_a_run_killed_again_and_again_equals_the_straight_one(
     done = program("clouds_jax.train", *arguments)
     assert done.returncode == 0, done.stderr
     check_same(tmp_path, straight[0], 6)
+
+
+def test_what_fails_after_a_save_does_not_lose_the_checkpoint(root, straight, tmp_path, program):
+    script = root / "tests" / "e2e" / "train_killed.py"
+    arguments = [CONFIG, *SHORT, f"--workdir={tmp_path}"]
+    failed = subprocess.run(
+        [sys.executable, script, "scoring", "4", *arguments],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert "train: JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    done = program("clouds_jax.train", *arguments)
+    assert done.returncode == 0 and "goes on from step 4" in done.stderr
+    check_same(tmp_path, straight[0], 6)
+
+
+def test_a_second_training_in_the_folder_is_refused(program, tmp_path):
+    with folder_lock.locked(tmp_path, "train"):
+        done = program("clouds_jax.train", CONFIG, *SHORT, f"--workdir={tmp_path}")
+    assert done.returncode == 1
+    assert f"{tmp_path} is in use by train, process {os.getpid()} on" in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_finished_run_started_again_changes_nothing(straight, program):

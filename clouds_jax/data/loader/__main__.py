@@ -1,6 +1,7 @@
 """Shows what a loader yields: keys, shapes, class shares, a panel of pictures."""
 
 import argparse
+import contextlib
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,11 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--ref needs --shards, the folder that the build wrote to.")
     with command_line.one_line_errors("loader"):
         dataset, space = _batches(args)
-        iterator = iter(dataset)
-        batches = [next(iterator) for _ in range(args.batches)]
-    print(describe(batches, space))
-    save_panel(args.output, batches[0]["image"], batches[0]["label"], space)
-    print(f"panel: {args.output}")
+        # closed, since its threads have to end before the interpreter does
+        with contextlib.closing(iter(dataset)) as iterator:
+            batches = [next(iterator) for _ in range(args.batches)]
+        print(describe(batches, space))
+        save_panel(args.output, batches[0]["image"], batches[0]["label"], space)
+        print(f"panel: {args.output}")
 
 
 if __name__ == "__main__":
