@@ -9,7 +9,7 @@ r"""The fault drill: programs x faults, each judged by the same five questions.
     same      is the result that of an undisturbed run?
 
 Prints a table and exits 1 if any answer is no. --output also writes it as JSON and Markdown,
-beside the answers of an earlier drill of other programs.
+beside the answers of an earlier drill with other programs or faults.
 """
 
 import argparse
@@ -227,10 +227,10 @@ def write(folder: Path, answers: list[Answer]) -> None:
         dataclasses.asdict(a) | {"seconds": round(a.seconds, 1), "commit": commit} for a in answers
     ]
     path = folder / "results.json"
-    ran = {answer.program for answer in answers}
+    ran = {(answer.program, answer.fault) for answer in answers}
     before = json.loads(path.read_text())["answers"] if path.exists() else []
-    # of programs that this drill did not run, the answers of an earlier one stay
-    rows = [row for row in before if row["program"] not in ran] + rows
+    # of what this drill did not run, the answers of an earlier one stay
+    rows = [row for row in before if (row["program"], row["fault"]) not in ran] + rows
     versions = provenance.versions(["jax", "jaxlib", "flax", "orbax-checkpoint", "grain"])
     versions = {"python": platform.python_version(), **versions}
     write_json(path, {"versions": versions, "answers": rows})
