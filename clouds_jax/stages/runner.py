@@ -127,6 +127,7 @@ def _in_processes(
         text = output.read()
         output.close()
         if child.returncode:
+            folder.release()
             raise StageError(
                 f"a process of {folder.stage} ended with status {child.returncode}; its finished"
                 f" shards are kept. Its output:\n{text[-4_000:]}"

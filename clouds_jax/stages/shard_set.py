@@ -12,6 +12,7 @@ A killed stage continues at the first shard without a report. Everything but the
 parameters and inputs alone, so the bytes are the same in one process or many, interrupted or not.
 """
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -96,7 +97,8 @@ class Folder:
         self._claim()
 
     def _claim(self) -> None:
-        if not self._manifest.exists():
+        self._new = not self._manifest.exists()
+        if self._new:
             strays = sorted(self.folder.glob(f"{self.split}-*.array_record"))
             if strays:
                 raise StageError(
@@ -107,6 +109,16 @@ class Folder:
             code = {"commit": self._code, **provenance.versions(["clouds-jax"])}
             write_json(self._manifest, {**self._plan, "code": code})
         self.check()
+
+    def release(self) -> None:
+        """Takes back the manifest that this process wrote, where no shard was made.
+
+        Parameters that the stage refused when it began would bar the right ones.
+        """
+        if self._new and not any(self._done.glob("*.json")):
+            self._manifest.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                self.folder.rmdir()
 
     def check(self) -> None:
         """Refuses the manifest of another run, which may have claimed the folder meanwhile."""
@@ -274,7 +286,11 @@ def fill(stage: Stage, part: Part = WHOLE, *, progress: bool = True) -> int:
     with tqdm.tqdm(
         total=total, initial=total - new, desc=title, unit="img", disable=None if progress else True
     ) as bar:
-        make = stage.load() if missing else None
+        try:
+            make = stage.load() if missing else None
+        except BaseException:
+            folder.release()
+            raise
         for shard in missing:
             assert make is not None
             start = time.perf_counter()

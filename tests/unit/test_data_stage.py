@@ -123,6 +123,25 @@ def test_two_sets_of_parameters_do_not_mix(tmp_path, changes, named):
         folder(tmp_path, **changes)
 
 
+@dataclasses.dataclass
+class Refusing(Numbers):
+    """Finds out that its parameters are wrong when it loads its model."""
+
+    def load(self):
+        raise ValueError("no such teacher")
+
+
+def test_parameters_that_were_refused_do_not_bar_the_right_ones(tmp_path):
+    with pytest.raises(ValueError, match="no such teacher"):
+        shard_set.fill(Refusing(folder(tmp_path, parameters={"teacher": True})))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        shard_set.fill(Numbers(folder(tmp_path), until=9))
+    with pytest.raises(ValueError, match="no such teacher"):  # of the shards that are there
+        shard_set.fill(Refusing(folder(tmp_path)))
+    assert shard_set.fill(Numbers(folder(tmp_path))) > 0
+
+
 def test_a_process_that_was_overtaken_by_other_parameters_writes_nothing(tmp_path):
     made = Numbers(folder(tmp_path))
     (tmp_path / "made" / "train.manifest.json").unlink()
