@@ -111,13 +111,19 @@ def _two_at_once(
 
 FAULTS = (
     Fault("kill -9", _signalled(signal.SIGKILL), lambda s, stopped: s in (0, -9), random=True),
-    Fault(  # -15: before the program handled it
+    # -15, -2: while it imports or exits, when it does not handle signals
+    Fault(
         "SIGTERM",
         _signalled(signal.SIGTERM),
         lambda s, stopped: s in (0, -15, *stopped),
         random=True,
     ),
-    Fault("Ctrl-C", _signalled(signal.SIGINT), lambda s, stopped: s in (0, *stopped), random=True),
+    Fault(
+        "Ctrl-C",
+        _signalled(signal.SIGINT),
+        lambda s, stopped: s in (0, -2, *stopped),
+        random=True,
+    ),
     Fault("full disk", _full_disk, lambda s, stopped: s == 1),
     Fault("read-only", _read_only, lambda s, stopped: s == 1),
     Fault("two at once", _two_at_once, lambda s, stopped: s in (0, 1)),
