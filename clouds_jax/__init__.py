@@ -5,6 +5,7 @@ touches no device.
 """
 
 import importlib
+import sys
 import typing
 from typing import Any
 
@@ -48,3 +49,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
+if sys.argv[:1] == ["-m"]:  # runpy looks for one of the programs
+    sys.excepthook = _without_traceback  # Ctrl-C, before the program handles it
