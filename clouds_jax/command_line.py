@@ -25,6 +25,7 @@ EXPECTED = (ValueError, KeyError, OSError, FloatingPointError)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
+_AGAIN = 0.3  # seconds until an interrupt that was swallowed is raised again
 _LINES, _WIDTH = 18, 600  # of a message; libraries write thousands of lines
 # where libraries and Python itself are installed
 _FOREIGN = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib", "stdlib"))
@@ -50,7 +51,7 @@ def one_line_errors(program: str, *, log: Path | None = None) -> Iterator[None]:
         program: name in front of the message.
         log: file for the traceback; None: one in the folder of temporary files.
     """
-    with _sigterm_raises():
+    with _signals_raise():
         try:
             yield
         except KeyboardInterrupt as error:
@@ -156,19 +157,41 @@ def _shortened(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises, so that what is open is closed; only where nobody handles it yet."""
-    if threading.current_thread() is not threading.main_thread() or (
-        signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise, so that what is open is closed; where nobody else handles them.
+
+    An exception that is raised while a library's callback runs, such as that of JAX in the garbage
+    collector, is swallowed there. Hence it is raised again until the program ends.
+    """
+    free = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    if threading.current_thread() is not threading.main_thread() or any(
+        signal.getsignal(number) is not handler for number, handler in free.items()
     ):
         yield
         return
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        received[:] = [number] if number != signal.SIGALRM else received
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            return  # on its way, closing things
+        if not _in_callback(frame):
+            raise Terminated if received[0] == signal.SIGTERM else KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (*free, signal.SIGALRM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_callback(frame: FrameType | None) -> bool:
+    """Whether a callback of the garbage collector is running."""
+    while frame is not None:
+        if frame.f_code.co_name == "_xla_gc_callback":
+            return True
+        frame = frame.f_back
+    return False
