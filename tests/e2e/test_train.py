@@ -71,6 +71,7 @@ def test_a_run_killed_again_and_again_equals_the_straight_one(
     check_same(tmp_path, straight[0], 6)
 
 
+@pytest.mark.slow
 def test_what_fails_after_a_save_does_not_lose_the_checkpoint(root, straight, tmp_path, program):
     script = root / "tests" / "e2e" / "train_killed.py"
     arguments = [CONFIG, *SHORT, f"--workdir={tmp_path}"]
@@ -88,6 +89,7 @@ def test_what_fails_after_a_save_does_not_lose_the_checkpoint(root, straight, tm
     check_same(tmp_path, straight[0], 6)
 
 
+@pytest.mark.slow  # it waits a while for the first one
 def test_a_second_training_in_the_folder_is_refused(program, tmp_path):
     with folder_lock.locked(tmp_path, "train"):
         done = program("clouds_jax.train", CONFIG, *SHORT, f"--workdir={tmp_path}")

@@ -207,7 +207,7 @@ def flat(tree, prefix=""):
     return out
 
 
-@pytest.mark.parametrize("preset", ["release", "fixed"])
+@pytest.mark.parametrize("preset", ["release", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_ten_joint_steps_follow_the_reference(sides, preset):
     state, step = ours(sides, preset)
     head = Head(sides.spec.widths, HEAD, CLASSES)
