@@ -163,10 +163,10 @@ def _signals_raise() -> Iterator[None]:
     An exception that is raised while a library's callback runs, such as that of JAX in the garbage
     collector, is swallowed there. Hence it is raised again until the program ends.
     """
-    free = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    if threading.current_thread() is not threading.main_thread() or any(
-        signal.getsignal(number) is not handler for number, handler in free.items()
-    ):
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    # in the background a shell lets programs ignore Ctrl-C, and so they do
+    free = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    if threading.current_thread() is not threading.main_thread() or not free:
         yield
         return
     received: list[int] = []

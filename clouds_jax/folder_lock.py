@@ -152,16 +152,23 @@ def _is_dead(path: Path, content: bytes) -> bool:
 
 def _take_away(path: Path, content: bytes) -> None:
     """Removes a dead holder's file, but not that of another process which was quicker."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.dead")
+    guard = path.with_name(f"{path.name}.taking")  # who has it may remove the file, nobody else
+    if not _create(guard, b""):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - guard.stat().st_mtime > STALE:  # left by one that was killed here
+                guard.unlink()
+        time.sleep(0.05)
+        return
     try:
-        os.replace(path, aside)
-    except FileNotFoundError:
-        return
-    if aside.read_bytes() != content:
-        os.replace(aside, path)
-        return
-    aside.unlink()
-    print(f"{path.parent}: {_describe(content)} ended early; going on", file=sys.stderr, flush=True)
+        if _read(path) == content:
+            path.unlink()
+            print(
+                f"{path.parent}: {_describe(content)} ended early; going on",
+                file=sys.stderr,
+                flush=True,
+            )
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _beat(path: Path, ended: threading.Event) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 from collections.abc import Callable
 
 # Two simulated devices in every run, so that nothing quietly assumes one. Most of the time goes
@@ -26,6 +27,8 @@ import jax
 import pytest
 from absl import flags
 
+# A shell lets what runs in its background ignore Ctrl-C, which the tests send to programs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
