@@ -79,9 +79,9 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def run_program(change, *args, **more):
+def run_program(change, *args):
     command = [sys.executable, "-c", PROGRAM.format(change=change), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, **more)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def lines_of(stderr):
@@ -91,10 +91,8 @@ def lines_of(stderr):
 
 
 def test_a_full_disk_ends_a_conversion_in_one_line(tmp_path, file):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    done = run_program("", "convert", file, "--output", tmp_path / "w", preexec_fn=limit)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    done = run_program(limit, "convert", file, "--output", tmp_path / "w")
     assert done.returncode == 1
     assert lines_of(done.stderr) == [
         f"error: {tmp_path / 'w'} cannot be written: {os.strerror(errno.EFBIG)}. Free some space"
