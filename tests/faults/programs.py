@@ -75,7 +75,7 @@ PROGRAMS = (
         "clouds_jax.visualise", "curves", base / "run", f"--output={out}/curves.png")),
     Program("porting convert", lambda base, out: (
         "porting", "convert", "open_clip_convnext", base / "encoder.safetensors",
-        f"--output={out}/weights")),
+        "--force", f"--output={out}/weights")),
     Program("porting invert", lambda base, out: (
         "porting", "invert", base / "encoder", f"--output={out}/back.safetensors")),
     Program("porting generate", lambda base, out: (
