@@ -51,19 +51,20 @@ def one_line_errors(program: str, *, log: Path | None = None) -> Iterator[None]:
         program: name in front of the message.
         log: file for the traceback; None: one in the folder of temporary files.
     """
-    with _signals_raise():
+    with _signals_raise() as received:
         try:
             yield
-        except KeyboardInterrupt as error:
-            terminated = isinstance(error, Terminated)
+        except (Exception, KeyboardInterrupt) as error:
+            # a library that is interrupted may raise an error of its own
+            if not (received or isinstance(error, KeyboardInterrupt)):
+                sys.exit(f"{program}: {explained(error, program, log)}")
+            terminated = isinstance(error, Terminated) or signal.SIGTERM in received
             print(
                 f"{program}: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; what was finished"
                 " is kept, run the same command again.",
                 file=sys.stderr,
             )
             sys.exit(TERMINATED if terminated else INTERRUPTED)
-        except Exception as error:
-            sys.exit(f"{program}: {explained(error, program, log)}")
 
 
 def explained(error: Exception, program: str, log: Path | None = None) -> str:
@@ -157,7 +158,7 @@ def _shortened(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
+def _signals_raise() -> Iterator[list[int]]:
     """SIGTERM and Ctrl-C raise, so that what is open is closed; where nobody else handles them.
 
     An exception that is raised while a library's callback runs, such as that of JAX in the garbage
@@ -166,10 +167,10 @@ def _signals_raise() -> Iterator[None]:
     usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     # in the background a shell lets programs ignore Ctrl-C, and so they do
     free = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
-    if threading.current_thread() is not threading.main_thread() or not free:
-        yield
-        return
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or not free:
+        yield received
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         received[:] = [number] if number != signal.SIGALRM else received
@@ -181,7 +182,7 @@ def _signals_raise() -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in (*free, signal.SIGALRM)}
     try:
-        yield
+        yield received
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():

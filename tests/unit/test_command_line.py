@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -100,3 +101,13 @@ def test_an_interrupt_that_a_callback_swallows_comes_again(tmp_path):
     _, error = process.communicate(timeout=30)
     assert process.returncode == 143
     assert error.splitlines()[-1].startswith("name: stopped by SIGTERM")
+
+
+def test_an_error_that_an_interrupt_became_is_still_an_interrupt():
+    with pytest.raises(SystemExit) as caught, one_line_errors("name"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt as error:  # as libraries do
+            raise RuntimeError("half read") from error
+    assert caught.value.code == 143
