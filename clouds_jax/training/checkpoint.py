@@ -40,7 +40,7 @@ class RunCheckpoints:
         self._metadata = dict(metadata)
         self.workdir = pathlib.Path(workdir)
         self._checkpointer = ocp.training.Checkpointer(
-            str((self.workdir / "checkpoints").absolute()),
+            str(_folder(self.workdir)),
             # The loop decides when to save; the policy only must not refuse.
             save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.preservation_policies.LatestN(keep),
@@ -171,10 +171,20 @@ def _custom(described: Any) -> dict[str, Any]:
     return dict(described.custom_metadata)
 
 
+def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+    """The folder of a run's checkpoints; Orbax wants it absolute."""
+    return (pathlib.Path(workdir) / "checkpoints").absolute()
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """The steps of which there are checkpoints, in order."""
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
 def _checkpoint(workdir: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int]:
     """The folder of a run's checkpoint and its step."""
-    folder = (pathlib.Path(workdir) / "checkpoints").absolute()
-    steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+    folder = _folder(workdir)
+    steps = _steps(folder)
     if not steps:
         raise FileNotFoundError(f"{workdir} has no checkpoints; train first or give weights.")
     if step is None:
@@ -194,9 +204,8 @@ def _readable(workdir: str | os.PathLike, step: int | None) -> Iterator[None]:
         with reading():
             yield
     except Exception as error:  # of damaged files Orbax and TensorStore raise many kinds
-        folder = pathlib.Path(workdir) / "checkpoints"
-        steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
-        whole = [n for n in sorted(steps) if n != step and _is_whole(folder / str(n))]
+        folder = _folder(workdir)
+        whole = [n for n in _steps(folder) if n != step and _is_whole(folder / str(n))]
         advice = (
             f"Whole: {', '.join(map(str, whole))}. To go on from step {whole[-1]}, move"
             f" {folder / str(step)} away; to read one, name it with --step."
@@ -211,9 +220,9 @@ def _readable(workdir: str | os.PathLike, step: int | None) -> Iterator[None]:
 def _is_whole(path: pathlib.Path) -> bool:
     """Whether all arrays of a checkpoint can be read."""
     try:
-        described = ocp.metadata(str(path.absolute()))
+        described = ocp.metadata(str(path))
         _custom(described)["config"]
-        _read(path.absolute(), described, tuple(described.metadata))
+        _read(path, described, tuple(described.metadata))
     except Exception:  # see _readable
         return False
     return True
