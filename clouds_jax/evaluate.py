@@ -85,7 +85,9 @@ def run(config: ConfigDict | None) -> None:
         )  # fmt: skip
         scored.append(result)
         if jax.process_index() == 0:
-            report.write(scored, output, about)  # what is scored stays when a later one fails
+            # what is scored stays when a later one fails
+            report.write_pictures(result, output)
+            report.write_numbers(scored, output, about)
             print(
                 f"{result.dataset}: mIoU {report.percent(result.miou)} %, {len(result.images)} "
                 f"images, {result.images_per_second:.2f} images/s",

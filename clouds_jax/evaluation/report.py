@@ -24,16 +24,16 @@ from clouds_jax.visual import labels, plots
 WORST = 10
 
 
-def write(results: Sequence[Result], folder: pathlib.Path, about: Mapping[str, Any]) -> None:
-    """Writes all files of some results; each whole or not at all.
+def write_numbers(
+    results: Sequence[Result], folder: pathlib.Path, about: Mapping[str, Any]
+) -> None:
+    """Writes results.json and results.md; each whole or not at all.
 
     Args:
         results: results of one model.
         folder: folder to write, created if missing; files of an earlier evaluation are replaced.
         about: origin of the model for the reports (run, step, versions), JSON values.
     """
-    for result in results:
-        write_pictures(result, folder)
     numbers = {result.dataset: as_json(result) for result in results}
     text = json.dumps({"about": dict(about), "datasets": numbers}, indent=1)
     write_text(folder / "results.json", text + "\n")

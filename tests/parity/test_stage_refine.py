@@ -13,7 +13,7 @@ import torch
 
 from clouds_jax.data import embeddings, records
 from clouds_jax.data.datasets import get_dataset
-from clouds_jax.data.datasets.spec import read_ids
+from clouds_jax.data.datasets.spec import read_stored
 from clouds_jax.images import read_image
 from clouds_jax.selftrain import refine_host
 from clouds_jax.stages import shard_set
@@ -75,7 +75,7 @@ def photos(real_data):
     """Photos with labels of people, which have as many regions as those of a teacher."""
     found = []
     for source in get_dataset("camvid").examples(real_data, "test")[10:160:80]:
-        image, label = read_image(source.image), read_ids(source.label).astype(np.uint8)
+        image, label = read_image(source.image), read_stored(source.label).values.astype(np.uint8)
         label = np.where(label < 11, label, 255).astype(np.uint8)
         top = (image.shape[0] - SIZE[0]) // 2
         part = np.s_[top : top + SIZE[0], 40 : 40 + SIZE[1]]

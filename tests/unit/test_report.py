@@ -43,7 +43,8 @@ def material(tmp_path):
         images={"camvid/x": 0.6}, panels=(Panel("camvid/x", image, label, label, 1.0),),
         seconds=1.0, images_per_second=2.0,
     )  # fmt: skip
-    results.write([result], tmp_path / "scores", {"run": str(run), "step": 20})
+    results.write_pictures(result, tmp_path / "scores")
+    results.write_numbers([result], tmp_path / "scores", {"run": str(run), "step": 20})
     images.write_png(tmp_path / "photos" / "street_overlay.png", image)
     return tmp_path
 

@@ -69,11 +69,6 @@ def read_stored(path: Path) -> Stored:
         return Stored(values, palette)
 
 
-def read_ids(path: Path) -> Shaped[np.ndarray, "..."]:
-    """The values of a label file as stored: ids, palette indices, or colours."""
-    return read_stored(path).values
-
-
 def id_table(train_ids: Mapping[int, int], ids: Iterable[int]) -> Table:
     """The table from a dataset's label ids to train ids.
 
