@@ -4,6 +4,7 @@ Everything here is loaded when it is first used: importing the package imports n
 touches no device.
 """
 
+import gc
 import importlib
 import sys
 import typing
@@ -58,3 +59,6 @@ def _without_traceback(kind: type[BaseException], error: BaseException, trace: A
 
 if sys.argv[:1] == ["-m"]:  # runpy looks for one of the programs
     sys.excepthook = _without_traceback  # Ctrl-C, before the program handles it
+    # Each collection would walk all that was imported so far, a third of the time that imports
+    # take; `command_line.one_line_errors` turns it on again.
+    gc.disable()

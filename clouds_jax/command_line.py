@@ -7,6 +7,7 @@ Ctrl-C or SIGTERM, what was finished is kept.
 
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -51,6 +52,9 @@ def one_line_errors(program: str, *, log: Path | None = None) -> Iterator[None]:
         program: name in front of the message.
         log: file for the traceback; None: one in the folder of temporary files.
     """
+    # What was imported stays to the end: without it each collection is short, and so is the exit.
+    gc.freeze()
+    gc.enable()
     with _signals_raise() as received:
         try:
             yield

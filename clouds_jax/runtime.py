@@ -1,6 +1,5 @@
 """Settings of the process and aids for finding faults: caches, NaN checks, the profile window."""
 
-import gc
 import os
 import pathlib
 
@@ -43,8 +42,6 @@ def setup(
         nans: stop at the operation that produces the first NaN.
         compiles: log every compilation and why the cached program did not serve.
     """
-    # What is imported stays to the end: without it each collection is short, and so is the exit.
-    gc.freeze()
     use_compile_cache(compile_cache)
     jax.config.update("jax_debug_nans", nans)
     jax.config.update("jax_log_compiles", compiles)
