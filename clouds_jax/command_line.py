@@ -8,6 +8,7 @@ Ctrl-C or SIGTERM, what was finished is kept.
 import argparse
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import sysconfig
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -61,14 +63,30 @@ def one_line_errors(program: str, *, log: Path | None = None) -> Iterator[None]:
         except (Exception, KeyboardInterrupt) as error:
             # a library that is interrupted may raise an error of its own
             if not (received or isinstance(error, KeyboardInterrupt)):
-                sys.exit(f"{program}: {explained(error, program, log)}")
+                text = f"{program}: {explained(error, program, log)}"
+                if getattr(error, "ends_at_once", False):  # see hosts.HostLost
+                    print(text, file=sys.stderr, flush=True)
+                    os._exit(1)
+                sys.exit(text)
             terminated = isinstance(error, Terminated) or signal.SIGTERM in received
             print(
                 f"{program}: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; what was finished"
                 " is kept, run the same command again.",
                 file=sys.stderr,
             )
+            _hush()
             sys.exit(TERMINATED if terminated else INTERRUPTED)
+
+
+def _hush() -> None:
+    """Lets the interpreter end without a word.
+
+    Of each coroutine that the interrupt tore apart inside a library it would tell, with all that
+    the library's exceptions hold.
+    """
+    sys.unraisablehook = lambda _: None
+    logging.disable()
+    warnings.simplefilter("ignore")
 
 
 def explained(error: Exception, program: str, log: Path | None = None) -> str:

@@ -77,7 +77,8 @@ PROGRAMS = (
         "porting", "convert", "open_clip_convnext", base / "encoder.safetensors",
         "--force", f"--output={out}/weights")),
     Program("porting invert", lambda base, out: (
-        "porting", "invert", base / "encoder", f"--output={out}/back.safetensors")),
+        "porting", "invert", base / "encoder", "--force",
+        f"--output={out}/back.safetensors")),
     Program("porting generate", lambda base, out: (
         "porting", "generate", "--config=configs/stages/laptop.py:debug", f"--workdir={out}",
         f"--config.generate.folder.path={base}/photos")),
