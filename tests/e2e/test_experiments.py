@@ -7,6 +7,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.slow
 def test_a_row_is_trained_scored_and_shown_and_the_others_are_not_run(program, tmp_path):
     arguments = ["experiments.run", "table_camvid", "--debug", f"--workdir={tmp_path}"]
     done = program(*arguments, "--row", "FPN head")

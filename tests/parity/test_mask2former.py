@@ -13,7 +13,10 @@ OUTPUTS = 7  # the queries and six layers
 # the trunks: stem, downsamplings and blocks of a ConvNeXt; stem and blocks of a ResNet
 @pytest.mark.parametrize(
     "family, seeds, trunk",
-    [("mask2former_hf", 2, 1 + 3 + 5), ("mask2former_d2", 1, 1 + 1 + 2 + 3 + 1)],
+    [
+        pytest.param("mask2former_hf", 2, 1 + 3 + 5, marks=pytest.mark.slow),
+        ("mask2former_d2", 1, 1 + 1 + 2 + 3 + 1),
+    ],
 )
 def test_layers_logits_and_scores_equal_the_reference(family, seeds, trunk):
     pair, cases, tolerance = run.run(family, size="tiny", seeds=seeds)

@@ -41,6 +41,7 @@ def clouds_file(tmp_path_factory):
     return folder / "a.pth", state
 
 
+@pytest.mark.slow
 def test_runs_that_were_stored_are_compared_without_pytorch(tmp_path, capsys, clouds_file):
     path, state = clouds_file
     file, report = tmp_path / "runs.safetensors", tmp_path / "report"

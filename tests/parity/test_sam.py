@@ -173,6 +173,7 @@ def test_the_plain_tiny_vit_equals_the_one_of_a_package(medical):
 
 @needs_medical
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_the_real_medical_sam_equals_the_reference_on_a_photo(real_data):
     photo = real_data / "street_photos" / PHOTOS[0]
     pair, (case,) = check("sam_tiny_vit", weights=MEDICAL, images=(photo,))
@@ -182,7 +183,9 @@ def test_the_real_medical_sam_equals_the_reference_on_a_photo(real_data):
 
 @needs_medical
 @pytest.mark.realdata
-@pytest.mark.parametrize("photo", PHOTOS)
+@pytest.mark.parametrize(
+    "photo", [PHOTOS[0], *(pytest.param(photo, marks=pytest.mark.slow) for photo in PHOTOS[1:])]
+)
 def test_chosen_masks_equal_the_predictors_on_photos(real_data, medical, photo):
     from segment_anything import SamPredictor
 
