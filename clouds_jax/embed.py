@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clouds_jax import command_line
+from clouds_jax import command_line, hosts
+from clouds_jax.data.part import Part
 from clouds_jax.nn.sam import registry
 from clouds_jax.stages import runner
 from clouds_jax.stages.embed import Embed
@@ -52,11 +53,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     command = ["clouds_jax.embed", *runner.without_running(argv or sys.argv[1:])]
     with command_line.one_line_errors("embed"):
+        hosts.join()
         start = time.perf_counter()
         stage = Embed(**settings, size=(args.size[0], args.size[1]))
         count = runner.run(
-            stage, command, shard=args.shard, processes=args.processes, ray=args.ray
+            stage, command, shard=args.shard, host=Part(hosts.index(), hosts.count()),
+            processes=args.processes, ray=args.ray,
         )  # fmt: skip
+        hosts.wait("embeddings")
+        if hosts.is_first():
+            stage.folder.finish()
     rate = count / (time.perf_counter() - start)
     print(f"{count} images embedded ({rate:.2f} per second); {stage.folder.state()}")
 

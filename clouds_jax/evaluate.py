@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from clouds_jax import command_line, runtime
+from clouds_jax import command_line, hosts, runtime
 from clouds_jax.config.experiment import jsonable, read_experiment
 from clouds_jax.evaluation import protocols, report
 from clouds_jax.evaluation.run import PANELS, evaluate_dataset, open_labelled
@@ -33,7 +33,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("workdir", "", "run to score")
     flags.DEFINE_string("weights", "", "weights folder to score instead of a run")
-    flags.DEFINE_integer("step", None, "checkpoint of the run; the newest by default")
+    flags.DEFINE_string(
+        "step", None, "checkpoint of the run: a number, best, or best:NAME/SPLIT; newest by default"
+    )
     flags.DEFINE_list("datasets", [], "name/split, ...; by default those of config.evals")
     flags.DEFINE_string("shards", "", "folder of all shards; by default config.data.shards")
     flags.DEFINE_enum(
@@ -51,6 +53,7 @@ def define_flags() -> None:
 def run(config: ConfigDict | None) -> None:
     """Scores the model and datasets that the flags name."""
     runtime.setup()
+    hosts.join()
     runtime.check_devices()
     source = command_line.source_of(FLAGS.workdir, FLAGS.weights)
     described = None if config is None else jsonable(config)
@@ -84,7 +87,7 @@ def run(config: ConfigDict | None) -> None:
             panels=FLAGS.panels, progress=sys.stderr.isatty(),
         )  # fmt: skip
         scored.append(result)
-        if jax.process_index() == 0:
+        if hosts.is_first():
             # what is scored stays when a later one fails
             report.write_pictures(result, output)
             report.write_numbers(scored, output, about)
@@ -93,7 +96,7 @@ def run(config: ConfigDict | None) -> None:
                 f"images, {result.images_per_second:.2f} images/s",
                 flush=True,
             )
-    if jax.process_index() == 0:
+    if hosts.is_first():
         print(f"\n{report.summary(scored)}\n")
         print(f"classes, worst images, panels: {output}/results.md and the pictures beside it")
 
@@ -103,7 +106,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
     logging.set_verbosity(logging.ERROR)  # Orbax logs much while it reads a checkpoint
     with command_line.one_line_errors("evaluate"):
-        run(FLAGS.config)
+        with hosts.loss_is_named():
+            run(FLAGS.config)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from clouds_jax import command_line, images, runtime
+from clouds_jax import command_line, hosts, images, runtime
 from clouds_jax.data.classes import LabelSpace
 from clouds_jax.evaluation import protocols
 from clouds_jax.model.load import load
@@ -118,7 +118,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("workdir", "", "run that was trained")
     flags.DEFINE_string("weights", "", "weights folder instead of a run")
-    flags.DEFINE_integer("step", None, "checkpoint of the run; the newest by default")
+    flags.DEFINE_string(
+        "step", None, "checkpoint of the run: a number, best, or best:NAME/SPLIT; newest by default"
+    )
     flags.DEFINE_string("output", None, "folder to write", required=True)
     flags.DEFINE_bool("scores", False, "also write the scores of all classes")
     flags.DEFINE_enum("protocol", "native", list(protocols.PROTOCOLS), "how images are prepared")
@@ -136,10 +138,11 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
         raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}.")
     output = pathlib.Path(FLAGS.output)
     jobs, notes = image_jobs(sources, output)
-    for note in notes:
-        print(f"predict: {note}", file=sys.stderr)
     runtime.setup()
+    hosts.join()
     runtime.check_devices()
+    for note in notes if hosts.is_first() else ():
+        print(f"predict: {note}", file=sys.stderr)
     model = load(
         command_line.source_of(FLAGS.workdir, FLAGS.weights),
         step=FLAGS.step,
@@ -150,8 +153,10 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     )
     predict = model.predictor(protocol, scores=FLAGS.scores)
     progress = sys.stderr.isatty()
-    problems = predict_images(jobs, predict, model.config.space, progress=progress)
-    if len(jobs) > len(problems):
+    mine = jobs[hosts.index() :: hosts.count()]
+    problems = predict_images(mine, predict, model.config.space, progress=progress)
+    problems = [problem for each in hosts.gather(problems) for problem in each]
+    if len(jobs) > len(problems) and hosts.is_first():
         print(f"{len(jobs) - len(problems)} images written to {images.unicode_name(output)}")
     return problems
 

@@ -5,6 +5,7 @@ r"""Labels the images of some shards with a trained model.
 Writes `generated.pseudo/train` beside `generated/train`: shards with the keys and the pseudo-labels
 of the images, in their order and at their own size, every pixel with a class. A shard that exists
 is not made again; an interrupted program continues at the first missing one, with the same bytes.
+Several hosts share the shards.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clouds_jax import command_line
+from clouds_jax import command_line, hosts
+from clouds_jax.data.part import Part
 from clouds_jax.evaluation import protocols
 from clouds_jax.stages import runner
 from clouds_jax.stages.pseudo import PseudoLabels
@@ -39,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shards", type=Path, required=True, help="root of all shards")
     parser.add_argument("--ref", required=True, help="name/split of the images")
     parser.add_argument("--name", default="", help="name of the new shards (default: NAME.pseudo)")
-    parser.add_argument("--step", type=int, help="checkpoint of the run (default: the newest)")
+    parser.add_argument(
+        "--step", help="checkpoint of the run: a number, best, or best:NAME/SPLIT (default: newest)"
+    )
     parser.add_argument(
         "--teacher", action="store_true", help="label with the EMA teacher of a joint run"
     )
@@ -52,9 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = ["clouds_jax.pseudo", *runner.without_running(argv or sys.argv[1:])]
     names = [field.name for field in dataclasses.fields(PseudoLabels)]
     with command_line.one_line_errors("pseudo"):
+        hosts.join()
         stage = PseudoLabels(**{name: getattr(args, name) for name in names})
-        count = runner.run(stage, command, shard=args.shard, processes=args.processes, ray=args.ray)
-        summary = stage.folder.finish()
+        count = runner.run(
+            stage, command, shard=args.shard, host=Part(hosts.index(), hosts.count()),
+            processes=args.processes, ray=args.ray,
+        )  # fmt: skip
+        hosts.wait("pseudo-labels")
+        summary = stage.folder.finish() if hosts.is_first() else None
     print(f"{count} images labelled; {stage.folder.state()}")
     if summary:
         print(describe(summary))

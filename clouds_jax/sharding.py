@@ -4,7 +4,6 @@ One axis, "data": batches are split over it, weights are replicated unless a rul
 """
 
 import functools
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,53 +12,6 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA = "data"
-
-
-def join_hosts() -> None:
-    """Joins the other hosts of the run where the environment names them; call before anything else.
-
-    `JAX_COORDINATOR_ADDRESS=host:port` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` is complete;
-    `JAX_COORDINATOR_ADDRESS=auto` takes all three from the cluster (TPU pods, SLURM, MPI,
-    Kubernetes).
-
-    Raises:
-        ValueError: one of the three variables is missing, or this is one of several processes that
-            do not know of each other.
-    """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    if not address:
-        _check_alone()
-        return
-    if address == "auto":
-        del os.environ["JAX_COORDINATOR_ADDRESS"]  # JAX would read it as an address
-        jax.distributed.initialize()
-        return
-    missing = [n for n in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if n not in os.environ]
-    if missing:
-        raise ValueError(
-            f"JAX_COORDINATOR_ADDRESS is {address} but {' and '.join(missing)} missing; set it on"
-            " every host, or JAX_COORDINATOR_ADDRESS=auto on a cluster that JAX knows."
-        )
-    jax.distributed.initialize(
-        coordinator_address=address,
-        num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-        process_id=int(os.environ["JAX_PROCESS_ID"]),
-    )
-
-
-# Of each launcher, the variable with the number of processes that it started together.
-_LAUNCHERS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
-
-def _check_alone() -> None:
-    """Refuses to run as one of several processes that would each do the same work."""
-    for name in _LAUNCHERS:
-        if os.environ.get(name, "1") not in ("", "1"):
-            raise ValueError(
-                f"{name}={os.environ[name]}, but JAX_COORDINATOR_ADDRESS is not set: each process"
-                " would run alone, in the same folder. Set JAX_COORDINATOR_ADDRESS=auto on a"
-                f" cluster that JAX knows, or to host:port, or unset {name}."
-            )
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -82,13 +34,15 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
-def check_batch(size: int, mesh: Mesh) -> None:
-    """Refuses a batch that the devices cannot share evenly."""
-    if size <= 0 or size % mesh.size:
-        raise ValueError(
-            f"config.data.batch sums to {size} images;"
-            f" {mesh.size} devices need a multiple of {mesh.size}."
-        )
+def padded(size: int, devices: int) -> int:
+    """The least number of rows, from `size` up, that the devices share evenly.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if size < 1:
+        raise ValueError(f"a batch has {size} images; it needs at least 1.")
+    return -(-size // devices) * devices
 
 
 def shard(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, str]]) -> Any:

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,7 +28,16 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 from ml_collections import config_flags
 
-from clouds_jax import command_line, files, folder_lock, images, provenance, runtime, sharding
+from clouds_jax import (
+    command_line,
+    files,
+    folder_lock,
+    hosts,
+    images,
+    provenance,
+    runtime,
+    sharding,
+)
 from clouds_jax.config import diff
 from clouds_jax.config.experiment import Experiment, read_experiment
 from clouds_jax.config.initial_weights import initial_weights
@@ -53,7 +62,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike) -> TrainState:
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as held:
-        if jax.process_index() == 0:
+        if hosts.is_first():
             # a moment's patience: one that was asked to stop is saving its last step
             held.enter_context(folder_lock.locked(workdir, "train", patience=20.0))
         return _train(experiment, workdir, held)
@@ -63,7 +72,11 @@ def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitS
     run = experiment.run
     # JAX's NaN checks cannot look into what several devices share.
     mesh = sharding.make_mesh(jax.devices()[:1] if run.nans else None)
-    experiment.check_devices(mesh)
+    if padding := experiment.padding(mesh.size):
+        logs.log(
+            f"{experiment.images_per_step} images a step on {mesh.size} devices: {padding} rows of"
+            " padding are computed and not counted"
+        )
     shards = debug_shards.shards_root(experiment, workdir)
     experiment.evals.check_shards(shards)
     tx, schedule = experiment.optimizer.make()
@@ -71,27 +84,37 @@ def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitS
         config=experiment.source, space=experiment.model.space.as_json(),
         commit=provenance.commit(), versions=logs.versions(),
     )  # fmt: skip
-    part = Part(jax.process_index(), jax.process_count())
-    host_batches = experiment.data.batches(shards, part)  # refuses what is missing; writes nothing
-    checkpoints = checkpoint.RunCheckpoints(workdir, keep=run.keep, metadata=about)
+    # refuses what is missing; writes nothing
+    host_batches = experiment.data.batches(
+        shards,
+        Part(hosts.index(), hosts.count()),
+        checkpoint.latest_step(workdir),
+        mesh.size,
+    )
+    checkpoints = checkpoint.RunCheckpoints(
+        workdir, keep=run.keep, keep_best=run.keep_best, metadata=about
+    )
     held.callback(checkpoints.close)  # whatever happens after a save, that checkpoint is finished
     batches = feed.on_devices(host_batches, mesh)
     held.callback(batches.close)  # its threads end before the interpreter does
-    graphdef, state, shardings, saved = start(experiment, tx, mesh, checkpoints, batches)
+    graphdef, state, shardings, saved = start(experiment, tx, mesh, checkpoints)
     _describe(workdir, experiment, state)
     writer = logs.MetricsWriter(
         workdir, step=int(jax.device_get(state.step)), config=experiment.source,
         tensorboard=run.tensorboard, wandb=run.wandb,
     )  # fmt: skip
     held.callback(writer.close)
+    hosts.wait("metrics")  # each has read which evaluations are done before one adds to them
     step = make_step(
         graphdef, experiment.loss.function(experiment.model.head), tx,
         prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
-        drop_path=experiment.encoder.drop_path, donate=not run.nans,
+        drop_path=experiment.encoder.drop_path, remat=experiment.encoder.remat,
+        donate=not run.nans,
     )  # fmt: skip
     plan = loop.Plan(
         steps=run.steps, images=experiment.images_per_step, log_every=run.log_every,
         checkpoint_every=run.checkpoint_every, evals=experiment.evals.every,
+        keep_best=run.keep_best,
     )  # fmt: skip
     with loop.stop_on_signal() as stop:
         state = loop.run(
@@ -108,7 +131,6 @@ def start(
     tx: optax.GradientTransformation,
     mesh: Mesh,
     checkpoints: checkpoint.RunCheckpoints,
-    batches: Iterator[Any],
 ) -> tuple[nnx.GraphDef, TrainState, TrainState, Mapping[str, Any]]:
     """The state to start from: the run's own checkpoint, else other weights, else random ones.
 
@@ -117,7 +139,6 @@ def start(
         tx: optimizer of the experiment.
         mesh: mesh of devices.
         checkpoints: checkpoints of the run.
-        batches: data iterator, which is moved to the checkpoint's position.
 
     Returns:
         The model's graphdef, the state, the state's shardings, and the checkpoint's metadata.
@@ -135,11 +156,13 @@ def start(
         return *new, {}
     saved_config = checkpoints.metadata()["config"]
     diff.check_config(saved_config, experiment.source, where=str(checkpoints.workdir))
+    for text in diff.moved_weights(saved_config, experiment.source):
+        logs.log(f"config.{text}: not read, the checkpoint has its own copy of the weights")
     graphdef, shape, shardings = abstract_state(
         experiment.build, tx, seed=run.seed, mesh=mesh, rules=run.sharding, teacher=teacher,
         trained=trained,
     )  # fmt: skip
-    state, saved = checkpoints.restore(shape, batches)
+    state, saved = checkpoints.restore(shape)
     logs.log(f"goes on from step {checkpoints.latest:,}")
     return graphdef, state, shardings, saved
 
@@ -167,14 +190,17 @@ def score(
         panels=evals.panels,
     )  # fmt: skip
     pictures = workdir / "eval" / f"{step:07d}"
-    if jax.process_index() == 0:
+    if hosts.is_first():
         report.write_pictures(result, pictures)
     if experiment.selftrain and evals.panels and ref == next(iter(evals.every)):
         drawing = _draw_generated(experiment, graphdef, state, shards)
-        if jax.process_index() == 0:
+        if hosts.is_first():
             images.write_png(pictures / "generated_panels.png", drawing)
     writer.write(step, {f"eval/{ref}/{name}": v for name, v in result.numbers().items()})
     best = writer.best(f"eval/{ref}/miou")
+    # here, and not in the collectives of the next step, which give up early; and all of them have
+    # to see the same best step
+    hosts.wait("score")
     logs.log(
         f"step {step:,}  {ref}: mIoU {100 * result.miou:.2f} (best {100 * best['value']:.2f} at"
         f" step {best['step']:,}), {result.images_per_second:.1f} images/s"
@@ -204,7 +230,7 @@ def _describe(workdir: pathlib.Path, experiment: Experiment, state: TrainState) 
     banner = logs.banner()
     details = workdir / "run.txt"
     logs.log(f"{banner}\n{logs.module_table(parts)}\nevery tensor: {details}")
-    if jax.process_index() == 0:
+    if hosts.is_first():
         files.write_text(workdir / "config.json", json.dumps(experiment.source, indent=2) + "\n")
         files.write_text(details, f"{banner}\n{logs.parameter_table(parts)}\n")
 
@@ -220,11 +246,12 @@ def main(argv: list[str]) -> None:
             compile_cache=config.compile_cache, nans=config.debug.nans,
             compiles=config.debug.compiles,
         )  # fmt: skip
-        sharding.join_hosts()
+        hosts.join()
         runtime.check_devices()
         experiment = read_experiment(config)
         workdir.mkdir(parents=True, exist_ok=True)
-        state = train(experiment, workdir)
+        with hosts.loss_is_named():
+            state = train(experiment, workdir)
     if int(jax.device_get(state.step)) < experiment.run.steps:
         sys.exit(command_line.STOPPED)
 

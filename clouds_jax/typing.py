@@ -89,8 +89,11 @@ class Targets:
             present with an empty mask.
         ignore: examples whose pixels labelled 255 take no part in the mask losses; in the others,
             or where this is None, they are negatives of every mask.
+        counted: examples that take part at all; the others are padding, with labels of 255 alone
+            and no mask. None: all.
     """
 
     label: UInt8[Array, "b h w"]
     present: Bool[Array, "b k"]
     ignore: Bool[Array, " b"] | None = None
+    counted: Bool[Array, " b"] | None = None

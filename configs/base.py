@@ -28,6 +28,9 @@ def get_config() -> ml_collections.ConfigDict:
         trainable=False,  # ConvNeXt only (paper: True in one row of Table 5)
         lr_factor=0.1,  # (paper's code) of the learning rate, where it is trained
         drop_path=0.1,  # (paper's code) rate of its stochastic depth there
+        # What the gradient of a trained encoder computes again instead of keeping it: "none",
+        # "blocks" or "stages"; experiments/README.md has the memory and the time of each.
+        remat="blocks",
     )
     config.head = dict(
         name="mask2former",  # or "fpn", the dense baseline
@@ -133,7 +136,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     config.checkpoint_every = 1_000
-    config.keep = 2
+    config.keep = 2  # newest checkpoints that stay
+    config.keep_best = True  # also the best of each of `evals`; `--step best` reads it
     config.log_every = 50
 
     # (regular expression on the path in the training state, rule): the first match wins.

@@ -7,6 +7,7 @@ from typing import Any
 
 import grain
 
+from clouds_jax import sharding
 from clouds_jax.data import records
 from clouds_jax.data.augment import Augmentation
 from clouds_jax.data.classes import LabelSpace
@@ -77,27 +78,34 @@ class DataConfig:
         """Labelled images per step, over all devices."""
         return sum(self.batch.values())
 
-    def labelled_batches(self, shards: Path, part: Part = WHOLE) -> grain.IterDataset:
+    def labelled_batches(
+        self, shards: Path, part: Part = WHOLE, start: int = 0, devices: int = 1
+    ) -> grain.IterDataset:
         """Endless batches without the generated images.
 
         Args:
             shards: root of all shards.
             part: part of every batch that this process reads.
+            start: number of the first batch.
+            devices: number of devices, of all processes; rows are added until they share them.
         """
         return train_batches(
             self.batch, self.augmentation, shards_root=shards, label_space=self.space.name,
-            split=self.split, seed=self.seed, part=part, threads=self.threads,
-            prefetch=self.buffer,
+            split=self.split, seed=self.seed, part=part, start=start,
+            rows=sharding.padded(self.images, devices), threads=self.threads, prefetch=self.buffer,
         )  # fmt: skip
 
-    def batches(self, shards: Path, part: Part = WHOLE) -> grain.IterDataset:
+    def batches(
+        self, shards: Path, part: Part = WHOLE, start: int = 0, devices: int = 1
+    ) -> grain.IterDataset:
         """Endless batches of labelled images, or pairs of them with generated ones."""
-        labelled = self.labelled_batches(shards, part)
+        labelled = self.labelled_batches(shards, part, start, devices)
         if self.generated is None:
             return labelled
         generated = generated_batches(
             self.generated.batch, self.generated.view, shards_root=shards, seed=self.seed,
-            part=part, threads=self.threads, prefetch=self.buffer,
+            part=part, rows=sharding.padded(self.generated.images, devices), start=start,
+            threads=self.threads, prefetch=self.buffer,
         )  # fmt: skip
         return grain.experimental.ZipIterDataset([labelled, generated])
 

@@ -7,8 +7,8 @@ from typing import Any
 from clouds_jax.differences import differences, flat
 
 # Keys of the config that may differ between a checkpoint and the run that goes on from it: they
-# change what is measured, kept or printed, not what is learned. `steps` counts only where the
-# schedule depends on it (see `changed_keys`).
+# change what is measured, kept or printed, or how fast it is, not what is learned. `steps` counts
+# only where the schedule depends on it (see `changed_keys`).
 _FREE_KEYS = (
     "checkpoint_every",
     "compile_cache",
@@ -16,12 +16,14 @@ _FREE_KEYS = (
     "data.threads",
     "data.buffer",
     "debug",
+    "encoder.remat",
     "eval",
     "evals",
-    "init_from",
     "keep",
+    "keep_best",
     "log_every",
     "profile",
+    "selftrain.chunk",
     "sharding",
     "steps",
     "tensorboard",
@@ -29,11 +31,16 @@ _FREE_KEYS = (
 )
 
 
+# Folders of weights that a run starts from; a checkpoint holds what was read from them.
+_STARTS = ("encoder.weights", "init_from", "selftrain.sam.weights")
+
+
 # Keys that older runs lack, with what these runs did.
 ADDED = {
     "encoder.trainable": False,
     "encoder.lr_factor": 0.1,
     "encoder.drop_path": 0.1,
+    "encoder.remat": "none",
     "head.classifier": "linear",
     "head.ensemble.enabled": False,
     "head.ensemble.alpha": 0.4,
@@ -43,6 +50,7 @@ ADDED = {
     "selftrain.enabled": False,
     "data.generated.limit": 0,
     "selftrain.sam.stored": True,
+    "keep_best": False,
 }
 
 
@@ -79,7 +87,8 @@ def check_config(saved: Mapping[str, Any], current: Mapping[str, Any], *, where:
     if changed:
         raise ValueError(
             f"{where} has checkpoints of another config ({'; '.join(changed)});"
-            " choose a new --workdir or restore the value."
+            f" restore the value, or begin a new run from these weights: --workdir=NEW"
+            f" --config.init_from={where}."
         )
 
 
@@ -92,7 +101,7 @@ def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
     """
     old, new = flat(saved), flat(current)
     old |= {key: value for key, value in ADDED.items() if key in new and key not in old}
-    free = set(_FREE_KEYS)
+    free = {*_FREE_KEYS, *_STARTS}
     if "poly" in (old.get("optimizer.schedule"), new.get("optimizer.schedule")):
         free.discard("steps")  # the learning rate of every step depends on it
     if not (old.get("selftrain.enabled") or new.get("selftrain.enabled")):
@@ -102,3 +111,9 @@ def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
         for key, text in differences(old, new).items()
         if not any(key == f or key.startswith(f + ".") for f in free)
     ]
+
+
+def moved_weights(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """`key "a", now "b"` for every folder of weights that a run which goes on does not read."""
+    old, new = flat(saved), flat(current)
+    return [text for key, text in differences(old, new).items() if key in _STARTS]

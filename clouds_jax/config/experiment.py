@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from clouds_jax import sharding
@@ -72,17 +71,23 @@ class Experiment:
     def prepare(self) -> Prepare:
         """The plan of a training step."""
         classes = len(self.model.space)
-        return joint(self.selftrain, classes) if self.selftrain else labelled(classes)
+        if self.selftrain is None:
+            return labelled(classes, images=self.data.images)
+        assert self.data.generated, "the joint phase has generated images"
+        return joint(
+            self.selftrain, classes, images=self.data.images, generated=self.data.generated.images
+        )
 
-    def check_devices(self, mesh: Mesh) -> None:
-        """Refuses batches that cannot be split over the devices."""
-        sharding.check_batch(self.data.images, mesh)
-        generated = self.data.generated
-        if generated and (generated.images <= 0 or generated.images % mesh.size):
-            raise ValueError(
-                f"config.data.generated.batch sums to {generated.images} images; {mesh.size}"
-                f" devices need a positive multiple of {mesh.size}."
-            )
+    def padding(self, devices: int) -> int:
+        """Rows of a step that are computed and not counted, so that the devices share all evenly.
+
+        Raises:
+            ValueError: a batch without images.
+        """
+        batches = [self.data.images]
+        if self.data.generated:
+            batches.append(self.data.generated.images)
+        return sum(sharding.padded(size, devices) - size for size in batches)
 
 
 def read_experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:

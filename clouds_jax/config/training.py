@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from flax import nnx
 from clouds_jax.losses import segmentation
 from clouds_jax.losses.matching import LossWeights
 from clouds_jax.nn.clouds import FPNSize, HeadSize
-from clouds_jax.nn.encoders.convnext import ConvNeXt
+from clouds_jax.nn.encoders.convnext import ConvNeXt, Remat
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.training import optim
 from clouds_jax.training.state import Filter, in_head, in_head_or_trunk
@@ -28,10 +29,12 @@ class EncoderTraining:
         trainable: train the encoder with the head.
         lr_factor: factor on the learning rate of a trained encoder.
         drop_path: rate of stochastic depth in a trained encoder, 0..1.
+        remat: what the gradient of a trained encoder computes again instead of keeping it: "none",
+            "blocks" or "stages".
         dtype: dtype of the encoder's weights.
 
     Raises:
-        ValueError: an encoder that cannot be trained.
+        ValueError: an encoder that cannot be trained, or an unknown remat.
     """
 
     name: str
@@ -39,9 +42,15 @@ class EncoderTraining:
     trainable: bool
     lr_factor: float
     drop_path: float
+    remat: Remat
     dtype: str
 
     def __post_init__(self):
+        if self.remat not in typing.get_args(Remat):
+            raise ValueError(
+                f"config.encoder.remat is {self.remat!r}; it must be one of:"
+                f" {', '.join(typing.get_args(Remat))}."
+            )
         if not self.trainable:
             return
         if not isinstance(
@@ -124,6 +133,7 @@ class RunConfig:
         log_every: steps from one line to the next.
         checkpoint_every: steps from one checkpoint to the next.
         keep: number of newest checkpoints that stay.
+        keep_best: keep also the checkpoint that scored best on each evaluated dataset.
         init_from: run or weights folder to start from; "": none.
         sharding: (regular expression on a path in the state, rule), the first match wins.
         tensorboard: write event files.
@@ -143,6 +153,7 @@ class RunConfig:
     log_every: int
     checkpoint_every: int
     keep: int
+    keep_best: bool
     init_from: str
     sharding: tuple[tuple[str, str], ...]
     tensorboard: bool

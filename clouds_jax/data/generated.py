@@ -125,6 +125,8 @@ def generated_batches(
     shards_root: Path,
     seed: int = 0,
     part: Part = WHOLE,
+    rows: int = 0,
+    start: int = 0,
     threads: int = 8,
     prefetch: int = 4,
 ) -> grain.IterDataset[Arrays]:
@@ -133,7 +135,7 @@ def generated_batches(
     Args:
         refs: dataset/split -> images per batch over all processes.
         view: what is read of an image and done to it.
-        shards_root, seed, part, threads, prefetch: as in
+        shards_root, seed, part, rows, start, threads, prefetch: as in
             `clouds_jax.data.loader.train_batches`.
 
     Returns:
@@ -143,7 +145,7 @@ def generated_batches(
     for ref, count in refs.items():
         stream = endless(_Sources(ref, shards_root, view), ref, seed)
         streams[ref] = stream.random_map(functools.partial(_transform, view=view)), count
-    return mixed(streams, part=part, threads=threads, prefetch=prefetch)
+    return mixed(streams, part=part, rows=rows, start=start, threads=threads, prefetch=prefetch)
 
 
 def _transform(source: _Source, rng: np.random.Generator, *, view: View) -> Arrays:

@@ -1,5 +1,6 @@
 """Endless streams of examples, and batches that mix several of them."""
 
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ def mixed(
     streams: Mapping[str, tuple[grain.MapDataset[Arrays], int]],
     *,
     part: Part,
+    rows: int,
+    start: int,
     threads: int,
     prefetch: int,
 ) -> grain.IterDataset[Arrays]:
@@ -25,23 +28,36 @@ def mixed(
     Args:
         streams: name -> endless examples by index, and how many of them a batch takes over all
             processes.
-        part: this process's part of every batch.
+        part: this process's part of every batch: its rows in order, so that those of all processes
+            behind each other are the batch of one process alone.
+        rows: rows of a batch; those behind the examples repeat the last one. 0: no more than the
+            examples.
+        start: number of the first batch.
         threads: threads that read, decode and augment; 0: the caller's own.
         prefetch: batches made ahead.
     """
     cv2.setNumThreads(1)  # the loader's own threads are the parallelism
+    total = sum(count for _, count in streams.values())
+    rows = rows or total
+    if rows % part.count or rows < total or min(count for _, count in streams.values()) < 1:
+        counts = ", ".join(f"{name}: {count}" for name, (_, count) in streams.items())
+        raise ValueError(
+            f"a batch takes {total} images ({counts}) in {rows} rows; it must take at least one of"
+            f" each, and the rows be a multiple of the {part.count} processes."
+        )
+    # (stream, row of the stream), of every row of the batch
+    plan = [(name, row) for name, (_, count) in streams.items() for row in range(count)]
+    plan += [plan[-1]] * (rows - total)
+    mine = plan[part.index * rows // part.count : (part.index + 1) * rows // part.count]
     batches = []
     for name, (stream, count) in streams.items():
-        if count < 1 or count % part.count:
-            raise ValueError(
-                f"a batch takes {count} images of {name}; it must be a positive multiple of the "
-                f"{part.count} processes."
-            )
-        # Sliced after the augmentation: example i of the stream is the same on 1 process and 8.
-        stream = stream[part.index :: part.count]
-        own = count // part.count
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch * own)
-        batches.append(stream.to_iter_dataset(options).batch(own, drop_remainder=True))
+        taken = [row for source, row in mine if source == name]
+        if not taken:
+            continue
+        # Chosen after the augmentation: example i of the stream is the same on 1 process and 8.
+        own = _Rows(stream, count, taken, start)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch * len(taken))
+        batches.append(own.to_iter_dataset(options).batch(len(taken), drop_remainder=True))
     if len(batches) == 1:
         return batches[0]
     return grain.experimental.ZipIterDataset(batches).map(_join)
@@ -57,6 +73,33 @@ def endless(source: Any, ref: str, seed: int) -> grain.MapDataset:
     """
     ref_seed = np.random.SeedSequence((seed, zlib.crc32(ref.encode()))).generate_state(1)[0]
     return grain.MapDataset.source(source).seed(int(ref_seed)).shuffle().repeat()
+
+
+class _Rows(grain.MapDataset[Arrays]):
+    """The same rows of every batch of a stream.
+
+    Args:
+        stream: endless examples by index.
+        count: examples of the stream in a batch.
+        rows: numbers of the rows, each below `count`.
+        start: number of the first batch.
+    """
+
+    def __init__(
+        self, stream: grain.MapDataset[Arrays], count: int, rows: Sequence[int], start: int
+    ):
+        super().__init__(stream)
+        self._stream, self._count, self._rows, self._start = stream, count, rows, start
+
+    def __len__(self) -> int:
+        batches = len(self._stream) // self._count - self._start
+        return min(batches * len(self._rows), sys.maxsize)  # padding may make more of it
+
+    def __getitem__(self, index: int) -> Arrays:
+        batch, row = divmod(index, len(self._rows))
+        example = self._stream[(self._start + batch) * self._count + self._rows[row]]
+        assert example is not None, "nothing is filtered out of an endless stream"
+        return example
 
 
 def _join(batches: Sequence[Arrays]) -> Arrays:

@@ -2,8 +2,8 @@
 
 Examples are predicted in batches of equal shape, counted on the device and summed on the host,
 so a dataset may be of any length and mix any image sizes. With several devices each takes a
-share of the batch; with several hosts each takes every n-th image and the sums are added at the
-end.
+share of the batch; with several hosts each takes every n-th image, and what they counted is put
+together at the end.
 """
 
 import dataclasses
@@ -18,12 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, UInt8
 from tqdm import tqdm
 
-from clouds_jax import sharding
+from clouds_jax import hosts, sharding
 from clouds_jax.data import records
 from clouds_jax.data.classes import LabelSpace, get_space, reduction
 from clouds_jax.data.datasets import get_dataset
@@ -134,7 +133,7 @@ def evaluate(
     if not len(examples):
         raise ValueError(f"{dataset} has no examples to score.")
     mesh = sharding.make_mesh(devices or jax.local_devices())
-    mine = range(jax.process_index(), len(examples), jax.process_count())
+    mine = range(hosts.index(), len(examples), hosts.count())
     shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
     sums = Accumulator(label_space, model_space)
     began = time.perf_counter()
@@ -145,8 +144,9 @@ def evaluate(
             yield batches.make_item(examples[index], protocol, classes, shown=index in shown)
 
     pace = batches.Pace()
+    states = _whole(states)  # by the mesh of all hosts, not by the one set below
     with jax.set_mesh(mesh):
-        states = jax.device_put(_whole(states), sharding.replicated(mesh))
+        states = jax.device_put(states, sharding.replicated(mesh))
         step = make_step(
             graphdef, protocol, mesh=mesh, rows=sums.total.shape[0], columns=sums.total.shape[1]
         )
@@ -160,7 +160,7 @@ def evaluate(
                 pace.lap(len(batch), steady=steady)
 
     absent = metrics.absent_of(dataset)
-    total = sums.over_hosts()
+    total, images = sums.over_hosts()
     return Result(
         dataset=dataset,
         protocol=protocol,
@@ -168,10 +168,10 @@ def evaluate(
         space=get_space(sums.finest),
         scores=metrics.score(total, label_space, model_space, absent),
         confusion=metrics.reduced(total, label_space, model_space, sums.finest),
-        images=sums.images,
+        images=images,
         panels=tuple(sums.panels.values()),
         seconds=time.perf_counter() - began,
-        images_per_second=pace.rate() * jax.process_count(),
+        images_per_second=pace.rate() * hosts.count(),
     )
 
 
@@ -209,11 +209,11 @@ class Accumulator:
             shown = reduction(model, self.finest)[jax.device_get(predicted)]
             self.panels[item.key] = Panel(item.key, item.image, label, shown, miou)
 
-    def over_hosts(self) -> Int[np.ndarray, "k j"]:
-        """The confusion matrix of all hosts."""
-        if jax.process_count() == 1:
-            return self.total
-        return np.asarray(multihost_utils.process_allgather(self.total)).sum(0)
+    def over_hosts(self) -> tuple[Int[np.ndarray, "k j"], dict[str, float]]:
+        """The confusion matrix of all hosts, and the mIoU of all their images."""
+        parts = hosts.gather([self.total.tolist(), self.images])
+        images = {key: miou for _, each in parts for key, miou in each.items()}
+        return np.asarray([total for total, _ in parts], np.int64).sum(0), images
 
 
 def evaluate_dataset(

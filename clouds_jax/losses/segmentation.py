@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from clouds_jax.losses import points as losses_points
 from clouds_jax.losses.matching import LossWeights, counted_points, match, softplus
@@ -60,7 +60,10 @@ def set_loss(
     count = targets.present.sum().astype(jnp.float32)
     masks = jnp.maximum(reduce(count), 1.0)
 
-    cls = class_loss(prediction.class_logits, query, no_object=weights.no_object, reduce=reduce)
+    cls = class_loss(
+        prediction.class_logits, query, no_object=weights.no_object, counted=targets.counted,
+        reduce=reduce,
+    )  # fmt: skip
     counts = losses_points.Counts.of(num_points, oversample=oversample, importance=importance)
 
     def mask_losses(xs):
@@ -88,6 +91,7 @@ def class_loss(
     query: Int[Array, "o b k"],
     *,
     no_object: float,
+    counted: Bool[Array, " b"] | None = None,
     reduce: Reduce = _local,
 ) -> Float[Array, " o"]:
     """Cross-entropy of all queries; the target of unmatched ones is no-object.
@@ -96,6 +100,7 @@ def class_loss(
         class_logits: the last class is no-object.
         query: matched query of each class, -1 where the class is absent.
         no_object: weight of an unmatched query; the others have 1.
+        counted: examples that are no padding; None: all.
         reduce: adds an array over all devices.
 
     Returns:
@@ -106,6 +111,8 @@ def class_loss(
     matched = query[..., None] == jnp.arange(queries)[None, None, None]  # o b k q
     target = jnp.where(matched.any(axis=2), matched.argmax(axis=2), width - 1)
     weight = jnp.where(target == width - 1, no_object, 1.0)
+    if counted is not None:
+        weight = weight * counted[None, :, None]
     log_probability = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
     entropy = -jnp.take_along_axis(log_probability, target[..., None], axis=-1)[..., 0]
     return (weight * entropy).sum(axis=(1, 2)) / reduce(weight.sum(axis=(1, 2)))

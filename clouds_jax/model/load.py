@@ -28,7 +28,7 @@ _HUB = "hf://"
 def load(
     source: str | os.PathLike,
     *,
-    step: int | None = None,
+    step: checkpoint.Step = None,
     teacher: bool = False,
     config: Mapping[str, Any] | None = None,
 ) -> Model:
@@ -37,7 +37,8 @@ def load(
     Args:
         source: folder of a run, weights folder, name in `list_models()`, or "hf://org/name" for a
             weights folder on the Hugging Face hub.
-        step: step of a run's checkpoint; None: the newest.
+        step: step of a run's checkpoint; None: the newest; "best" or "best:NAME/SPLIT": the one
+            that scored best.
         teacher: load the EMA teacher instead of the student.
         config: config as JSON, for weights folders that do not describe themselves, and for
             settings of a run that training does not depend on, such as the ensemble; None: the
@@ -160,7 +161,7 @@ def _download(name: str) -> Path:
 
 
 def _load_run(
-    folder: Path, step: int | None, teacher: bool, config: Mapping[str, Any] | None
+    folder: Path, step: checkpoint.Step, teacher: bool, config: Mapping[str, Any] | None
 ) -> Model:
     tree, saved = checkpoint.load_run(folder, step, teacher=teacher)
     trained = read_model(with_added_keys(saved["config"] | {"space": saved.get("space")}))

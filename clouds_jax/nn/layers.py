@@ -195,7 +195,9 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], n: int, rngs: nnx.Rngs)
     return nnx.merge(graphdef, state)
 
 
-def scan_blocks(blocks: nnx.Module, x: Array, *consts, each: Sequence[Array] = ()) -> Array:
+def scan_blocks(
+    blocks: nnx.Module, x: Array, *consts, each: Sequence[Array] = (), remat: bool = False
+) -> Array:
     """Applies the blocks of a stack in order: `x = block(x, *consts, *own)`.
 
     Args:
@@ -203,6 +205,7 @@ def scan_blocks(blocks: nnx.Module, x: Array, *consts, each: Sequence[Array] = (
         x: input of the first block.
         consts: arguments shared by all blocks.
         each: arrays with a leading axis over blocks; `own` are their slices for one block.
+        remat: for the gradient keep the inputs of the blocks alone and compute the rest again.
     """
     graphdef, state = nnx.split(blocks)
 
@@ -210,4 +213,7 @@ def scan_blocks(blocks: nnx.Module, x: Array, *consts, each: Sequence[Array] = (
         state, own = xs
         return nnx.merge(graphdef, state)(x, *consts, *own), None
 
+    if remat:
+        # inside of a scan nothing can merge what is computed twice
+        body = jax.checkpoint(body, prevent_cse=False)
     return jax.lax.scan(body, x, (state, tuple(each)))[0]

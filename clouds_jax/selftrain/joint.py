@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Bool, Key, UInt8
 
 from clouds_jax.nn.clouds import Head
 from clouds_jax.nn.mask2former.head import coarse_class_map
@@ -19,7 +19,7 @@ from clouds_jax.ops import masks
 from clouds_jax.selftrain.labels import FromSam, LabelSource
 from clouds_jax.selftrain.teacher import Average, follow
 from clouds_jax.training.state import TrainState, head_of
-from clouds_jax.training.step import DeviceExamples, Prepare, StepPlan
+from clouds_jax.training.step import DeviceExamples, Prepare, Rows, StepPlan, unlabelled
 from clouds_jax.typing import Batch, Features, Generated, Metrics, Prediction, Targets
 
 _MASK_STRIDE = 4
@@ -68,6 +68,8 @@ class JointSplit:
         keys: random keys of the losses, one per labelled image.
         generated_keys: random keys of the losses, one per generated image.
         prompt_keys: random keys of the points that prompt SAM, one per generated image.
+        counted: which labelled rows are images; None: all, and all generated ones.
+        generated_counted: which generated rows are images; None: all, and all labelled ones.
     """
 
     label: UInt8[Array, "b h w"]
@@ -75,9 +77,11 @@ class JointSplit:
     keys: Key[Array, " b"]
     generated_keys: Key[Array, " g"]
     prompt_keys: Key[Array, " g"]
+    counted: Bool[Array, " b"] | None
+    generated_counted: Bool[Array, " g"] | None
 
 
-def joint(settings: SelfTraining, classes: int) -> Prepare:
+def joint(settings: SelfTraining, classes: int, *, images: int = 0, generated: int = 0) -> Prepare:
     """The `prepare` of `training.step.make_step` for the joint phase.
 
     The state's teacher is updated before the forward, as in the original. Where the student sees
@@ -86,30 +90,36 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
     Args:
         settings: label source, refinement rules and EMA of the joint phase.
         classes: number of classes, k; other ids in a label belong to no mask.
+        images: labelled images of a batch; the rows behind them are padding. 0: all rows.
+        generated: the same of the generated images.
 
     Source: CLOUDS (CVPR 2024), spec 3.7 of its released code: teacher forward, pseudo-labels,
         refinement, losses over the whole batch.
     """
-    source = settings.labels
+    source, new_images = settings.labels, generated
 
     def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> StepPlan:
         if batch.generated is None or state.teacher is None:
             raise ValueError("the joint phase needs generated images in the batch and a teacher.")
         generated = source.prepare(model.sam, batch.generated)
-        g = len(generated.image)
+        old = Rows(len(batch.image), images or len(batch.image))
+        new = Rows(len(generated.image), new_images or len(generated.image))
+        padded = old.padded or new.padded
         split = JointSplit(
             label=batch.label,
             generated=generated,
-            keys=jax.random.split(key, len(batch.image)),
-            generated_keys=jax.random.split(jax.random.fold_in(key, _GENERATED), g),
-            prompt_keys=jax.random.split(jax.random.fold_in(key, _POINTS), g),
+            keys=old.keys(key),
+            generated_keys=new.keys(jax.random.fold_in(key, _GENERATED)),
+            prompt_keys=new.keys(jax.random.fold_in(key, _POINTS)),
+            counted=old.counted() if padded else None,
+            generated_counted=new.counted() if padded else None,
         )
         teacher = follow(state.teacher, head_of(state.params), state.step, settings.average)
         head, _, fixed = nnx.split(model.head, nnx.Param, ...)
         sam, sam_state = nnx.split(model.sam) if source.needs_sam else (None, None)
-        images = [batch.image, generated.image]
+        encoded = [batch.image, generated.image]
         if source.needs_clean and generated.clean is not None:
-            images.append(generated.clean)
+            encoded.append(generated.clean)
 
         def examples(shared: JointShared, features: Features, split: JointSplit) -> DeviceExamples:
             generated = split.generated
@@ -124,22 +134,32 @@ def joint(settings: SelfTraining, classes: int) -> Prepare:
                 assert generated.label is not None, "such sources read the label of the records"
                 raw = generated.label
             own_sam = sam and nnx.merge(sam, shared.sam)
-            new, metrics = _targets(source, own_sam, generated, raw, split.prompt_keys, classes)
-            present = masks.present_classes(split.label, classes)
-            old = Targets(split.label, present, jnp.zeros(b, bool))
-            targets = jax.tree.map(lambda *parts: jnp.concatenate(parts), old, new)
+            targets, metrics = source.targets(own_sam, generated, raw, split.prompt_keys, classes)
+            metrics["classes"] = targets.present.sum(1).astype(jnp.float32)
+            label = unlabelled(split.label, split.counted)
+            present = masks.present_classes(label, classes)
+            of_labelled = _counted(Targets(label, present, jnp.zeros(b, bool)), split.counted)
+            of_generated = _counted(targets, split.generated_counted)
+            both = jax.tree.map(
+                lambda *parts: jnp.concatenate(parts), of_labelled,
+                jax.lax.stop_gradient(of_generated),
+            )  # fmt: skip
 
             def observe(output: Prediction) -> Metrics:
                 student_map = coarse_class_map(output)[-g:]
                 middle = slice(_MASK_STRIDE // 2, None, _MASK_STRIDE)
-                agreement = (student_map == raw[:, middle, middle]).mean(dtype=jnp.float32)
-                return metrics | {"pseudo/agreement": agreement}
+                same = (student_map == raw[:, middle, middle]).mean((1, 2), dtype=jnp.float32)
+                of_images = metrics | {"agreement": same}
+                counts = 1.0 if split.generated_counted is None else split.generated_counted
+                return {
+                    f"pseudo/{k}": (x * counts).sum() / new.images for k, x in of_images.items()
+                }
 
             keys = jnp.concatenate([split.keys, split.generated_keys])
-            return DeviceExamples(student, targets, keys, observe)
+            return DeviceExamples(student, both, keys, observe)
 
         shared = JointShared(teacher, fixed, sam_state)
-        return StepPlan(images, examples, split, shared, teacher)
+        return StepPlan(encoded, examples, split, shared, teacher)
 
     return prepare
 
@@ -152,16 +172,11 @@ def _predict(head: Head, features: Features, generated: Generated) -> UInt8[Arra
     return scores.argmax(-1).astype(jnp.uint8)
 
 
-def _targets(
-    source: LabelSource,
-    sam: Any,
-    generated: Generated,
-    raw: UInt8[Array, "g h w"],
-    keys: Key[Array, " g"],
-    classes: int,
-) -> tuple[Targets, Metrics]:
-    """Targets of the generated images, and refinement metrics, averaged over the batch."""
-    targets, metrics = source.targets(sam, generated, raw, keys, classes)
-    metrics["classes"] = targets.present.sum(1).mean(dtype=jnp.float32)
-    named = {f"pseudo/{name}": value for name, value in metrics.items()}
-    return jax.lax.stop_gradient(targets), named
+def _counted(targets: Targets, counted: Bool[Array, " b"] | None) -> Targets:
+    """The targets, of padding none."""
+    if counted is None:
+        return targets
+    return dataclasses.replace(
+        targets, label=unlabelled(targets.label, counted),
+        present=targets.present & counted[:, None], counted=counted,
+    )  # fmt: skip

@@ -8,8 +8,7 @@ unlabelled    pixels labelled 255 are negatives of every mask ("negative") or ta
               mask losses ("ignore")
 prepare       computes what needs the whole batch, before it is split over the devices
 targets       (SAM or None, generated images of one device, class maps [g, h, w] of the teacher or
-              of the records, a key per image, k) -> targets, and refinement metrics, averaged over
-              the images
+              of the records, a key per image, k) -> targets, and refinement metrics of each image
 """
 
 import dataclasses
@@ -25,7 +24,9 @@ from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.ops import masks
 from clouds_jax.selftrain import refine_device
 from clouds_jax.selftrain.refine_rules import RefineRules
-from clouds_jax.typing import Generated, Metrics, Targets
+from clouds_jax.typing import Generated, Targets
+
+PerImage = dict[str, Float[Array, " g"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FromTeacher:
     def prepare(self, sam: Any, generated: Generated) -> Generated:
         return generated
 
-    def targets(self, sam, generated, label, keys, classes) -> tuple[Targets, Metrics]:
+    def targets(self, sam, generated, label, keys, classes) -> tuple[Targets, PerImage]:
         return _plain_targets(label, masks.present_classes(label, classes), self.unlabelled), {}
 
 
@@ -65,7 +66,7 @@ class FromRecords:
     def prepare(self, sam: Any, generated: Generated) -> Generated:
         return generated
 
-    def targets(self, sam, generated, label, keys, classes) -> tuple[Targets, Metrics]:
+    def targets(self, sam, generated, label, keys, classes) -> tuple[Targets, PerImage]:
         present = generated.present
         if present is None:
             present = masks.present_classes(label, classes)
@@ -116,14 +117,14 @@ class FromSam:
         clean = generated.image if generated.clean is None else generated.clean
         return dataclasses.replace(generated, embedding=self.embed(sam, clean))
 
-    def targets(self, sam, generated, label, keys, classes) -> tuple[Targets, Metrics]:
+    def targets(self, sam, generated, label, keys, classes) -> tuple[Targets, PerImage]:
         bits = refine_device.draws(keys, label.shape[1:], self.rules, self.components)
         refined = refine_device.refine_labels(
             sam, generated.embedding, label, bits,
             rules=self.rules, classes=classes, chunk=self.chunk,
         )  # fmt: skip
         names = ("components", "confirmed", "changed", "dropped", "overlapped")
-        metrics = {name: getattr(refined, name).mean(dtype=jnp.float32) for name in names}
+        metrics = {name: getattr(refined, name).astype(jnp.float32) for name in names}
         return _plain_targets(refined.label, refined.present, self.unlabelled), metrics
 
 

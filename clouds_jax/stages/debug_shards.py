@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import jax
-from jax.experimental import multihost_utils
-
+from clouds_jax import hosts
 from clouds_jax.config.experiment import Experiment
 from clouds_jax.data import records
 from clouds_jax.data.build import run as build
@@ -19,7 +17,7 @@ def shards_root(experiment: Experiment, workdir: Path) -> Path:
     if not experiment.run.debug:
         return Path(data.shards)
     root = workdir / "shards"
-    if jax.process_index() == 0:
+    if hosts.is_first():
         generated = data.generated.batch if data.generated else {}
         for ref in {*data.batch, *generated, *experiment.evals.every}:
             name, split = records.parse_ref(ref, data.split)
@@ -29,6 +27,5 @@ def shards_root(experiment: Experiment, workdir: Path) -> Path:
             for ref in generated:
                 stage = Embed(root, ref, source.sam, data.augmentation.crop)
                 shard_set.fill(stage, progress=False)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("fake shards are built")
+    hosts.wait("made-up shards")
     return root

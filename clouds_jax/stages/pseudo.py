@@ -24,7 +24,7 @@ class PseudoLabels:
         shards: root of all shards.
         ref: "name/split" of the images.
         name: name of the new shards, whose split is that of `ref`; "": `name.pseudo`.
-        step: checkpoint of the run; None: the newest.
+        step: checkpoint of the run, see `training.checkpoint.load_run`; None: the newest.
         teacher: label with the EMA teacher of a joint run instead of the student.
         protocol: name of the evaluation protocol that prepares the images.
     """
@@ -33,7 +33,7 @@ class PseudoLabels:
     shards: Path
     ref: str
     name: str = ""
-    step: int | None = None
+    step: checkpoint.Step = None
     teacher: bool = False
     protocol: str = "native"
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import tqdm
 
-from clouds_jax.data.part import Part
+from clouds_jax import hosts
+from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.stages.shard_set import Stage, StageError, fill, parse_part
 
 _PATIENCE = 3.0  # seconds in which a process ends by itself
@@ -56,6 +57,7 @@ def run(
     command: Sequence[str],
     *,
     shard: str = "",
+    host: Part = WHOLE,
     processes: int = 0,
     ray: bool = False,
     progress: bool = True,
@@ -67,7 +69,8 @@ def run(
         command: module and arguments that run the same stage in a child process, without the flags
             of `add_running`.
         shard: part of the shards, "i/n"; "" for all.
-        processes: number of processes; 0: one per GPU.
+        host: what this host makes of that part.
+        processes: number of processes on this host; 0: one per GPU.
         ray: run on Ray instead of on this machine.
         progress: draw a progress bar.
 
@@ -75,7 +78,7 @@ def run(
         ValueError: `shard` or `processes` make no sense, or Ray is not installed.
         StageError: a child process failed; the message ends with its output.
     """
-    part = parse_part(shard)
+    part = parse_part(shard).split(host.index, host.count)
     if processes < 0:
         raise ValueError(f"--processes is {processes}; it must be at least 1.")
     count = processes or max(1, len(gpus()))
@@ -103,7 +106,7 @@ def _in_processes(
     try:
         for i in range(count):
             own = part.split(i, count)
-            environment = dict(os.environ)
+            environment = hosts.without(os.environ)
             if cards:
                 environment["CUDA_VISIBLE_DEVICES"] = cards[i % len(cards)]
             flags = ["--shard", f"{own.index + 1}/{own.count}", "--processes", "1"]

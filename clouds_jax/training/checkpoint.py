@@ -1,12 +1,14 @@
 """Checkpoints of runs, in `{workdir}/checkpoints/{step}`.
 
-Each holds the state and the data position of one step, with the config, the commit and the package
-versions beside it. It appears under its final name only when complete: a killed program leaves a
-temporary folder, never half a checkpoint.
+Each holds the state of one step, with the config, the commit and the package versions beside it.
+The number of the step is also the position in the data, whatever the number of processes. It
+appears under its final name only when complete: a killed program leaves a temporary folder, never
+half a checkpoint.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +20,10 @@ from orbax.checkpoint import v1 as ocp
 
 from clouds_jax.weights import first_line, merged, partial_load, reading
 
-_ARRAYS = "arrays"
-_PROVENANCE = "provenance.json"
+BEST = "best.json"  # of a run: scalar -> its largest value so far and the step of it
+
+
+Step = int | str | None  # a checkpoint's step, see `load_run`
 
 
 class DamagedCheckpoint(ValueError):
@@ -32,18 +36,28 @@ class RunCheckpoints:
     Args:
         workdir: the run's folder.
         keep: number of newest checkpoints that stay.
+        keep_best: whether those that `best.json` names stay too.
         metadata: JSON values that every checkpoint carries beside its arrays; must hold `config`.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, keep: int, metadata: Mapping[str, Any]):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int,
+        keep_best: bool = False,
+        metadata: Mapping[str, Any],
+    ):
         policies: Any = ocp.training  # not typed as Orbax's own Checkpointer wants them
+        preserved = policies.preservation_policies
+        kept = [preserved.LatestN(keep), *([_Best(pathlib.Path(workdir))] if keep_best else [])]
         self._metadata = dict(metadata)
         self.workdir = pathlib.Path(workdir)
         self._checkpointer = ocp.training.Checkpointer(
             str(_folder(self.workdir)),
             # The loop decides when to save; the policy only must not refuse.
             save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.preservation_policies.LatestN(keep),
+            preservation_policy=preserved.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
         )
 
@@ -53,20 +67,19 @@ class RunCheckpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, state: Any, data: Any, **metadata: Any) -> None:
+    def save(self, step: int, state: Any, **metadata: Any) -> None:
         """Starts saving; a checkpoint of the same step that is already there stays."""
         if self.latest != step:
             self._checkpointer.save_checkpointables_async(
-                step, {"state": state, "data": data}, custom_metadata=self._metadata | metadata
+                step, {"state": state}, custom_metadata=self._metadata | metadata
             )
 
-    def restore(self, state: Any, data: Any) -> tuple[Any, dict[str, Any]]:
+    def restore(self, state: Any) -> tuple[Any, dict[str, Any]]:
         """Reads the newest checkpoint.
 
         Args:
             state: tree of `jax.ShapeDtypeStruct` with the shardings wanted now; the mesh may
                 differ from that of the run that saved.
-            data: data iterator, which is moved to the saved position.
 
         Returns:
             The state and the checkpoint's metadata.
@@ -76,7 +89,7 @@ class RunCheckpoints:
         """
         metadata = self.metadata()
         with _readable(self.workdir, self.latest):
-            restored = self._checkpointer.load_checkpointables(None, {"state": state, "data": data})
+            restored = self._checkpointer.load_checkpointables(None, {"state": state})
         return restored["state"], metadata
 
     def metadata(self) -> dict[str, Any]:
@@ -97,14 +110,20 @@ class RunCheckpoints:
         self._checkpointer.close()
 
 
+def latest_step(workdir: str | os.PathLike) -> int:
+    """The newest step of which a run has a checkpoint; 0 where it has none."""
+    return max(_steps(_folder(workdir)), default=0)
+
+
 def load_run(
-    workdir: str | os.PathLike, step: int | None = None, *, teacher: bool = False
+    workdir: str | os.PathLike, step: Step = None, *, teacher: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the weights of a run's checkpoint, on the first device, for evaluation.
 
     Args:
         workdir: the run's folder.
-        step: step of the checkpoint; None: the newest.
+        step: step of the checkpoint; None: the newest; "best" or "best:NAME/SPLIT": the one that
+            scored best, which `config.keep_best` keeps.
         teacher: load the EMA teacher instead of the student.
 
     Returns:
@@ -145,14 +164,13 @@ def _read(path: pathlib.Path, described: Any, parts: Sequence[str]) -> Mapping[s
         return ocp.load_checkpointables(str(path), {"state": abstract})["state"]
 
 
-def identify_run(
-    workdir: str | os.PathLike, step: int | None = None
-) -> tuple[int, dict[str, Any], str]:
+def identify_run(workdir: str | os.PathLike, step: Step = None) -> tuple[int, dict[str, Any], str]:
     """The step of a run's checkpoint, its config, and the SHA-256 of its files.
 
     Args:
         workdir: the run's folder.
-        step: step of the checkpoint; None: the newest.
+        step: step of the checkpoint; None: the newest; "best" or "best:NAME/SPLIT": the one that
+            scored best, which `config.keep_best` keeps.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -181,17 +199,59 @@ def _steps(folder: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
 
 
-def _checkpoint(workdir: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int]:
+def _checkpoint(workdir: str | os.PathLike, step: Step) -> tuple[pathlib.Path, int]:
     """The folder of a run's checkpoint and its step."""
     folder = _folder(workdir)
     steps = _steps(folder)
     if not steps:
         raise FileNotFoundError(f"{workdir} has no checkpoints; train first or give weights.")
     if step is None:
-        step = steps[-1]
-    if step not in steps:
-        raise FileNotFoundError(f"{workdir} has no checkpoint {step}; it has: {steps}.")
-    return folder / str(step), step
+        number = steps[-1]
+    elif isinstance(step, int) or step.isdecimal():
+        number = int(step)
+    elif step.partition(":")[0] == "best":
+        number = _best_step(pathlib.Path(workdir), step.partition(":")[2])
+    else:
+        raise ValueError(
+            f"the step is {step!r}; it must be a number, best, or best:NAME/SPLIT of an evaluated"
+            " dataset."
+        )
+    if number not in steps:
+        hint = " Set config.keep_best to keep the best ones." if str(step)[:1] == "b" else ""
+        raise FileNotFoundError(f"{workdir} has no checkpoint {number}; it has: {steps}.{hint}")
+    return folder / str(number), number
+
+
+def _best_steps(workdir: pathlib.Path) -> dict[str, int]:
+    """Evaluated dataset -> the step that scored best on it."""
+    path = workdir / BEST
+    best = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        name.removeprefix("eval/").removesuffix("/miou"): entry["step"]
+        for name, entry in best.items()
+    }
+
+
+def _best_step(workdir: pathlib.Path, ref: str) -> int:
+    best = _best_steps(workdir)
+    if not ref and len(best) == 1:
+        return next(iter(best.values()))
+    if ref not in best:
+        scored = ", ".join(f"best:{name}" for name in best) or "nothing: it was not evaluated"
+        raise ValueError(f"{workdir} scored {scored}; {ref or 'best'} does not say which.")
+    return best[ref]
+
+
+class _Best:
+    """Orbax's preservation policy that keeps what `best.json` names."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._workdir = workdir
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        best = set(_best_steps(self._workdir).values())
+        return [checkpoint.step in best for checkpoint in checkpoints]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ _ON_DEVICES = 2  # batches that wait on the devices
 
 
 def on_devices(batches: grain.IterDataset, mesh: Mesh) -> grain.DatasetIterator[Batch]:
-    """Batches on the devices; the iterator's position can be saved.
+    """Batches on the devices.
 
     Args:
         batches: batches of this process: dicts of arrays, or (labelled, generated) pairs of them.

@@ -15,8 +15,9 @@ import numpy as np
 from absl import logging
 from jaxtyping import PyTree
 
-from clouds_jax import provenance, sharding
-from clouds_jax.files import read_json_lines
+from clouds_jax import hosts, provenance, sharding
+from clouds_jax.files import read_json_lines, write_text
+from clouds_jax.training.checkpoint import BEST
 
 _PACKAGE = pathlib.Path(__file__).parent
 _PACKAGES = ("clouds-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -48,11 +49,11 @@ class MetricsWriter:
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         self._lines = [line for line in read_json_lines(self._path) if line["step"] <= step]
         self._file = self._board = self._wandb = None
-        if jax.process_index() != 0:
+        if not hosts.is_first():
             return
         if wandb and wandb["project"]:
             self._wandb = _start_wandb(self._path.parent, config, **wandb)
-        _write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
         self._file = self._path.open("a")
         if tensorboard:
             board = importlib.import_module("tensorboardX")
@@ -79,12 +80,12 @@ class MetricsWriter:
 
     def best(self, name: str) -> dict[str, Any]:
         """The largest value of a scalar so far and its step; all of them go to `best.json`."""
-        path = self._path.with_name("best.json")
+        path = self._path.with_name(BEST)
         value, step = max((line[name], -line["step"]) for line in self._lines if name in line)
         best = {"step": -step, "value": value}
         if self._file is not None:
             known = json.loads(path.read_text()) if path.exists() else {}
-            _write_atomically(path, json.dumps(known | {name: best}, indent=2) + "\n")
+            write_text(path, json.dumps(known | {name: best}, indent=2) + "\n")
         return best
 
     def close(self) -> None:
@@ -94,12 +95,6 @@ class MetricsWriter:
                 sink.close()
         if self._wandb is not None:
             self._wandb.finish()
-
-
-def _write_atomically(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _start_wandb(workdir: pathlib.Path, config: Mapping[str, Any], project: str, name: str):
@@ -293,5 +288,5 @@ def setup() -> None:
 
 def log(text: str) -> None:
     """Logs on the first host."""
-    if jax.process_index() == 0:
+    if hosts.is_first():
         logging.info(text)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
-from clouds_jax import runtime
+from clouds_jax import hosts, runtime
 from clouds_jax.training import checkpoint, logs
 from clouds_jax.training.state import TrainState
 from clouds_jax.training.step import Step
@@ -28,6 +27,7 @@ class Plan:
         log_every: steps from one line of the log to the next.
         checkpoint_every: steps from one checkpoint to the next; the last step is saved too.
         evals: dataset ref -> steps from one evaluation to the next; the last step is scored too.
+        keep_best: save every step that is evaluated.
     """
 
     steps: int
@@ -35,10 +35,12 @@ class Plan:
     log_every: int
     checkpoint_every: int
     evals: Mapping[str, int]
+    keep_best: bool = False
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is due after `step`."""
-        return step % self.checkpoint_every == 0 or step == self.steps
+        due = step % self.checkpoint_every == 0 or step == self.steps
+        return due or (self.keep_best and bool(self.due(step)))
 
     def due(self, step: int) -> list[str]:
         """Datasets to evaluate after `step`."""
@@ -52,6 +54,7 @@ class StopRequest:
 
     def __init__(self):
         self._requested = False
+        self._agreement = hosts.Agreement() if hosts.count() > 1 else None
 
     def on_signal(self, *_: Any) -> None:
         """Handles a signal."""
@@ -61,18 +64,17 @@ class StopRequest:
 
     def after(self, step: int) -> bool:
         """Whether the run must end after `step`."""
-        if jax.process_count() > 1:  # all hosts must end after the same step
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._requested
+        if self._agreement is None:
+            return self._requested
+        if self._requested:
+            self._agreement.ask()
+        return self._agreement.reached(step)  # all hosts must end after the same step
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turns SIGTERM and Ctrl-C into a request that the loop reads between two steps."""
     request = StopRequest()
-    if jax.process_count() > 1:  # JAX's own handler watches for SIGTERM on every host
-        yield request
-        return
     before = {s: signal.signal(s, request.on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
@@ -160,7 +162,7 @@ def run(
     Args:
         step: training step of `training.step.make_step`, which donates its state.
         state: state to start from.
-        batches: data iterator, whose position is saved with the state.
+        batches: data iterator, which stands at the state's step.
         plan: schedule of logs, checkpoints and evaluations.
         writer: writer of the metrics.
         window: metrics since the last line of the log.
@@ -189,6 +191,8 @@ def run(
             # The devices had finished before the batch came: they may have waited all the while.
             progress.wait(time.perf_counter() - began)
         done += 1
+        if done == first:
+            step = _compiled_everywhere(step, state, batch)
         profile.before(done)
         with (
             jax.transfer_guard("disallow"),
@@ -206,7 +210,7 @@ def run(
             reader.read()  # also refuses to save or score what is not finite
             pause = time.perf_counter()
             if plan.saves(done) or stopping:
-                checkpoints.save(done, state, batches, window=reader.window.state())
+                checkpoints.save(done, state, window=reader.window.state())
             progress.pause(time.perf_counter() - pause)
             if stopping and done < plan.steps:
                 checkpoints.wait()
@@ -217,6 +221,15 @@ def run(
     profile.close()
     checkpoints.wait()
     return state
+
+
+def _compiled_everywhere(step: Any, state: TrainState, batch: Batch) -> Step:
+    """The step, when all hosts have compiled it: collectives wait only seconds for a slower one."""
+    if hosts.count() == 1:
+        return step
+    step = step.lower(state, batch).compile()
+    hosts.wait("compiled step")
+    return step
 
 
 def _is_ready(array: Any) -> bool:

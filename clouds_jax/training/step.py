@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Bool, Key, UInt8
 
 from clouds_jax import sharding
-from clouds_jax.nn.encoders.convnext import StochasticDepth
+from clouds_jax.constants import IGNORE
+from clouds_jax.nn.encoders.convnext import Remat, StochasticDepth
 from clouds_jax.ops import masks
 from clouds_jax.training.state import TrainState, head_of, trunk_of
 from clouds_jax.typing import Batch, Features, Metrics, Targets
@@ -32,8 +33,8 @@ class DeviceExamples:
         features: the encoder's features of the examples.
         targets: target masks of the examples.
         keys: random keys, one per example.
-        observe: function of the head's output that returns further metrics, averaged over the
-            examples of this device.
+        observe: function of the head's output that returns further metrics: of each this device's
+            part, so that the parts of all devices add up to it.
     """
 
     features: Features
@@ -67,23 +68,59 @@ class StepPlan:
 Prepare = Callable[[Any, TrainState, Batch, Key[Array, ""]], StepPlan]
 
 
-def labelled(classes: int) -> Prepare:
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Which rows of a batch are images; those behind them are padding, so that devices share all.
+
+    Attributes:
+        total: number of rows.
+        images: number of images.
+    """
+
+    total: int
+    images: int
+
+    def keys(self, key: Key[Array, ""]) -> Key[Array, " b"]:
+        """A key per row, by position, so that neither devices nor padding change a draw."""
+        keys = jax.random.split(key, self.images)
+        return keys[jnp.minimum(jnp.arange(self.total), self.images - 1)] if self.padded else keys
+
+    def counted(self) -> Bool[Array, " b"]:
+        """Which rows are images."""
+        return jnp.arange(self.total) < self.images
+
+    @property
+    def padded(self) -> bool:
+        """Whether there is padding."""
+        return self.total > self.images
+
+
+def unlabelled(
+    label: UInt8[Array, "b h w"], counted: Bool[Array, " b"] | None
+) -> UInt8[Array, "b h w"]:
+    """The labels, of padding 255 alone."""
+    return label if counted is None else jnp.where(counted[:, None, None], label, IGNORE)
+
+
+def labelled(classes: int, images: int = 0) -> Prepare:
     """The `prepare` of a step on labelled images alone.
 
     Args:
         classes: number of classes, k; other ids in a label belong to no mask.
+        images: images of a batch; the rows behind them are padding. 0: all rows.
     """
 
     def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> StepPlan:
-        # By position in the whole batch, so that the number of devices changes no draw.
-        keys = jax.random.split(key, batch.image.shape[0])
+        rows = Rows(len(batch.image), images or len(batch.image))
 
         def examples(shared: None, features: Features, split: Any) -> DeviceExamples:
-            label, keys = split
-            targets = Targets(label, masks.present_classes(label, classes))
+            label, keys, counted = split
+            label = unlabelled(label, counted)
+            targets = Targets(label, masks.present_classes(label, classes), counted=counted)
             return DeviceExamples(features, targets, keys)
 
-        return StepPlan([batch.image], examples, (batch.label, keys))
+        counted = rows.counted() if rows.padded else None
+        return StepPlan([batch.image], examples, (batch.label, rows.keys(key), counted))
 
     return prepare
 
@@ -98,6 +135,7 @@ def make_step(
     shardings: TrainState,
     schedule: optax.Schedule,
     drop_path: float = 0.0,
+    remat: Remat = "none",
     donate: bool = True,
 ) -> Step:
     """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
@@ -119,6 +157,7 @@ def make_step(
         shardings: shardings of the state, as `training.state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
         drop_path: rate of stochastic depth in an encoder that is trained, 0..1.
+        remat: what the gradient of such an encoder computes again instead of keeping it.
         donate: donate the given state's memory; False keeps it, which `jax_debug_nans` needs to
             run a step again.
     """
@@ -129,7 +168,7 @@ def make_step(
         plan = prepare(model, state, batch, key)
         images = sharding.join(mesh, plan.images)
         drop = StochasticDepth(drop_path, jax.random.fold_in(key, _DEPTH))
-        features, pull = _encode(graphdef, model, state, images, drop)
+        features, pull = _encode(graphdef, model, state, images, drop, remat)
         grads, metrics, by_features = _head_gradients(
             model.head, loss, plan, head_of(state.params), features, mesh, encoder=pull is not None
         )
@@ -151,6 +190,7 @@ def _encode(
     state: TrainState,
     images: UInt8[Array, "_ h w 3"],
     drop: StochasticDepth,
+    remat: Remat,
 ) -> tuple[Features, Callable[[Features], tuple[Any]] | None]:
     """Features, and the encoder's vector-Jacobian product; None where it is frozen."""
     params, trunk = head_of(state.params), trunk_of(state.params)
@@ -158,7 +198,9 @@ def _encode(
         return model.encode(images), None
 
     def encode(trunk: Any) -> Features:
-        return nnx.merge(graphdef, params, trunk, state.frozen).encode(images, drop=drop)
+        return nnx.merge(graphdef, params, trunk, state.frozen).encode(
+            images, drop=drop, remat=remat
+        )
 
     return jax.vjp(encode, trunk)
 
@@ -184,7 +226,7 @@ def _head_gradients(
             output = head(examples.features, all_outputs=True)
             total, metrics = loss(output, examples.targets, examples.keys, reduce=reduce)
             observed = jax.lax.stop_gradient(examples.observe(output))
-            return total, metrics | {name: x / mesh.size for name, x in observed.items()}
+            return total, metrics | observed
 
         by = (0, 1) if encoder else (0,)
         (total, metrics), grads = jax.value_and_grad(objective, by, has_aux=True)(params, features)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.losses.points import Counts
 from clouds_jax.nn.clouds import Clouds
+from clouds_jax.nn.encoders.convnext import Remat
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.head import Mask2FormerHead
 from clouds_jax.nn.mask2former.size import HeadSize
@@ -26,7 +28,7 @@ from clouds_jax.selftrain.joint import SelfTraining, joint
 from clouds_jax.selftrain.labels import FromRecords, FromSam, FromTeacher
 from clouds_jax.selftrain.refine_rules import RefineRules
 from clouds_jax.training import optim
-from clouds_jax.training.state import TrainState, make_state
+from clouds_jax.training.state import TrainState, in_head, in_head_or_trunk, make_state
 from clouds_jax.training.step import Step, labelled, make_step
 from clouds_jax.typing import Batch, Generated
 from experiments.benchmark.rows import CLASSES, POINTS, Setting, flops_of, labels, models, pixels
@@ -37,9 +39,9 @@ _SLOTS = 117  # for components at 768x768
 
 
 def _step(
-    encoder: str, setting: Setting, selftrain: SelfTraining | None
+    encoder: str, setting: Setting, selftrain: SelfTraining | None, remat: Remat | None = None
 ) -> tuple[nnx.GraphDef, TrainState, Step]:
-    """A model with random weights, its state and its step."""
+    """A model with random weights, its state and its step; with `remat` the encoder is trained."""
     mesh = sharding.make_mesh(jax.devices()[:1])
     numbers = dict(lr=1e-4, steps=1000, schedule="constant")
     tx = optim.make_optimizer(**numbers, weight_decay=0.05, clip_norm=0.01)
@@ -53,15 +55,31 @@ def _step(
 
     graphdef, state, shardings = make_state(
         build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),),
-        teacher=selftrain is not None,
+        teacher=selftrain is not None, trained=in_head if remat is None else in_head_or_trunk,
     )  # fmt: skip
     points = 256 if setting.small else POINTS
     step = make_step(
         graphdef, functools.partial(segmentation.set_loss, num_points=points), tx,
         prepare=joint(selftrain, CLASSES) if selftrain else labelled(CLASSES),
         mesh=mesh, shardings=shardings, schedule=optim.make_schedule(**numbers),
+        remat=remat or "none",
     )  # fmt: skip
     return graphdef, state, step
+
+
+def trained(setting: Setting) -> Iterator[Case]:
+    """A step that trains the encoder too, by what its gradient computes again."""
+    encoder = setting.choose("convnext_debug", "convnext_large_d_320", "convnext_large_d_320")
+    size = setting.choose((64, 64), (768, 768), (768, 768))
+    images, label = pixels(1, size), labels(1, size)
+    for remat in (None, *typing.get_args(Remat)):
+        what = "frozen" if remat is None else f"trained, again: {remat}"
+        _, state, step = _step(encoder, setting, None, remat)
+        yield Case(
+            f"trained: {encoder}, 1 x {size[0]}x{size[1]}, {what}", step,
+            (state, Batch(jnp.asarray(images), jnp.asarray(label))),
+            carry=lambda found, args: (found[0], args[1]), note="random weights",
+        )  # fmt: skip
 
 
 def warmup(setting: Setting) -> Iterator[Case]:
@@ -249,6 +267,7 @@ def _rules(size: tuple[int, int]) -> RefineRules:
 
 ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "warmup": warmup,
+    "trained": trained,
     "components": components_row,
     "refinement": refinement,
     **{

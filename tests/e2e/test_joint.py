@@ -13,7 +13,7 @@ from runs import check_same, metrics, saved
 from clouds_jax.images import read_image
 from clouds_jax.visual.labels import panels_width
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CONFIG = "--config=configs/joint_gta.py:debug"
 SHORT = (
@@ -48,7 +48,7 @@ def test_what_became_of_generated_images_is_drawn(straight):
 
 
 def test_the_teacher_is_saved_and_is_not_the_student(straight):
-    tree, _ = saved(straight, 4)
+    tree = saved(straight, 4)
     teacher = {name: leaf for name, leaf in tree.items() if "teacher" in name}
     student = {name: tree[name.replace("teacher", "params", 1)] for name in teacher}
     assert len(teacher) > 100

@@ -1,6 +1,5 @@
 """A model of a few hundred weights with the parts of the real one, for tests of the run."""
 
-import grain
 import jax
 import numpy as np
 from flax import nnx
@@ -68,8 +67,3 @@ def batch(mesh, *, size=8, seed=0):
     label = (image[..., 0] // 52).astype(np.uint8)
     label[:, : SIZE[0] // 4] = 255
     return jax.device_put(Batch(image=image, label=label), sharding.over_batch(mesh))
-
-
-def counter():
-    """A data iterator that yields 0, 1, 2, ..."""
-    return iter(grain.MapDataset.range(100).to_iter_dataset())

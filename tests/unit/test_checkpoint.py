@@ -1,5 +1,7 @@
 """Weights on disk, checkpoints of runs, and what they refuse."""
 
+import json
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -77,7 +79,9 @@ def test_a_folder_without_provenance_is_no_weights_folder(tmp_path):
 
 def checkpoints(folder, **options):
     metadata = {"config": CONFIG | options.pop("config", {}), "commit": "abc"}
-    return checkpoint.RunCheckpoints(folder, keep=options.pop("keep", 2), metadata=metadata)
+    return checkpoint.RunCheckpoints(
+        folder, keep=options.pop("keep", 2), metadata=metadata, **options
+    )
 
 
 def small(devices=None, seed=0):
@@ -95,20 +99,16 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_state_and_data_position_come_back_together(tmp_path):
+def test_the_state_and_its_step_come_back(tmp_path):
     shape, state = small()
-    data = small_run.counter()
     run = checkpoints(tmp_path)
-    assert run.latest is None
-    first = [next(data) for _ in range(3)]
-    run.save(3, state, data, window={"steps": 1})
-    next(data)  # the checkpoint holds the position it was given
+    assert run.latest is None and checkpoint.latest_step(tmp_path) == 0
+    run.save(3, state, window={"steps": 1})
     run.close()
-    again, data = checkpoints(tmp_path), small_run.counter()
-    assert again.latest == 3
-    restored, metadata = again.restore(shape, data)
+    again = checkpoints(tmp_path)
+    assert again.latest == checkpoint.latest_step(tmp_path) == 3
+    restored, metadata = again.restore(shape)
     same(restored, state)
-    assert [*first, next(data)] == [0, 1, 2, 3]
     assert metadata["window"] == {"steps": 1} and metadata["commit"] == "abc"
 
 
@@ -117,11 +117,11 @@ def test_a_state_donated_while_it_is_saved_is_saved_as_it_was(tmp_path):
     batch = small_run.batch(mesh)
     before = jax.device_get(state.replace(key=jax.random.key_data(state.key)))
     run = checkpoints(tmp_path)
-    run.save(0, state, small_run.counter())
+    run.save(0, state)
     for _ in range(5):
         state, _ = step(state, batch)
     run.close()
-    restored, _ = checkpoints(tmp_path).restore(small()[0], small_run.counter())
+    restored, _ = checkpoints(tmp_path).restore(small()[0])
     restored = restored.replace(key=jax.random.key_data(restored.key))
     for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -130,10 +130,10 @@ def test_a_state_donated_while_it_is_saved_is_saved_as_it_was(tmp_path):
 def test_a_state_is_restored_onto_another_mesh(tmp_path):
     _, state = small(jax.devices()[:2])
     run = checkpoints(tmp_path)
-    run.save(1, state, small_run.counter())
+    run.save(1, state)
     run.close()
     shape, _ = small(jax.devices()[1:2])
-    restored, _ = checkpoints(tmp_path).restore(shape, small_run.counter())
+    restored, _ = checkpoints(tmp_path).restore(shape)
     same(restored, state)
     assert restored.step.sharding.device_set == {jax.devices()[1]}
 
@@ -142,22 +142,67 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
     _, state = small()
     run = checkpoints(tmp_path, keep=2)
     for step in (1, 2, 3):
-        run.save(step, state, small_run.counter())
+        run.save(step, state)
     run.close()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def scored(folder, **steps):
+    """What `training.logs.MetricsWriter.best` writes."""
+    best = {f"eval/{ref}/miou": {"step": step, "value": 0.5} for ref, step in steps.items()}
+    (folder / checkpoint.BEST).write_text(json.dumps(best))
+
+
+def test_the_best_checkpoint_of_each_dataset_stays(tmp_path):
+    _, state = small()
+    run = checkpoints(tmp_path, keep=1, keep_best=True)
+    for step in (1, 2, 3, 4, 5):
+        run.save(step, state)
+        run.wait()
+        if step == 1:
+            scored(tmp_path, a=1)
+        if step == 3:
+            scored(tmp_path, a=3, b=1)
+    run.close()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "3", "5"]
+    assert checkpoint.load_run(tmp_path, "best:a")[1]["step"] == 3
+    assert checkpoint.load_run(tmp_path, "best:b")[1]["step"] == 1
+    assert checkpoint.load_run(tmp_path, "5")[1]["step"] == 5
+    with pytest.raises(ValueError, match="scored best:a, best:b; best does not say which"):
+        checkpoint.load_run(tmp_path, "best")
+    scored(tmp_path, a=3)
+    assert checkpoint.load_run(tmp_path, "best")[1]["step"] == 3
+
+
+@pytest.mark.parametrize(
+    "step, error, message",
+    [
+        ("newest", ValueError, "'newest'; it must be a number, best, or best:NAME/SPLIT"),
+        ("best:b", ValueError, "scored best:a; b does not say which"),
+        ("best", FileNotFoundError, "no checkpoint 7; it has: .4..*keep_best"),
+    ],
+)
+def test_a_step_that_names_no_checkpoint_is_refused(tmp_path, step, error, message):
+    _, state = small()
+    run = checkpoints(tmp_path)
+    run.save(4, state)
+    run.close()
+    scored(tmp_path, a=7)
+    with pytest.raises(error, match=message):
+        checkpoint.load_run(tmp_path, step)
 
 
 def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
     _, state = small()
     run = checkpoints(tmp_path)
-    run.save(1, state, small_run.counter())
+    run.save(1, state)
     run.close()
     # What a kill during the save of step 2 leaves.
     (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     again = checkpoints(tmp_path)
     assert again.latest == 1
     assert checkpoint.load_run(tmp_path)[1]["step"] == 1
-    again.save(2, state, small_run.counter())
+    again.save(2, state)
     again.close()
     assert checkpoints(tmp_path).latest == 2
 
@@ -168,7 +213,7 @@ def three_steps(tmp_path):
     shape, state = small()
     run = checkpoints(tmp_path, keep=3)
     for step in (1, 2, 3):
-        run.save(step, state, small_run.counter())
+        run.save(step, state)
     run.close()
     return tmp_path, shape
 
@@ -186,7 +231,7 @@ def test_of_a_damaged_checkpoint_the_whole_ones_are_named(three_steps):
     with pytest.raises(checkpoint.DamagedCheckpoint, match=message):
         checkpoint.load_run(folder)
     with pytest.raises(checkpoint.DamagedCheckpoint, match=message):
-        checkpoints(folder, keep=3).restore(shape, small_run.counter())
+        checkpoints(folder, keep=3).restore(shape)
     assert checkpoint.load_run(folder, 2)[1]["step"] == 2
     cut(folder / "checkpoints" / "2")
     with pytest.raises(checkpoint.DamagedCheckpoint, match="Whole: 1. To go on from step 1"):
@@ -196,13 +241,13 @@ def test_of_a_damaged_checkpoint_the_whole_ones_are_named(three_steps):
 def test_a_checkpoint_of_another_config_is_refused(tmp_path):
     _, state = small()
     run = checkpoints(tmp_path)
-    run.save(1, state, small_run.counter())
+    run.save(1, state)
     run.close()
     changed = {"optimizer": {"lr": 1e-4, "schedule": "constant"}, "seed": 1}
     saved = checkpoints(tmp_path, config=changed).metadata()
     message = (
         r"has checkpoints of another config \(optimizer.lr 1e-05, now 0.0001; seed 0, now 1\);"
-        " choose a new --workdir or restore the value"
+        r" restore the value, or begin a new run"
     )
     with pytest.raises(ValueError, match=message):
         diff.check_config(saved["config"], changed, where=str(tmp_path))
@@ -224,6 +269,18 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
 )
 def test_keys_that_change_nothing_learned_may_change(changes, refused):
     assert diff.changed_keys(CONFIG, CONFIG | changes) == refused
+
+
+def test_what_is_refused_says_how_to_go_on():
+    with pytest.raises(ValueError, match="--workdir=NEW --config.init_from=runs/a"):
+        diff.check_config(CONFIG, CONFIG | {"seed": 1}, where="runs/a")
+
+
+def test_a_moved_folder_of_weights_is_not_refused_but_named():
+    before = CONFIG | {"encoder": {"weights": "a"}, "selftrain": {"enabled": True, "chunk": 8}}
+    after = CONFIG | {"encoder": {"weights": "b"}, "selftrain": {"enabled": True, "chunk": 2}}
+    assert diff.changed_keys(before, after) == []
+    assert diff.moved_weights(before, after) == ['encoder.weights "a", now "b"']
 
 
 JOINT = {
@@ -250,7 +307,7 @@ def test_a_run_without_checkpoints_or_without_that_one_is_named(tmp_path):
         checkpoint.load_run(tmp_path)
     _, state = small()
     run = checkpoints(tmp_path)
-    run.save(4, state, small_run.counter())
+    run.save(4, state)
     run.close()
     with pytest.raises(FileNotFoundError, match=r"has no checkpoint 5; it has: \[4\]"):
         checkpoint.load_run(tmp_path, step=5)

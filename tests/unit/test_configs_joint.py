@@ -4,7 +4,6 @@ import importlib
 
 import pytest
 
-from clouds_jax import sharding
 from clouds_jax.config.experiment import read_experiment
 from clouds_jax.selftrain import refine_rules
 
@@ -25,7 +24,7 @@ def load(root, monkeypatch):
 def check(config):
     """The experiment, as a training reads and checks it."""
     experiment = read_experiment(config)
-    experiment.check_devices(sharding.make_mesh())
+    experiment.padding(2)
     return experiment
 
 
@@ -66,8 +65,14 @@ def test_a_wrong_setting_is_one_clear_error(load, key, value, message):
         check(config)
 
 
-def test_generated_images_must_fit_the_devices(load):
+@pytest.mark.parametrize("devices, padding", [(1, 0), (2, 0), (3, 1), (4, 4), (8, 8), (16, 24)])
+def test_the_paper_s_batch_fits_any_devices(load, devices, padding):
+    """6 + 2 images; rows of padding make them a multiple of the devices."""
+    assert read_experiment(load("joint_gta", "")).padding(devices) == padding
+
+
+def test_a_batch_without_generated_images_is_refused(load):
     config = load("joint_gta", "")
-    config.data.generated.batch = {"generated/train": 3}
-    with pytest.raises(ValueError, match="sums to 3 images; 2 devices need a positive multiple"):
+    config.data.generated.batch = {"generated/train": 0}
+    with pytest.raises(ValueError, match="a batch has 0 images"):
         check(config)

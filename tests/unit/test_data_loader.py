@@ -83,28 +83,34 @@ def test_every_example_occurs_once_per_epoch(shards):
 
 @pytest.mark.parametrize("refs", [{"fake": 3}, {"fake": 2, "fake/val": 2}])
 @pytest.mark.parametrize("threads", [0, 2])
-def test_a_restored_iterator_continues_with_the_very_next_batch(shards, refs, threads):
-    options = dict(shards_root=shards, threads=threads, prefetch=2)
-    dataset = train_batches(refs, Augmentation(CROP), **options)
-    straight = list(itertools.islice(dataset, 7))
-    iterator = iter(dataset)
-    for _ in range(4):
-        next(iterator)
-    state = iterator.get_state()
-    resumed = iter(train_batches(refs, Augmentation(CROP), **options))
-    resumed.set_state(state)
-    assert_equal([next(resumed) for _ in range(3)], straight[4:])
+@pytest.mark.parametrize("start", [1, 4])  # an epoch of three has three batches
+def test_the_batches_go_on_from_any_of_them(shards, refs, threads, start):
+    straight = batches(shards, refs, 7, threads=threads)
+    assert_equal(batches(shards, refs, 3, threads=threads, start=start), straight[start:][:3])
 
 
-def test_processes_share_out_every_batch(shards):
-    refs = {"fake": 4, "fake/val": 2}
-    whole = batches(shards, refs, 5)
-    parts = [batches(shards, refs, 5, part=Part(i, 2)) for i in range(2)]
-    for batch, a, b in zip(whole, *parts, strict=True):
-        assert len(a["image"]) == len(b["image"]) == 3
-        images = [x.tobytes() for x in batch["image"]]
-        shared = [x.tobytes() for x in (*a["image"], *b["image"])]
-        assert sorted(images) == sorted(shared)
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_rows_of_all_processes_are_the_batch_of_one(shards, processes, start):
+    refs = {"fake": 4, "fake/val": 2}  # three processes divide neither
+    whole = batches(shards, refs, 5, start=start)
+    parts = [batches(shards, refs, 5, part=Part(i, processes), start=start)
+             for i in range(processes)]  # fmt: skip
+    for batch, *own in zip(whole, *parts, strict=True):
+        for name in batch:
+            assert {len(x[name]) for x in own} == {6 // processes}
+            np.testing.assert_array_equal(np.concatenate([x[name] for x in own]), batch[name])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_rows_behind_the_examples_repeat_the_last_one(shards, processes):
+    refs = {"fake": 2, "fake/val": 1}
+    whole = batches(shards, refs, 3)
+    parts = [batches(shards, refs, 3, part=Part(i, processes), rows=8) for i in range(processes)]
+    for batch, *own in zip(whole, *parts, strict=True):
+        for name in batch:
+            padded = np.concatenate([batch[name], *[batch[name][-1:]] * 5])
+            np.testing.assert_array_equal(np.concatenate([x[name] for x in own]), padded)
 
 
 def test_a_batch_holds_the_asked_number_of_each_dataset_in_order(shards):
@@ -144,8 +150,9 @@ def test_the_jitter_size_is_the_image_s_own_where_none_is_given(shards):
     "refs, options, message",
     [
         ({}, {}, "refs is empty"),
-        ({"fake": 0}, {}, "takes 0 images of fake"),
-        ({"fake": 3}, {"part": Part(0, 2)}, "positive multiple of the 2 processes"),
+        ({"fake": 0}, {}, "takes 0 images"),
+        ({"fake": 2, "fake/val": 0}, {}, "fake/val: 0.*at least one of each"),
+        ({"fake": 3}, {"part": Part(0, 2)}, "multiple of the 2 processes"),
         ({"fake": 11}, {}, "fake/train has 10 examples, a batch takes 11"),
         ({"folder/mine": 2}, {}, "folder/mine has no labels"),
     ],

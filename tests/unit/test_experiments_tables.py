@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from clouds_jax import sharding
 from clouds_jax.config.experiment import read_experiment
 
 TABLES = ("table_gta", "table_synthia", "table_acdc", "table_ablation", "table_camvid",
@@ -37,7 +36,7 @@ def test_the_config_of_every_row_has_its_keys_and_passes_the_checks(load, name):
         config = module.get_config(mode)
         with config.ignore_type():
             config.update_from_flattened_dict(dict(row.set))
-        read_experiment(config).check_devices(sharding.make_mesh())
+        read_experiment(config).padding(2)
         assert {ref for refs in table.columns.values() for ref in refs} <= {*row.datasets}
 
 

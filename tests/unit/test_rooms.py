@@ -26,9 +26,9 @@ PROGRAMS = {
 # Modules at the top of clouds_jax that are no programs; a room may import those it names.
 GROUND = {
     "typing", "constants", "files", "images", "differences", "provenance", "sharding", "runtime",
-    "command_line", "folder_lock",
+    "hosts", "command_line", "folder_lock",
 }  # fmt: skip
-PLAIN = GROUND - {"sharding", "runtime"}  # these import JAX
+PLAIN = GROUND - {"sharding", "runtime", "hosts"}  # these import JAX
 # Room of clouds_jax -> what its files may import of clouds_jax.
 ALLOWED = {name: GROUND for name in GROUND} | {
     "ops": {"typing", "constants"},

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -39,9 +40,9 @@ ONLINE = SelfTraining(FROM_SAM, Average(decay=0.9, every=1))
 SAME = 1e-5  # shares of pixels add up
 
 
-def make(devices, settings=ONLINE):
+def make(devices, settings=ONLINE, tx=None, **images):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    tx = optim.make_optimizer(lr=1e-3, steps=20, weight_decay=0.05, clip_norm=1.0)
+    tx = tx or optim.make_optimizer(lr=1e-3, steps=20, weight_decay=0.05, clip_norm=1.0)
 
     def build(rngs):
         return build_model("convnext_debug", HEAD, CLASSES, sam=SAM, rngs=rngs)
@@ -55,7 +56,8 @@ def make(devices, settings=ONLINE):
         return segmentation.set_loss(*args, num_points=32, reduce=reduce)
 
     step = make_step(
-        graphdef, loss, tx, prepare=joint(settings, CLASSES), mesh=mesh, shardings=shardings,
+        graphdef, loss, tx, prepare=joint(settings, CLASSES, **images), mesh=mesh,
+        shardings=shardings,
         schedule=optim.make_schedule(lr=1e-3, steps=20),
     )  # fmt: skip
     return step, state, mesh
@@ -69,6 +71,30 @@ def batch(mesh, seed=0, **without):
     fields = dict(image=new, clean=clean, label=label[4:], embedding=embedding) | without
     whole = Batch(image=image, label=label[:4], generated=Generated(**fields))
     return jax.device_put(whole, sharding.over_batch(mesh))
+
+
+def test_rows_of_padding_change_nothing():
+    """3 labelled images and 1 generated one: on one device, and in 4 + 2 rows on two."""
+
+    def first(tree, rows):
+        return jax.tree.map(lambda x: np.asarray(x)[rows], tree)
+
+    options = dict(tx=optax.sgd(0.1), images=3, generated=1)  # Adam blows rounding up
+    found = []
+    for devices, rows, new in ((1, [0, 1, 2], [0]), (2, [0, 1, 2, 3], [0, 1])):
+        step, state, mesh = make(devices, **options)
+        whole = batch(sharding.make_mesh(jax.devices()[:1]))
+        part = Batch(image=first(whole.image, rows), label=first(whole.label, rows),
+                     generated=first(whole.generated, new))  # fmt: skip
+        for _ in range(2):
+            state, metrics = step(state, jax.device_put(part, sharding.over_batch(mesh)))
+        found.append((jax.device_get(metrics), jax.tree.leaves(jax.device_get(state.params))))
+    (one, weights), (two, padded) = found
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=SAME, err_msg=name)
+    for a, b in zip(padded, weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -39,11 +39,14 @@ def test_a_leaf_without_a_rule_is_named():
         specs([("kernel", "replicate")])
 
 
-@pytest.mark.parametrize("size", [0, 3])
-def test_a_batch_that_the_devices_cannot_share_is_refused(size):
-    message = f"sums to {size} images; 2 devices need a multiple of 2"
-    with pytest.raises(ValueError, match=message):
-        sharding.check_batch(size, sharding.make_mesh())
+@pytest.mark.parametrize("size, devices, rows", [(6, 1, 6), (6, 4, 8), (2, 16, 16), (8, 8, 8)])
+def test_rows_are_added_until_the_devices_share_them(size, devices, rows):
+    assert sharding.padded(size, devices) == rows
+
+
+def test_a_batch_without_images_is_refused():
+    with pytest.raises(ValueError, match="a batch has 0 images; it needs at least 1"):
+        sharding.padded(0, 2)
 
 
 @pytest.mark.parametrize("devices, shape", [(1, (6,)), (2, (3,))])
@@ -60,33 +63,3 @@ def test_per_device_gives_every_device_its_part_and_adds_up(devices, shape):
     )
     assert sizes == [(shape, (5,))]
     assert float(out) == 15 * 5
-
-
-@pytest.mark.parametrize("missing", ["JAX_NUM_PROCESSES", "JAX_PROCESS_ID"])
-def test_half_a_description_of_the_hosts_is_refused(monkeypatch, missing):
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.0.0.1:1234")
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-    monkeypatch.setenv("JAX_PROCESS_ID", "0")
-    monkeypatch.delenv(missing)
-    with pytest.raises(ValueError, match=f"{missing} missing"):
-        sharding.join_hosts()
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
-        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},
-        {"OMPI_COMM_WORLD_SIZE": "8"},
-    ],
-)
-def test_one_of_several_processes_does_not_run_alone(monkeypatch, variables):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="each process would run alone, in the same folder"):
-        sharding.join_hosts()
-
-
-def test_a_single_process_of_a_launcher_runs(monkeypatch):
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    sharding.join_hosts()

@@ -73,7 +73,7 @@ def test_a_checkpoint_of_a_run_gives_its_weights_by_the_models_paths(tmp_path):
     args, options = arguments()
     _, state, _ = make_state(*args, **options)
     checkpoints = checkpoint.RunCheckpoints(tmp_path, keep=1, metadata={"config": {}})
-    checkpoints.save(3, state, small_run.counter())
+    checkpoints.save(3, state)
     checkpoints.close()
     tree, metadata = checkpoint.load_run(tmp_path)
     assert metadata["step"] == 3

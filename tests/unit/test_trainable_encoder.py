@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 from clouds_jax import sharding
@@ -28,7 +29,7 @@ HEAD = HeadSize(
 set_loss = functools.partial(segmentation.set_loss, num_points=32)
 
 
-def make(devices, tx, teacher=False):
+def make(devices, tx, teacher=False, remat="none"):
     mesh = sharding.make_mesh(jax.devices()[:devices])
 
     def build(rngs):
@@ -48,7 +49,7 @@ def make(devices, tx, teacher=False):
     step = make_step(
         graphdef, set_loss, tx, prepare=labelled(CLASSES), mesh=mesh,
         shardings=shardings, schedule=optim.make_schedule(lr=1e-3, steps=20), drop_path=0.0,
-        donate=False,
+        remat=remat, donate=False,
     )  # fmt: skip
     return graphdef, state, step, mesh
 
@@ -89,6 +90,20 @@ def test_the_gradient_is_that_of_the_whole_model():
     np.testing.assert_allclose(
         metrics["grad_norm"], np.sqrt(sum((v**2).sum() for v in wanted.values())), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("remat", ["blocks", "stages"])
+def test_what_is_computed_again_changes_no_gradient(remat):
+    data = batch(make(1, optax.sgd(1.0))[3])
+    found, temporaries = [], []
+    for kind in ("none", remat):
+        _, state, step, _ = make(1, optax.sgd(1.0), remat=kind)
+        compiled = step.lower(state, data).compile()
+        temporaries.append(compiled.memory_analysis().temp_size_in_bytes)
+        found.append(named(compiled(state, data)[0].params))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert temporaries[1] != temporaries[0]  # it is another program
 
 
 def test_the_visual_head_and_the_teacher_of_the_encoder_are_left_out():

@@ -3,9 +3,8 @@ r"""From shards to training batches, and a program that shows them.
     python -m clouds_jax.data.loader --config configs/warmup_camvid.py --output panel.png
     python -m clouds_jax.data.loader --shards shards --ref camvid/train --crop 352 480
 
-The pipeline is a function of (seed, position): the same call yields the same batches, on one
-process or many, and an iterator that is restored by Grain's `get_state` and `set_state` (or by
-Orbax) continues with the next batch.
+The pipeline is a function of (seed, number of the batch): the same call yields the same batches, on
+one process or many, and `start` goes on from any of them.
 """
 
 import dataclasses
@@ -32,6 +31,8 @@ def train_batches(
     split: str = "train",
     seed: int = 0,
     part: Part = WHOLE,
+    rows: int = 0,
+    start: int = 0,
     threads: int = 8,
     prefetch: int = 4,
 ) -> grain.IterDataset[Arrays]:
@@ -48,6 +49,8 @@ def train_batches(
         split: split of refs that name none.
         seed: seed of shuffling and augmentation.
         part: this process's part of every batch.
+        rows: rows of a batch; those behind the examples repeat the last one. 0: no more than those.
+        start: number of the first batch, such as the steps that a run has done.
         threads: threads that read, decode and augment; 0: the caller's own.
         prefetch: batches made ahead.
 
@@ -66,7 +69,7 @@ def train_batches(
         name = "/".join(parse_ref(ref, split))
         stream = _examples(name, count, augmentation, shards_root, label_space, seed)
         streams[ref] = stream, count
-    return mixed(streams, part=part, threads=threads, prefetch=prefetch)
+    return mixed(streams, part=part, rows=rows, start=start, threads=threads, prefetch=prefetch)
 
 
 def _examples(

@@ -6,7 +6,8 @@ DINOv3ConvNextModel (Apache-2.0) have the same trunk.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from jaxtyping import Array, Bool, Float, Key
 from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.ops import masks as ops_masks
 from clouds_jax.typing import Features
+
+Remat = Literal["none", "blocks", "stages"]
 
 _KERNEL = 7
 _LAYER_SCALE = 1e-6  # initial gamma
@@ -158,11 +161,22 @@ class Stage(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "b h w c"], each: tuple[Array, ...] = ()
+        self, x: Float[Array, "b h w c"], each: tuple[Array, ...] = (), remat: Remat = "none"
     ) -> Float[Array, "b h2 w2 d"]:
         if self.downsample is not None:
             x = self.downsample(x)
-        return layers.scan_blocks(self.blocks, x, each=each)
+        return layers.scan_blocks(self.blocks, x, each=each, remat=remat == "blocks")
+
+
+def _again(stage: Stage) -> Callable[..., Array]:
+    """The stage, of which the gradient keeps the input alone."""
+    graphdef, state = nnx.split(stage)
+
+    @jax.checkpoint
+    def run(state: Any, x: Array, each: tuple[Array, ...]) -> Array:
+        return nnx.merge(graphdef, state)(x, each)
+
+    return lambda x, each, remat: run(state, x, each)
 
 
 class VisualHead(nnx.Module):
@@ -208,7 +222,10 @@ class ConvNeXt(nnx.Module):
         self.visual_head = None if size.embedding is None else VisualHead(size, rngs=rngs)
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], drop: StochasticDepth | None = None
+        self,
+        images: Float[Array, "b h w 3"],
+        drop: StochasticDepth | None = None,
+        remat: Remat = "none",
     ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
@@ -218,12 +235,14 @@ class ConvNeXt(nnx.Module):
         Args:
             images: normalised.
             drop: stochastic depth, for training the encoder itself; None: no block is skipped.
+            remat: what the gradient computes again instead of keeping it.
         """
         x = self.stem(images)
         features = {}
         each = [()] * len(self.depths) if drop is None else drop.of_stages(self.depths)
         for s, stage in enumerate(self.stages):
-            x = stage(x, each[s])
+            run = _again(stage) if remat == "stages" else stage
+            x = run(x, each[s], remat)
             features[f"res{s + 2}"] = x if self.feature_norms is None else self.feature_norms[s](x)
         return features
 
