@@ -1,9 +1,12 @@
 """The faults: each runs a command, disturbs it, and returns its status and its last words."""
 
+import contextlib
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,12 +38,14 @@ class Fault:
         run: (command, output folder, environment, moment in seconds) -> status, stderr.
         allows: (status, statuses of a stopped program) -> whether the status is right.
         random: comes at a random moment, and is tried several times.
+        training: strikes the training that the program has started.
     """
 
     name: str
     run: Run
     allows: Callable[[int, tuple[int, ...]], bool]
     random: bool = False
+    training: bool = False
 
 
 def _start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
@@ -65,6 +70,42 @@ def _signalled(number: signal.Signals) -> Run:
                 process.kill()
                 _, error = process.communicate()
                 return -1, f"still running 60 s after {number.name}\n{error}"
+        return process.returncode, error
+
+    return run
+
+
+def _training_of(driver: int) -> int | None:
+    """The training that a program has started, itself or through another one."""
+
+    def status(process: Path) -> tuple[int, bytes]:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            return int(fields[1]), (process / "cmdline").read_bytes()
+        return 0, b""
+
+    found = {int(p.name): status(p) for p in Path("/proc").iterdir() if p.name.isdigit()}
+    for number, (parent, command) in found.items():
+        while b"clouds_jax.train" in command and parent > 1:
+            if parent == driver:
+                return number
+            parent = found.get(parent, (0, b""))[0]
+    return None
+
+
+def _training_signalled(number: signal.Signals) -> Run:
+    def run(
+        command: Sequence[str], out: Path, environment: dict[str, str], moment: float
+    ) -> tuple[int, str]:
+        process = _start(command, environment)
+        time.sleep(moment)
+        while process.poll() is None:
+            if (training := _training_of(process.pid)) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(training, number)
+                break
+            time.sleep(0.05)
+        _, error = process.communicate(timeout=300)
         return process.returncode, error
 
     return run
@@ -123,6 +164,20 @@ FAULTS = (
         _signalled(signal.SIGINT),
         lambda s, stopped: s in (0, -2, *stopped),
         random=True,
+    ),
+    Fault(
+        "kill -9 of the training",
+        _training_signalled(signal.SIGKILL),
+        lambda s, stopped: s in (0, 1),
+        random=True,
+        training=True,
+    ),
+    Fault(
+        "SIGTERM to the training",
+        _training_signalled(signal.SIGTERM),
+        lambda s, stopped: s in (0, 1, *stopped),
+        random=True,
+        training=True,
     ),
     Fault("full disk", _full_disk, lambda s, stopped: s == 1),
     Fault("read-only", _read_only, lambda s, stopped: s == 1),

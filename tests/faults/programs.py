@@ -24,6 +24,7 @@ class Program:
         prepare: copies inputs that lie inside of the output folder.
         stopped: statuses that a program may end with after SIGTERM or Ctrl-C.
         kills: how often it is killed, each time at another moment.
+        trains: whether it starts a training of its own.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Program:
     prepare: Callable[[Path, Path], object] = lambda base, out: out.mkdir(parents=True)
     stopped: tuple[int, ...] = (130, 143)
     kills: int = 3
+    trains: bool = False
 
 
 def _with_shards(base: Path, out: Path) -> None:
@@ -84,12 +86,12 @@ PROGRAMS = (
         f"--config.generate.folder.path={base}/photos")),
     Program("experiments.run", lambda base, out: (
         "experiments.run", "table_camvid", "--debug", "--row=FPN head", "--seed=0",
-        f"--workdir={out}/runs"), stopped=(75, 130, 143), kills=5),
+        f"--workdir={out}/runs"), stopped=(75, 130, 143), kills=5, trains=True),
     Program("experiments.pipeline", lambda base, out: (
         "experiments.pipeline", "--config=configs/stages/laptop.py:debug", f"--workdir={out}",
         "--only=generate", "--only=warmup", f"--config.generate.folder.path={base}/photos",
         "--config.warmup.encoder=", "--config.warmup.config=configs/warmup_camvid_fpn.py:debug"),
-        stopped=(75, 130, 143), kills=5),
+        stopped=(75, 130, 143), kills=5, trains=True),
 )  # fmt: skip
 
 

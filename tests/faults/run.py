@@ -200,7 +200,8 @@ def main() -> None:
             (program, fault, number)
             for program in chosen
             for fault in faults.FAULTS
-            if not args.fault or fault.name in args.fault
+            if (not args.fault or fault.name in args.fault)
+            and (program.trains or not fault.training)
             for number in range(1 if args.quick or not fault.random else program.kills)
         ]
         answers = []
