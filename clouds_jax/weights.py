@@ -23,7 +23,7 @@ from absl import logging
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from clouds_jax import sharding
+from clouds_jax import hosts, sharding
 from clouds_jax.nn.rngs import HostKeys
 
 _ARRAYS = "arrays"
@@ -102,14 +102,13 @@ def load_weights(
             f"{path} is no weights folder ({_ARRAYS}/ and {_PROVENANCE} expected)."
         )
     try:
-        with reading():
+        with reading(), read_alone(partial=parts is not None):
             if parts is None:
                 tree = ocp.load(arrays)
             else:
                 described = ocp.metadata(arrays).metadata
                 wanted = {part: described[part] for part in parts if part in described}
-                with partial_load():
-                    tree = ocp.load(arrays, wanted) if wanted else {}
+                tree = ocp.load(arrays, wanted) if wanted else {}
             provenance = json.loads((path / _PROVENANCE).read_text())
     except Exception as error:  # of damaged files Orbax and TensorStore raise many kinds
         raise ValueError(
@@ -250,8 +249,17 @@ def named(tree: Any) -> dict[str, Any]:
     return {sharding.path_name(path): leaf for path, leaf in leaves}
 
 
-def partial_load() -> ocp.Context:
-    """Lets a load ask for some of the saved leaves."""
+def read_alone(*, partial: bool = False) -> ocp.Context:
+    """How weights are read: by each host for itself, which may need them when others do not.
+
+    Args:
+        partial: ask for some of the saved leaves.
+    """
     context = ocp.Context()
-    context.pytree.loading.partial_load = True
+    context.pytree.loading.partial_load = partial
+    if hosts.count() > 1:
+        own = context.multiprocessing
+        own.primary_host = hosts.index()
+        own.active_processes = {hosts.index()}
+        own.barrier_sync_key_prefix = f"host{hosts.index()}"
     return context

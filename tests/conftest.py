@@ -84,15 +84,26 @@ def real_data() -> pathlib.Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def eight_devices() -> dict[str, str]:
-    """The environment of a process with eight simulated devices that imports from here."""
-    count = "--xla_force_host_platform_device_count=8"
+def _many_devices(number: int) -> dict[str, str]:
+    """The environment of a process with so many simulated devices that imports from here."""
+    count = f"--xla_force_host_platform_device_count={number}"
     return {
         **os.environ,
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}",  # the last one counts
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "unit"))),
     }
+
+
+@pytest.fixture(scope="session")
+def eight_devices() -> dict[str, str]:
+    """The environment of a process with eight simulated devices."""
+    return _many_devices(8)
+
+
+@pytest.fixture(scope="session")
+def sixteen_devices() -> dict[str, str]:
+    """The environment of a process with sixteen simulated devices."""
+    return _many_devices(16)
 
 
 @pytest.fixture(scope="session")

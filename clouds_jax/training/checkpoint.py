@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from clouds_jax.weights import first_line, merged, partial_load, reading
+from clouds_jax.weights import first_line, merged, read_alone, reading
 
 BEST = "best.json"  # of a run: scalar -> its largest value so far and the step of it
 
@@ -136,7 +136,7 @@ def load_run(
         ValueError: the run has no teacher.
     """
     path, step = _checkpoint(workdir, step)
-    with _readable(workdir, step):
+    with _readable(workdir, step), read_alone():
         described = ocp.metadata(str(path))
         saved_teacher = described.metadata.get("teacher")
     if teacher and not saved_teacher:
@@ -160,7 +160,7 @@ def _read(path: pathlib.Path, described: Any, parts: Sequence[str]) -> Mapping[s
         )
         for name in parts
     }
-    with partial_load():
+    with read_alone(partial=True):
         return ocp.load_checkpointables(str(path), {"state": abstract})["state"]
 
 
@@ -181,7 +181,8 @@ def identify_run(workdir: str | os.PathLike, step: Step = None) -> tuple[int, di
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         total.update(f"{file.relative_to(path)} {digest}\n".encode())
-    return step, _custom(ocp.metadata(str(path)))["config"], total.hexdigest()
+    with read_alone():
+        return step, _custom(ocp.metadata(str(path)))["config"], total.hexdigest()
 
 
 def _custom(described: Any) -> dict[str, Any]:

@@ -168,7 +168,7 @@ FAULTS = (
     Fault(
         "kill -9 of the training",
         _training_signalled(signal.SIGKILL),
-        lambda s, stopped: s in (0, 1),
+        lambda s, stopped: s in (0, 1, 137),  # 137: as a shell says it
         random=True,
         training=True,
     ),
