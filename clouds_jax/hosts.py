@@ -21,6 +21,7 @@ import jax
 from jax._src import distributed
 
 _PATIENCE = 24 * 3600.0  # seconds; a host that died is noticed by the service itself
+_PAUSE, _AGREEMENT = 0.2, 60.0  # seconds
 _PIECE = 1 << 20  # characters of one value in the service
 # how errors of JAX begin when a process at the other end is gone
 _GONE = (
@@ -145,20 +146,23 @@ class Agreement:
 
     Hosts start steps ahead of their devices and of each other. When one has asked, each tells the
     last step that it has begun, and all stop after the one behind the latest of these. A thread
-    does this, so that a host which waits for the others elsewhere cannot hold them up.
+    does this, so that a host which waits for the others elsewhere cannot hold them up; `close`
+    ends it.
     """
 
     def __init__(self):
         self._place = f"clouds_jax/{next(_uses)}/stop"
         self._lock = threading.Lock()
         self._step, self._until, self._asked = 0, None, False
-        threading.Thread(target=self._agree, daemon=True).start()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._agree, daemon=True)
+        self._thread.start()
 
     def ask(self) -> None:
         """Asks all hosts to stop."""
         if not self._asked:
             self._asked = True
-            _client().key_value_set(self._place, "asked", allow_overwrite=True)
+            _client().key_value_set(f"{self._place}/asked", "", allow_overwrite=True)
 
     def reached(self, step: int) -> bool:
         """Whether to stop after `step`; waits while the hosts are agreeing."""
@@ -166,10 +170,18 @@ class Agreement:
             self._step = step
             return self._until is not None and step >= self._until
 
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()
+        self._thread.join()
+
     def _agree(self) -> None:
-        client, patience = _client(), int(1000 * _PATIENCE)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the run has ended
-            client.blocking_key_value_get(self._place, patience)
+        client, patience = _client(), int(1000 * _AGREEMENT)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # a host is gone
+            # asked again and again: a thread that waited inside of JAX could not be ended
+            while not client.key_value_dir_get(self._place):
+                if self._closed.wait(_PAUSE):
+                    return
             with self._lock:
                 client.key_value_set(f"{self._place}/{index()}", str(self._step))
                 keys = [f"{self._place}/{host}" for host in range(count())]

@@ -70,6 +70,11 @@ class StopRequest:
             self._agreement.ask()
         return self._agreement.reached(step)  # all hosts must end after the same step
 
+    def close(self) -> None:
+        """Ends what the hosts agree by."""
+        if self._agreement is not None:
+            self._agreement.close()
+
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
@@ -79,6 +84,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        request.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 

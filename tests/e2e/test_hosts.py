@@ -75,7 +75,7 @@ def test_two_hosts_evaluate_predict_and_label_like_one(pair, tmp_path):
         json.loads((tmp_path / n / "scores" / "results.json").read_text()) for n in ("1", "2")
     )
     for results in (one, two):
-        for dataset in results["datasets"]:
+        for dataset in results["datasets"].values():
             for name in ("seconds", "images_per_second"):
                 dataset.pop(name, None)
     assert one["datasets"] == two["datasets"]
