@@ -45,7 +45,8 @@ def test_a_run_writes_what_it_did(straight):
     assert np.isfinite(last["loss"]) and last["grad_norm"] > 0
     assert (workdir / "run.txt").read_text().count("head.transformer_decoder") > 10
     assert "images/s  ETA" in log and "waiting for data" in log
-    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+    best = json.loads((workdir / "best.json").read_text())["eval/fake/train/miou"]["step"]
+    assert {int(p.name) for p in (workdir / "checkpoints").iterdir()} == {best, 4, 6}
 
 
 @pytest.mark.parametrize(
