@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging as python_logging
 import os
 import pathlib
 import shutil
@@ -130,6 +131,10 @@ def reading() -> Iterator[None]:
     try:
         yield
         sys.unraisablehook = hook  # after an error those threads are still to come
+    except BaseException:
+        # nor are its tasks of interest that nobody waits for any more
+        python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+        raise
     finally:
         logging.set_verbosity(verbosity)
 
