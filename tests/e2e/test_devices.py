@@ -28,7 +28,7 @@ def test_any_number_of_devices_trains_alike(root, tmp_path, sixteen_devices):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 6
-    for devices in found:
+    for devices in found.keys() - {"1"}:
         for ours, one in zip(found[devices]["metrics"], found["1"]["metrics"], strict=True):
             np.testing.assert_allclose(ours["loss"], one["loss"], rtol=SAME_LOSS)
             for key in one:

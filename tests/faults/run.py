@@ -207,6 +207,8 @@ def main() -> None:
         answers = []
         if not args.fault or "bad input" in args.fault:
             answers += bad_inputs(drill, {program.name for program in chosen})
+            if args.output:
+                write(args.output, answers)
         for program, fault, number in jobs:
             answer = drill.case(program, fault, number)
             answers.append(answer)
