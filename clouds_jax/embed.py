@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name: getattr(args, name) for name in ("shards", "ref", "sam", "weights", "count")
     }
     command = ["clouds_jax.embed", *runner.without_running(argv or sys.argv[1:])]
-    with command_line.one_line_errors("embed"):
-        hosts.join()
+    with command_line.one_line_errors("embed"), hosts.joined():
         start = time.perf_counter()
         stage = Embed(**settings, size=(args.size[0], args.size[1]))
         count = runner.run(

@@ -53,7 +53,6 @@ def define_flags() -> None:
 def run(config: ConfigDict | None) -> None:
     """Scores the model and datasets that the flags name."""
     runtime.setup()
-    hosts.join()
     runtime.check_devices()
     source = command_line.source_of(FLAGS.workdir, FLAGS.weights)
     described = None if config is None else jsonable(config)
@@ -105,9 +104,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"what is {argv[1]!r}? Datasets are named with --datasets.")
     logging.set_verbosity(logging.ERROR)  # Orbax logs much while it reads a checkpoint
-    with command_line.one_line_errors("evaluate"):
-        with hosts.loss_is_named():
-            run(FLAGS.config)
+    with command_line.one_line_errors("evaluate"), hosts.joined():
+        run(FLAGS.config)
 
 
 if __name__ == "__main__":

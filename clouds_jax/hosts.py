@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,17 +22,12 @@ import jax
 from jax._src import distributed
 
 _PATIENCE = 24 * 3600.0  # seconds; a host that died is noticed by the service itself
-_PAUSE, _AGREEMENT = 0.2, 60.0  # seconds
+_PAUSE = 0.2  # seconds
 _PIECE = 1 << 20  # characters of one value in the service
-# how errors of JAX begin when a process at the other end is gone
-_GONE = (
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "ABORTED",
-    "CANCELLED",
-    "UNKNOWN",
-    "INTERNAL",
-    "FAILED",
+# what JAX, Gloo and NCCL write where the process at the other end is gone; other errors of the
+# device, such as a lack of memory, have other words
+_GONE = re.compile(
+    "UNAVAILABLE|DEADLINE_EXCEEDED|gloo|nccl|connection|coordination|heartbeat|socket closed", re.I
 )
 _uses = itertools.count()  # all hosts call the functions below in the same order
 
@@ -176,17 +172,22 @@ class Agreement:
         self._thread.join()
 
     def _agree(self) -> None:
-        client, patience = _client(), int(1000 * _AGREEMENT)
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # a host is gone
-            # asked again and again: a thread that waited inside of JAX could not be ended
-            while not client.key_value_dir_get(self._place):
-                if self._closed.wait(_PAUSE):
-                    return
-            with self._lock:
-                client.key_value_set(f"{self._place}/{index()}", str(self._step))
-                keys = [f"{self._place}/{host}" for host in range(count())]
-                steps = [int(client.blocking_key_value_get(key, patience)) for key in keys]
-                self._until = max(steps) + 1
+            if self._read(1):
+                with self._lock:
+                    _client().key_value_set(f"{self._place}/{index()}", str(self._step))
+                    if steps := self._read(1 + count()):
+                        self._until = max(int(step) for _, step in steps if step) + 1
+
+    def _read(self, entries: int) -> list[tuple[str, str]]:
+        """What the hosts wrote, when there are so many entries; nothing when the run has ended.
+
+        Asked again and again: a thread that waited inside of JAX could not be ended.
+        """
+        while len(found := _client().key_value_dir_get(self._place)) < entries:
+            if self._closed.wait(_PAUSE):
+                return []
+        return found
 
 
 class HostLost(OSError):
@@ -199,17 +200,19 @@ class HostLost(OSError):
 
 
 @contextlib.contextmanager
-def loss_is_named() -> Iterator[None]:
-    """Says that another host is gone where a collective or the service fails for that reason.
+def joined() -> Iterator[None]:
+    """Joins the other hosts, see `join`, and says so where something fails because one is gone.
 
     Raises:
         HostLost: another host ended or does not answer.
+        ValueError: see `join`.
     """
+    join()
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        if count() == 1 or not reason.startswith(_GONE):
+        if count() == 1 or not _GONE.search(reason):
             raise
         raise HostLost(
             f"another host of the run ended or does not answer ({reason[:200]}). Start all hosts"

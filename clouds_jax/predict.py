@@ -139,7 +139,6 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     output = pathlib.Path(FLAGS.output)
     jobs, notes = image_jobs(sources, output)
     runtime.setup()
-    hosts.join()
     runtime.check_devices()
     for note in notes if hosts.is_first() else ():
         print(f"predict: {note}", file=sys.stderr)
@@ -163,7 +162,7 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax logs much while it reads a checkpoint
-    with command_line.one_line_errors("predict"):
+    with command_line.one_line_errors("predict"), hosts.joined():
         problems = run(FLAGS.config, [pathlib.Path(source) for source in argv[1:]])
     if problems:
         sys.exit("predict: left out:\n  " + "\n  ".join(problems))

@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.disable(logging.INFO)  # Orbax logs many lines per checkpoint
     command = ["clouds_jax.pseudo", *runner.without_running(argv or sys.argv[1:])]
     names = [field.name for field in dataclasses.fields(PseudoLabels)]
-    with command_line.one_line_errors("pseudo"):
-        hosts.join()
+    with command_line.one_line_errors("pseudo"), hosts.joined():
         stage = PseudoLabels(**{name: getattr(args, name) for name in names})
         count = runner.run(
             stage, command, shard=args.shard, host=Part(hosts.index(), hosts.count()),

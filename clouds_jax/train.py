@@ -246,11 +246,10 @@ def main(argv: list[str]) -> None:
             compile_cache=config.compile_cache, nans=config.debug.nans,
             compiles=config.debug.compiles,
         )  # fmt: skip
-        hosts.join()
-        runtime.check_devices()
-        experiment = read_experiment(config)
-        workdir.mkdir(parents=True, exist_ok=True)
-        with hosts.loss_is_named():
+        with hosts.joined():
+            runtime.check_devices()
+            experiment = read_experiment(config)
+            workdir.mkdir(parents=True, exist_ok=True)
             state = train(experiment, workdir)
     if int(jax.device_get(state.step)) < experiment.run.steps:
         sys.exit(command_line.STOPPED)
