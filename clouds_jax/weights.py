@@ -123,18 +123,20 @@ def load_weights(
 def reading() -> Iterator[None]:
     """Of arrays that cannot be read only the error comes out.
 
-    Orbax logs it many times besides, and threads of TensorStore that come too late print theirs.
+    Orbax logs it many times besides, asyncio those of the tasks that nobody waited for, and threads
+    of TensorStore that come too late print theirs.
     """
     verbosity, hook = logging.get_verbosity(), sys.unraisablehook
+    tasks = python_logging.getLogger("asyncio")
+    level = tasks.level
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = functools.partial(_unless_too_late, hook)
+    tasks.setLevel(python_logging.CRITICAL)
     try:
         yield
-        sys.unraisablehook = hook  # after an error those threads are still to come
-    except BaseException:
-        # nor are its tasks of interest that nobody waits for any more
-        python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-        raise
+        # after an error those tasks and threads are still to come
+        sys.unraisablehook = hook
+        tasks.setLevel(level)
     finally:
         logging.set_verbosity(verbosity)
 
