@@ -6,6 +6,7 @@ Ctrl-C or SIGTERM, what was finished is kept.
 """
 
 import argparse
+import atexit
 import contextlib
 import gc
 import logging
@@ -74,12 +75,12 @@ def one_line_errors(program: str, *, log: Path | None = None) -> Iterator[None]:
                 " is kept, run the same command again.",
                 file=sys.stderr,
             )
-            _hush()
+            atexit.register(_hush)
             sys.exit(TERMINATED if terminated else INTERRUPTED)
 
 
 def _hush() -> None:
-    """Lets the interpreter end without a word.
+    """Lets the interpreter end without a word; for its end alone.
 
     Of each coroutine that the interrupt tore apart inside a library it would tell, with all that
     the library's exceptions hold.

@@ -13,7 +13,6 @@ from typing import Any
 
 import tqdm
 
-from clouds_jax import hosts
 from clouds_jax.data.part import WHOLE, Part
 from clouds_jax.stages.shard_set import Stage, StageError, fill, parse_part
 
@@ -95,6 +94,8 @@ def _in_processes(
     stage: Stage, command: Sequence[str], part: Part, missing: list[int], count: int, progress: bool
 ) -> int:
     """Splits the part among processes, each with a GPU of its own where there are some."""
+    from clouds_jax import hosts  # here, since the stages of PyTorch need no JAX to start
+
     folder, cards = stage.folder, gpus()
     children = []
     total = sum(len(folder.indices(shard)) for shard in part.of(folder.shards))

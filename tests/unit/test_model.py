@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import grain
 import jax
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def runs(tmp_path_factory):
     for extra in ({"space": experiment.model.space.as_json()}, {}):
         folder = tmp_path_factory.mktemp("run")
         saved = checkpoint.RunCheckpoints(folder, keep=1, metadata=about | extra)
-        saved.save(1, state, iter(grain.MapDataset.range(4).to_iter_dataset()))
+        saved.save(1, state)
         saved.close()
         folders.append(folder)
     return folders
