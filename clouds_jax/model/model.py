@@ -17,7 +17,7 @@ from clouds_jax import images
 from clouds_jax.config.model import ModelConfig
 from clouds_jax.evaluation import protocols
 from clouds_jax.evaluation.protocols import Protocol
-from clouds_jax.model import traced
+from clouds_jax.model import executables
 from clouds_jax.model.prediction import Label, Prediction, Rgb, Scores
 from clouds_jax.nn.clouds import STRIDE, Clouds
 from clouds_jax.weights import save_weights
@@ -110,7 +110,7 @@ class Model:
 
         def predict(image: Rgb) -> tuple[Label, Scores | None]:
             prepared = protocols.prepare_image(image, protocol)
-            batch = jnp.asarray(prepared[None])
+            batch = jax.device_put(prepared[None])  # jnp.asarray would compile a copy
             return jax.device_get(program(self.state, batch, size=image.shape[:2]))
 
         return predict
@@ -161,9 +161,9 @@ def _program(graphdef: nnx.GraphDef, protocol: Protocol, scores: bool) -> Callab
         return label[0], values[0].astype(jnp.float16) if scores else None
 
     def jit(program: functools.partial) -> Callable:
-        if not traced.covers(graphdef):
+        if not executables.covers(graphdef):
             return jax.jit(program)
-        return traced.jit(program, (graphdef, protocol, scores, program.keywords))
+        return executables.jit(program, (graphdef, protocol, scores, program.keywords))
 
     return protocols.compiled_per_shape(program, jit=jit)
 

@@ -1,4 +1,4 @@
-"""Traces kept on disk: found again, never for other code, shapes or settings, and never trusted."""
+"""Programs kept on disk: found again, whole, never for other operations, shapes or settings."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clouds_jax.model import traced
+from clouds_jax.model import executables
 from clouds_jax.nn.layers import Linear
 from clouds_jax.nn.rngs import HostKeys
 
@@ -35,13 +35,13 @@ TREE = {"a": jnp.arange(3.0)}
 
 
 def kept(folder):
-    return sorted(folder.glob("traced-*.stablehlo"))
+    return sorted(folder.glob("traced-*.txt"))
 
 
 def test_a_second_program_does_not_trace_again(folder):
     first, second = Counted(), Counted()
     for function in (first, second):
-        program = traced.jit(function, ("model", 1))
+        program = executables.jit(function, ("model", 1))
         for _ in range(2):
             out = program(TREE, jnp.ones(3))
             np.testing.assert_array_equal(out["sum"], [1, 2, 3])
@@ -52,7 +52,7 @@ def test_a_second_program_does_not_trace_again(folder):
 
 @pytest.mark.parametrize("other", ["about", "shape", "dtype", "structure", "precision", "sources"])
 def test_anything_else_is_traced_anew(folder, other, monkeypatch):
-    traced.jit(Counted(), "model")(TREE, jnp.ones(3))
+    executables.jit(Counted(), "model")(TREE, jnp.ones(3))
     function, about, tree, x = Counted(), "model", TREE, jnp.ones(3)
     if other == "about":
         about = "another"
@@ -63,35 +63,61 @@ def test_anything_else_is_traced_anew(folder, other, monkeypatch):
     elif other == "structure":
         tree = {"a": TREE["a"], "b": jnp.ones(2)}
     elif other == "sources":
-        monkeypatch.setattr(traced, "_sources", lambda: "edited")
+        monkeypatch.setattr(executables, "_sources", lambda: "edited")
     with jax.default_matmul_precision("highest" if other == "precision" else None):
-        traced.jit(function, about)(tree, x)
+        executables.jit(function, about)(tree, x)
     assert function.traces == 1 and len(kept(folder)) == 2
+
+
+def test_edits_that_change_no_computation_find_the_program(folder, monkeypatch):
+    executables.jit(Counted(), "model")(TREE, jnp.ones(3))
+    monkeypatch.setattr(executables, "_sources", lambda: "edited")
+    function = Counted()
+    out = executables.jit(function, "model")(TREE, jnp.ones(3))
+    np.testing.assert_array_equal(out["sum"], [1, 2, 3])
+    assert function.traces == 1
+    assert len(kept(folder)) == 2 and len(list(folder.glob("program-*.pickle"))) == 1
+
+
+def test_a_program_that_jax_has_compiled_before_is_kept_whole(folder):
+    """What comes out of JAX's compile cache lacks functions when it is written down again."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    x = jnp.ones((8, 8, 8))
+
+    def function(x):
+        return jnp.concatenate([jnp.sort(x, 0) @ x, x[::-1]]), jnp.cumsum(x)
+
+    jax.jit(function)(x)
+    for _ in range(3):
+        out = executables.jit(function, "model")(x)
+        np.testing.assert_allclose(out[1][-1], 512)
+        for path in folder.glob("traced-*"):
+            path.unlink()
 
 
 def test_addresses_do_not_count(folder):
     for _ in range(2):
-        traced.jit(Counted(), object())(TREE, jnp.ones(3))
+        executables.jit(Counted(), object())(TREE, jnp.ones(3))
     assert len(kept(folder)) == 1
 
 
 def test_a_damaged_file_is_replaced(folder):
-    traced.jit(Counted(), "model")(TREE, jnp.ones(3))
-    (path,) = kept(folder)
+    executables.jit(Counted(), "model")(TREE, jnp.ones(3))
+    (path,) = folder.glob("program-*.pickle")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     function = Counted()
-    out = traced.jit(function, "model")(TREE, jnp.ones(3))
+    out = executables.jit(function, "model")(TREE, jnp.ones(3))
     np.testing.assert_array_equal(out["sum"], [1, 2, 3])
-    assert function.traces == 1 and path.stat().st_size == len(whole)
+    assert function.traces == 1 and len(path.read_bytes()) > len(whole) // 2
 
 
 def test_without_a_cache_and_on_several_devices_nothing_is_kept(folder):
     mesh = jax.make_mesh((2,), ("data",))
     spread = jax.device_put(jnp.arange(4.0), jax.NamedSharding(mesh, jax.P("data")))
-    traced.jit(Counted(), "model")({"a": spread}, spread)
+    executables.jit(Counted(), "model")({"a": spread}, spread)
     jax.config.update("jax_compilation_cache_dir", None)
-    out = traced.jit(Counted(), "model")(TREE, jnp.ones(3))
+    out = executables.jit(Counted(), "model")(TREE, jnp.ones(3))
     np.testing.assert_array_equal(out["sum"], [1, 2, 3])
     assert not kept(folder)
 
@@ -101,5 +127,5 @@ def test_only_code_of_the_package_is_covered():
         def __init__(self):
             self.inner = Linear(2, 2, rngs=HostKeys(0))
 
-    assert traced.covers(nnx.graphdef(Own().inner))
-    assert not traced.covers(nnx.graphdef(Own()))
+    assert executables.covers(nnx.graphdef(Own().inner))
+    assert not executables.covers(nnx.graphdef(Own()))
