@@ -35,7 +35,7 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 
 
 def padded(size: int, devices: int) -> int:
-    """The least number of rows, from `size` up, that the devices share evenly.
+    """The least number of rows, from `size` up, that is a multiple of `devices`.
 
     Raises:
         ValueError: there is no row.
@@ -94,6 +94,16 @@ def join(mesh: Mesh, arrays: Sequence[jax.Array]) -> jax.Array:
     parts = [x.reshape(n, x.shape[0] // n, *x.shape[1:]) for x in arrays]
     joined = jax.numpy.concatenate(parts, axis=1)
     return joined.reshape(-1, *joined.shape[2:])
+
+
+def portions(mesh: Mesh, x: jax.Array, count: int) -> jax.Array:
+    """A batch that is split over the devices as [count, ...] portions, moving nothing.
+
+    Each device has its first rows in the first portion, and so on.
+    """
+    n = mesh.size
+    split = x.reshape(n, count, x.shape[0] // (n * count), *x.shape[1:])
+    return split.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
 
 
 def per_device(

@@ -74,7 +74,8 @@ def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitS
     mesh = sharding.make_mesh(jax.devices()[:1] if run.nans else None)
     if padding := experiment.padding(mesh.size):
         logs.log(
-            f"{experiment.images_per_step} images a step on {mesh.size} devices: {padding} rows of"
+            f"{experiment.images_per_step} images a step on {mesh.size} devices"
+            f"{f', in {run.accumulate} portions' if run.accumulate > 1 else ''}: {padding} rows of"
             " padding are computed and not counted"
         )
     shards = debug_shards.shards_root(experiment, workdir)
@@ -89,7 +90,7 @@ def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitS
         shards,
         Part(hosts.index(), hosts.count()),
         checkpoint.latest_step(workdir),
-        mesh.size,
+        experiment.portions(mesh.size),
     )
     checkpoints = checkpoint.RunCheckpoints(
         workdir, keep=run.keep, keep_best=run.keep_best, metadata=about
@@ -108,8 +109,8 @@ def _train(experiment: Experiment, workdir: pathlib.Path, held: contextlib.ExitS
     step = make_step(
         graphdef, experiment.loss.function(experiment.model.head), tx,
         prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
-        drop_path=experiment.encoder.drop_path, remat=experiment.encoder.remat,
-        donate=not run.nans,
+        accumulate=run.accumulate, drop_path=experiment.encoder.drop_path,
+        remat=experiment.encoder.remat, donate=not run.nans,
     )  # fmt: skip
     plan = loop.Plan(
         steps=run.steps, images=experiment.images_per_step, log_every=run.log_every,

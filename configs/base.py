@@ -13,6 +13,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.seed = 0  # of initialisation, augmentation, matching points
     config.steps = 40_000
+    # Portions of each batch that are computed one after the other, for one update: less memory,
+    # the same numbers.
+    config.accumulate = 1
     config.label_space = "cityscapes19"  # or "camvid11"
     # Continue from the weights of another run (its --workdir) or of a weights folder; the
     # optimizer, the schedule and the step start anew.

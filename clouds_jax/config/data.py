@@ -79,7 +79,7 @@ class DataConfig:
         return sum(self.batch.values())
 
     def labelled_batches(
-        self, shards: Path, part: Part = WHOLE, start: int = 0, devices: int = 1
+        self, shards: Path, part: Part = WHOLE, start: int = 0, portions: int = 1
     ) -> grain.IterDataset:
         """Endless batches without the generated images.
 
@@ -87,24 +87,24 @@ class DataConfig:
             shards: root of all shards.
             part: part of every batch that this process reads.
             start: number of the first batch.
-            devices: number of devices, of all processes; rows are added until they share them.
+            portions: number of equal portions of a batch; rows are added until it has them.
         """
         return train_batches(
             self.batch, self.augmentation, shards_root=shards, label_space=self.space.name,
             split=self.split, seed=self.seed, part=part, start=start,
-            rows=sharding.padded(self.images, devices), threads=self.threads, prefetch=self.buffer,
+            rows=sharding.padded(self.images, portions), threads=self.threads, prefetch=self.buffer,
         )  # fmt: skip
 
     def batches(
-        self, shards: Path, part: Part = WHOLE, start: int = 0, devices: int = 1
+        self, shards: Path, part: Part = WHOLE, start: int = 0, portions: int = 1
     ) -> grain.IterDataset:
         """Endless batches of labelled images, or pairs of them with generated ones."""
-        labelled = self.labelled_batches(shards, part, start, devices)
+        labelled = self.labelled_batches(shards, part, start, portions)
         if self.generated is None:
             return labelled
         generated = generated_batches(
             self.generated.batch, self.generated.view, shards_root=shards, seed=self.seed,
-            part=part, rows=sharding.padded(self.generated.images, devices), start=start,
+            part=part, rows=sharding.padded(self.generated.images, portions), start=start,
             threads=self.threads, prefetch=self.buffer,
         )  # fmt: skip
         return grain.experimental.ZipIterDataset([labelled, generated])

@@ -10,6 +10,7 @@ from clouds_jax.differences import differences, flat
 # change what is measured, kept or printed, or how fast it is, not what is learned. `steps` counts
 # only where the schedule depends on it (see `changed_keys`).
 _FREE_KEYS = (
+    "accumulate",
     "checkpoint_every",
     "compile_cache",
     "data.shards",
@@ -51,6 +52,7 @@ ADDED = {
     "data.generated.limit": 0,
     "selftrain.sam.stored": True,
     "keep_best": False,
+    "accumulate": 1,
 }
 
 

@@ -29,7 +29,7 @@ from clouds_jax.config.training import (
 from clouds_jax.nn.clouds import Clouds
 from clouds_jax.selftrain.joint import SelfTraining, joint
 from clouds_jax.selftrain.labels import FromSam
-from clouds_jax.training.step import Prepare, labelled
+from clouds_jax.training.plan import Prepare, labelled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,15 @@ class Experiment:
             self.selftrain, classes, images=self.data.images, generated=self.data.generated.images
         )
 
+    def portions(self, devices: int) -> int:
+        """Number of equal portions of a batch, over the devices and one after the other."""
+        return devices * self.run.accumulate
+
     def padding(self, devices: int) -> int:
-        """Rows of a step that are computed and not counted, so that the devices share all evenly.
+        """Rows of a step that are computed and not counted: all portions are of one size.
+
+        Args:
+            devices: number of devices, of all hosts.
 
         Raises:
             ValueError: a batch without images.
@@ -87,7 +94,7 @@ class Experiment:
         batches = [self.data.images]
         if self.data.generated:
             batches.append(self.data.generated.images)
-        return sum(sharding.padded(size, devices) - size for size in batches)
+        return sum(sharding.padded(size, self.portions(devices)) - size for size in batches)
 
 
 def read_experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:

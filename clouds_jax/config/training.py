@@ -130,6 +130,7 @@ class RunConfig:
     Attributes:
         seed: seed of initialisation, augmentation and matching points.
         steps: updates of the whole run.
+        accumulate: portions of a batch that are computed one after the other, for one update.
         log_every: steps from one line to the next.
         checkpoint_every: steps from one checkpoint to the next.
         keep: number of newest checkpoints that stay.
@@ -150,6 +151,7 @@ class RunConfig:
 
     seed: int
     steps: int
+    accumulate: int
     log_every: int
     checkpoint_every: int
     keep: int
@@ -165,7 +167,7 @@ class RunConfig:
     compiles: bool
 
     def __post_init__(self):
-        for key in ("steps", "log_every", "checkpoint_every", "keep"):
+        for key in ("steps", "accumulate", "log_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise ValueError(f"config.{key} is {getattr(self, key)}; it must be at least 1.")
 

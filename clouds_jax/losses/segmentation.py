@@ -1,14 +1,14 @@
 """The losses of a segmentation head: the set loss of Mask2Former, and cross-entropy per pixel.
 
-Each returns this device's part of the sum, divided by the normalisers of the whole batch, so the
-parts of all devices add up to the loss, whatever their number. `reduce` adds the normalisers over
-the devices.
+Each returns the given examples' part of the sum, divided by the totals of the whole batch, so the
+parts of all devices and of all portions of an accumulated batch add up to the loss.
 
 Terms of the set loss are named as in the original: `loss_ce`, `loss_mask` and `loss_dice` belong to
 the last decoder output, those with a suffix `_0`, `_1`, ... to the earlier ones.
 """
 
-from collections.abc import Callable
+import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,39 @@ from clouds_jax.losses.matching import LossWeights, counted_points, match, softp
 from clouds_jax.ops import resize, sampling
 from clouds_jax.typing import Metrics, Prediction, Targets
 
-Reduce = Callable[[Array], Array]
 WEIGHTS = LossWeights()
 
 
-def _local(x: Array) -> Array:
-    return x
+@typing.no_type_check  # JAX also fills a pytree with shardings and shape structs
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """What losses are divided by, counted over a batch; known before any prediction.
+
+    Attributes:
+        images: examples that are no padding.
+        masks: target masks.
+        pixels: labelled pixels.
+    """
+
+    images: Float[Array, ""]
+    masks: Float[Array, ""]
+    pixels: Float[Array, ""]
+
+    @classmethod
+    def of(cls, targets: Targets) -> "Totals":
+        """The totals of some examples; those of portions of a batch add up."""
+        b, classes = targets.present.shape
+        images = jnp.float32(b) if targets.counted is None else _count(targets.counted)
+        return cls(images, _count(targets.present), _count(targets.label < classes))
+
+    def class_weights(self, queries: int, no_object: float) -> Float[Array, ""]:
+        """Sum of the weights of all queries in the class loss: each mask has a query of its own."""
+        return self.images * (queries * no_object) + self.masks * (1 - no_object)
+
+
+def _count(of: Bool[Array, "..."]) -> Float[Array, ""]:
+    return of.sum().astype(jnp.float32)
 
 
 def set_loss(
@@ -36,7 +63,7 @@ def set_loss(
     num_points: int = 12_544,
     oversample: float = 3.0,
     importance: float = 0.75,
-    reduce: Reduce = _local,
+    totals: Totals | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Matches queries to target masks and sums class, mask and dice losses of all decoder outputs.
 
@@ -49,20 +76,21 @@ def set_loss(
         num_points: points per mask, for the matching and for the losses.
         oversample: candidates per point of the losses.
         importance: share of the points that lie where the mask is most uncertain.
-        reduce: adds a scalar over all devices.
+        totals: of the batch that the examples are a part of; None: they are all of it.
 
     Returns:
-        The total and its weighted terms by name; this device's parts, see the module.
+        The total and its weighted terms by name; these examples' parts, see the module.
 
     Source: CLOUDS `criterion.py` (Mask2Former), SetCriterion.
     """
     query = match(prediction, targets, keys, weights=weights, num_points=num_points)
-    count = targets.present.sum().astype(jnp.float32)
-    masks = jnp.maximum(reduce(count), 1.0)
+    totals = totals or Totals.of(targets)
+    masks = jnp.maximum(totals.masks, 1.0)
+    queries = prediction.class_logits.shape[2]
 
     cls = class_loss(
         prediction.class_logits, query, no_object=weights.no_object, counted=targets.counted,
-        reduce=reduce,
+        total=totals.class_weights(queries, weights.no_object),
     )  # fmt: skip
     counts = losses_points.Counts.of(num_points, oversample=oversample, importance=importance)
 
@@ -92,7 +120,7 @@ def class_loss(
     *,
     no_object: float,
     counted: Bool[Array, " b"] | None = None,
-    reduce: Reduce = _local,
+    total: Float[Array, ""] | None = None,
 ) -> Float[Array, " o"]:
     """Cross-entropy of all queries; the target of unmatched ones is no-object.
 
@@ -101,7 +129,7 @@ def class_loss(
         query: matched query of each class, -1 where the class is absent.
         no_object: weight of an unmatched query; the others have 1.
         counted: examples that are no padding; None: all.
-        reduce: adds an array over all devices.
+        total: sum of the weights over the whole batch; None: over these examples.
 
     Returns:
         The mean of each decoder output, weighted by the class weights of the targets, as
@@ -115,7 +143,9 @@ def class_loss(
         weight = weight * counted[None, :, None]
     log_probability = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
     entropy = -jnp.take_along_axis(log_probability, target[..., None], axis=-1)[..., 0]
-    return (weight * entropy).sum(axis=(1, 2)) / reduce(weight.sum(axis=(1, 2)))
+    if total is None:
+        total = weight.sum(axis=(1, 2))
+    return (weight * entropy).sum(axis=(1, 2)) / total
 
 
 def mask_loss(
@@ -174,7 +204,7 @@ def pixel_loss(
     targets: Targets,
     keys: Key[Array, " b"],
     *,
-    reduce: Reduce = _local,
+    totals: Totals | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Mean cross-entropy over labelled pixels, for heads that classify every pixel.
 
@@ -182,10 +212,10 @@ def pixel_loss(
         logits: class logits, resized bilinearly to the label.
         targets: only the label is read; ids outside the classes are ignored.
         keys: unused; all losses share a signature.
-        reduce: adds a scalar over all devices.
+        totals: of the batch that the examples are a part of; None: they are all of it.
 
     Returns:
-        The loss, and the same by name; this device's part, see the module.
+        The loss, and the same by name; these examples' part, see the module.
     """
     del keys
     height, width = targets.label.shape[1:]
@@ -195,6 +225,6 @@ def pixel_loss(
     log_probability = jax.nn.log_softmax(logits, axis=-1)
     index = jnp.where(labelled, label, 0)[..., None]
     of_label = jnp.take_along_axis(log_probability, index, axis=-1)[..., 0]
-    pixels = jnp.maximum(reduce(labelled.sum().astype(jnp.float32)), 1.0)
+    pixels = jnp.maximum(_count(labelled) if totals is None else totals.pixels, 1.0)
     loss = -jnp.where(labelled, of_label, 0).sum() / pixels
     return loss, {"loss_ce": loss}

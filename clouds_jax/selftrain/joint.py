@@ -18,8 +18,8 @@ from clouds_jax.nn.mask2former.head import coarse_class_map
 from clouds_jax.ops import masks
 from clouds_jax.selftrain.labels import FromSam, LabelSource
 from clouds_jax.selftrain.teacher import Average, follow
+from clouds_jax.training.plan import DeviceExamples, Prepare, Rows, StepPlan, unlabelled
 from clouds_jax.training.state import TrainState, head_of
-from clouds_jax.training.step import DeviceExamples, Prepare, Rows, StepPlan, unlabelled
 from clouds_jax.typing import Batch, Features, Generated, Metrics, Prediction, Targets
 
 _MASK_STRIDE = 4
@@ -124,7 +124,6 @@ def joint(settings: SelfTraining, classes: int, *, images: int = 0, generated: i
         def examples(shared: JointShared, features: Features, split: JointSplit) -> DeviceExamples:
             generated = split.generated
             b, g = len(split.label), len(split.generated_keys)
-            student = {name: x[: b + g] for name, x in features.items()}
             # the teacher is not learned from, also where the encoder is trained
             clean = {name: jax.lax.stop_gradient(x[-g:]) for name, x in features.items()}
             if source.needs_clean:
@@ -145,21 +144,22 @@ def joint(settings: SelfTraining, classes: int, *, images: int = 0, generated: i
                 jax.lax.stop_gradient(of_generated),
             )  # fmt: skip
 
-            def observe(output: Prediction) -> Metrics:
-                student_map = coarse_class_map(output)[-g:]
-                middle = slice(_MASK_STRIDE // 2, None, _MASK_STRIDE)
-                same = (student_map == raw[:, middle, middle]).mean((1, 2), dtype=jnp.float32)
-                of_images = metrics | {"agreement": same}
-                counts = 1.0 if split.generated_counted is None else split.generated_counted
-                return {
-                    f"pseudo/{k}": (x * counts).sum() / new.images for k, x in of_images.items()
-                }
-
             keys = jnp.concatenate([split.keys, split.generated_keys])
-            return DeviceExamples(student, both, keys, observe)
+            return DeviceExamples(both, keys, (raw, metrics, split.generated_counted))
+
+        def observe(output: Prediction, observed: tuple) -> Metrics:
+            raw, metrics, counted = observed
+            student_map = coarse_class_map(output)[-len(raw) :]
+            middle = slice(_MASK_STRIDE // 2, None, _MASK_STRIDE)
+            same = (student_map == raw[:, middle, middle]).mean((1, 2), dtype=jnp.float32)
+            counts = 1.0 if counted is None else counted
+            return {
+                f"pseudo/{k}": (x * counts).sum() / new.images
+                for k, x in (metrics | {"agreement": same}).items()
+            }
 
         shared = JointShared(teacher, fixed, sam_state)
-        return StepPlan(encoded, examples, split, shared, teacher)
+        return StepPlan(encoded, examples, split, shared, observe, teacher)
 
     return prepare
 

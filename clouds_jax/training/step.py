@@ -9,120 +9,20 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Key, UInt8
+from jaxtyping import Array, Key, UInt8
 
 from clouds_jax import sharding
-from clouds_jax.constants import IGNORE
+from clouds_jax.losses.segmentation import Totals
 from clouds_jax.nn.encoders.convnext import Remat, StochasticDepth
-from clouds_jax.ops import masks
+from clouds_jax.training.plan import DeviceExamples, Prepare, StepPlan
 from clouds_jax.training.state import TrainState, head_of, trunk_of
-from clouds_jax.typing import Batch, Features, Metrics, Targets
+from clouds_jax.typing import Batch, Features, Metrics
 
 _DEPTH = 3  # folded into a step's key
-# loss(output of the head, targets, keys: Key["b"], reduce=...) -> (loss, metrics), each the part of
-# one device; see clouds_jax.losses.segmentation.
+# loss(output of the head, targets, keys: Key["b"], totals=of the batch) -> (loss, metrics), each
+# the part of the given examples; see clouds_jax.losses.segmentation.
 Loss = Callable[..., tuple[Array, Metrics]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceExamples:
-    """Examples of one device in a training step.
-
-    Attributes:
-        features: the encoder's features of the examples.
-        targets: target masks of the examples.
-        keys: random keys, one per example.
-        observe: function of the head's output that returns further metrics: of each this device's
-            part, so that the parts of all devices add up to it.
-    """
-
-    features: Features
-    targets: Targets
-    keys: Key[Array, " b"]
-    observe: Callable[[Any], Metrics] = lambda _: {}
-
-
-@dataclasses.dataclass(frozen=True)
-class StepPlan:
-    """Inputs of a training step, before the encoder has run.
-
-    Attributes:
-        images: batches to encode, each split over the devices. Features come as one batch, in
-            which each device has its rows of the first, then of the second, ...
-        examples: `examples(shared, features of this device, split)` -> `DeviceExamples`; runs on
-            every device.
-        split: arrays whose leading axis is split over the devices, like that of the images.
-        shared: arrays that every device gets whole.
-        teacher: the state's teacher after the step; None without one.
-    """
-
-    images: Sequence[UInt8[Array, "_ h w 3"]]
-    examples: Callable[[Any, Features, Any], DeviceExamples]
-    split: Any
-    shared: Any = None
-    teacher: Any = None
-
-
-# prepare(model, state, batch, key) -> plan
-Prepare = Callable[[Any, TrainState, Batch, Key[Array, ""]], StepPlan]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Which rows of a batch are images; those behind them are padding, so that devices share all.
-
-    Attributes:
-        total: number of rows.
-        images: number of images.
-    """
-
-    total: int
-    images: int
-
-    def keys(self, key: Key[Array, ""]) -> Key[Array, " b"]:
-        """A key per row, by position, so that neither devices nor padding change a draw."""
-        keys = jax.random.split(key, self.images)
-        return keys[jnp.minimum(jnp.arange(self.total), self.images - 1)] if self.padded else keys
-
-    def counted(self) -> Bool[Array, " b"]:
-        """Which rows are images."""
-        return jnp.arange(self.total) < self.images
-
-    @property
-    def padded(self) -> bool:
-        """Whether there is padding."""
-        return self.total > self.images
-
-
-def unlabelled(
-    label: UInt8[Array, "b h w"], counted: Bool[Array, " b"] | None
-) -> UInt8[Array, "b h w"]:
-    """The labels, of padding 255 alone."""
-    return label if counted is None else jnp.where(counted[:, None, None], label, IGNORE)
-
-
-def labelled(classes: int, images: int = 0) -> Prepare:
-    """The `prepare` of a step on labelled images alone.
-
-    Args:
-        classes: number of classes, k; other ids in a label belong to no mask.
-        images: images of a batch; the rows behind them are padding. 0: all rows.
-    """
-
-    def prepare(model: Any, state: TrainState, batch: Batch, key: Key[Array, ""]) -> StepPlan:
-        rows = Rows(len(batch.image), images or len(batch.image))
-
-        def examples(shared: None, features: Features, split: Any) -> DeviceExamples:
-            label, keys, counted = split
-            label = unlabelled(label, counted)
-            targets = Targets(label, masks.present_classes(label, classes), counted=counted)
-            return DeviceExamples(features, targets, keys)
-
-        counted = rows.counted() if rows.padded else None
-        return StepPlan([batch.image], examples, (batch.label, rows.keys(key), counted))
-
-    return prepare
 
 
 def make_step(
@@ -134,6 +34,7 @@ def make_step(
     mesh: Mesh,
     shardings: TrainState,
     schedule: optax.Schedule,
+    accumulate: int = 1,
     drop_path: float = 0.0,
     remat: Remat = "none",
     donate: bool = True,
@@ -143,12 +44,12 @@ def make_step(
     The encoder runs outside the differentiated function: where it is frozen, none of its
     activations are kept; where it is trained, it is given the gradient by its features. The head's
     loss and gradient run per device, because matching, gathers and scatters would otherwise be
-    given collectives; gradients, the metrics and the loss's normalisers are the only things added
-    over the devices.
+    given collectives; gradients, the metrics and the loss's totals are the only things added over
+    the devices.
 
     Args:
         graphdef: structure of the whole model.
-        loss: loss of one device's examples; the sum over the devices is the loss of the batch,
+        loss: loss of some examples; the sum over devices and portions is the loss of the batch,
             likewise the metrics.
         tx: optimizer of `state.params`.
         prepare: function that plans a step: `labelled(classes)`, or that of the joint phase,
@@ -156,6 +57,8 @@ def make_step(
         mesh: mesh of devices.
         shardings: shardings of the state, as `training.state.make_state` returns them.
         schedule: learning rate by updates done, for the metrics.
+        accumulate: portions of a batch whose gradients are computed one after the other, for one
+            update; the rows of each of `StepPlan.images` are a multiple of it and of the devices.
         drop_path: rate of stochastic depth in an encoder that is trained, 0..1.
         remat: what the gradient of such an encoder computes again instead of keeping it.
         donate: donate the given state's memory; False keeps it, which `jax_debug_nans` needs to
@@ -166,14 +69,25 @@ def make_step(
         key = jax.random.fold_in(state.key, state.step)
         model = nnx.merge(graphdef, state.params, state.frozen)
         plan = prepare(model, state, batch, key)
-        images = sharding.join(mesh, plan.images)
-        drop = StochasticDepth(drop_path, jax.random.fold_in(key, _DEPTH))
-        features, pull = _encode(graphdef, model, state, images, drop, remat)
-        grads, metrics, by_features = _head_gradients(
-            model.head, loss, plan, head_of(state.params), features, mesh, encoder=pull is not None
-        )
-        if pull:
-            grads = nnx.merge_state(grads, *pull(by_features))
+        keys = _row_keys(jax.random.fold_in(key, _DEPTH), [len(x) for x in plan.images])
+        of_head = _OfHead(model.head, loss, plan, mesh, by_features=bool(trunk_of(state.params)))
+
+        def encode(images: Any, keys: Any) -> tuple[Features, Pull | None]:
+            drop = StochasticDepth(drop_path, sharding.join(mesh, keys))
+            return _encode(graphdef, model, state, sharding.join(mesh, images), drop, remat)
+
+        def gradients(features, pull, examples, totals) -> tuple[Any, Metrics]:
+            grads, metrics, by_features = of_head.gradients(
+                head_of(state.params), features, examples, totals
+            )
+            return (nnx.merge_state(grads, *pull(by_features)) if pull else grads), metrics
+
+        inputs = plan.images, keys, plan.split
+        if accumulate == 1:
+            grads, metrics = _at_once(encode, of_head.examples, gradients, inputs)
+        else:
+            portions = jax.tree.map(lambda x: sharding.portions(mesh, x, accumulate), inputs)
+            grads, metrics = _in_portions(encode, of_head.examples, gradients, portions)
         return _update(tx, schedule, state, grads, metrics, plan.teacher)
 
     return jax.jit(
@@ -184,6 +98,56 @@ def make_step(
     )
 
 
+def _row_keys(key: Key[Array, ""], sizes: Sequence[int]) -> list[Key[Array, " b"]]:
+    """A key per row of each batch, by position, so that neither devices nor padding change it."""
+    fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = (jax.random.fold_in(key, n) for n in range(len(sizes)))
+    return [fold_in(key, jnp.arange(size)) for key, size in zip(keys, sizes, strict=True)]
+
+
+def _at_once(encode, examples, gradients, inputs) -> tuple[Any, Metrics]:
+    """Gradients and metrics of a batch."""
+    images, keys, split = inputs
+    features, pull = encode(images, keys)
+    return gradients(features, pull, *examples(features, split))
+
+
+def _in_portions(encode, examples, gradients, portions) -> tuple[Any, Metrics]:
+    """Gradients and metrics of a batch, of one portion after the other.
+
+    What the losses are divided by belongs to the whole batch. So the targets of all portions come
+    first, those of generated images by teacher and SAM included; the features of a frozen encoder
+    are kept for the second pass, those of a trained one are computed again.
+    """
+
+    def label(portion):
+        images, keys, split = portion
+        features, pull = encode(images, keys)
+        return (None if pull else features), *examples(features, split)
+
+    features, labelled, totals = jax.lax.map(label, portions)
+    totals = jax.tree.map(lambda x: x.sum(0), totals)
+
+    def learn(portion):
+        (images, keys, _), features, examples = portion
+        pull = None
+        if features is None:
+            features, pull = encode(images, keys)
+        return gradients(features, pull, examples, totals)
+
+    every = portions, features, labelled
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), every)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(learn, first))
+
+    def add(total, portion):
+        return jax.tree.map(jnp.add, total, learn(portion)), None
+
+    return jax.lax.scan(add, zeros, every)[0]
+
+
+Pull = Callable[[Features], tuple[Any]]
+
+
 def _encode(
     graphdef: nnx.GraphDef,
     model: Any,
@@ -191,7 +155,7 @@ def _encode(
     images: UInt8[Array, "_ h w 3"],
     drop: StochasticDepth,
     remat: Remat,
-) -> tuple[Features, Callable[[Features], tuple[Any]] | None]:
+) -> tuple[Features, Pull | None]:
     """Features, and the encoder's vector-Jacobian product; None where it is frozen."""
     params, trunk = head_of(state.params), trunk_of(state.params)
     if not trunk:
@@ -205,41 +169,61 @@ def _encode(
     return jax.vjp(encode, trunk)
 
 
-def _head_gradients(
-    head: nnx.Module,
-    loss: Loss,
-    plan: StepPlan,
-    params: Any,
-    features: Features,
-    mesh: Mesh,
-    *,
-    encoder: bool,
-) -> tuple[Any, Metrics, Features]:
-    """Gradients of the head's weights, metrics, and with `encoder` gradients of the features."""
-    # beside the trained ones a head may have fixed variables, such as a class matrix
-    structure, _, fixed = nnx.split(head, nnx.Param, ...)
+@dataclasses.dataclass(frozen=True)
+class _OfHead:
+    """What runs per device, from the features on: the examples, and the gradients of the head.
 
-    def local(reduce, params, fixed, shared, features, split):
-        def objective(params, features):
-            examples = plan.examples(shared, features, split)
-            head = nnx.merge(structure, params["head"], fixed)
-            output = head(examples.features, all_outputs=True)
-            total, metrics = loss(output, examples.targets, examples.keys, reduce=reduce)
-            observed = jax.lax.stop_gradient(examples.observe(output))
-            return total, metrics | observed
+    Attributes:
+        head: the head; beside the trained variables it may have fixed ones, as a class matrix.
+        loss, plan, mesh: as in `make_step`.
+        by_features: also give the gradient by the features, for an encoder that is trained.
+    """
 
-        by = (0, 1) if encoder else (0,)
-        (total, metrics), grads = jax.value_and_grad(objective, by, has_aux=True)(params, features)
-        names = sorted(metrics)
-        scalars = jnp.stack([total, *(metrics[name] for name in names)])
-        summed, scalars = reduce((grads[0], scalars))
-        return summed, dict(zip(["loss", *names], scalars, strict=True)), grads[1:]
+    head: nnx.Module
+    loss: Loss
+    plan: StepPlan
+    mesh: Mesh
+    by_features: bool
 
-    run = sharding.per_device(
-        local, mesh, split=(False, False, False, True, True), out=(False, False, True)
-    )
-    grads, metrics, by_features = run(params, fixed, plan.shared, features, plan.split)
-    return grads, metrics, by_features[0] if encoder else {}
+    def examples(self, features: Features, split: Any) -> tuple[DeviceExamples, Totals]:
+        """The examples, and the totals of their targets over all devices."""
+
+        def local(reduce, shared, features, split):
+            examples = self.plan.examples(shared, features, split)
+            return examples, reduce(Totals.of(examples.targets))
+
+        run = sharding.per_device(local, self.mesh, split=(False, True, True), out=(True, False))
+        return run(self.plan.shared, features, split)
+
+    def gradients(
+        self, params: Any, features: Features, examples: DeviceExamples, totals: Totals
+    ) -> tuple[Any, Metrics, Features]:
+        """Gradients of the head's weights, metrics, gradients of the features."""
+        structure, _, fixed = nnx.split(self.head, nnx.Param, ...)
+
+        def local(reduce, params, fixed, totals, features, examples):
+            def objective(params, features):
+                student = {name: x[: len(examples.keys)] for name, x in features.items()}
+                head = nnx.merge(structure, params["head"], fixed)
+                output = head(student, all_outputs=True)
+                total, metrics = self.loss(output, examples.targets, examples.keys, totals=totals)
+                observed = self.plan.observe(output, examples.observed)
+                return total, metrics | jax.lax.stop_gradient(observed)
+
+            by = (0, 1) if self.by_features else (0,)
+            (total, metrics), grads = jax.value_and_grad(objective, by, has_aux=True)(
+                params, features
+            )
+            names = sorted(metrics)
+            scalars = jnp.stack([total, *(metrics[name] for name in names)])
+            summed, scalars = reduce((grads[0], scalars))
+            by_features = grads[1] if self.by_features else {}
+            return summed, dict(zip(["loss", *names], scalars, strict=True)), by_features
+
+        run = sharding.per_device(
+            local, self.mesh, split=(False, False, False, True, True), out=(False, False, True)
+        )
+        return run(params, fixed, totals, features, examples)
 
 
 def _update(

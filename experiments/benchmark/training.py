@@ -28,8 +28,9 @@ from clouds_jax.selftrain.joint import SelfTraining, joint
 from clouds_jax.selftrain.labels import FromRecords, FromSam, FromTeacher
 from clouds_jax.selftrain.refine_rules import RefineRules
 from clouds_jax.training import optim
+from clouds_jax.training.plan import labelled
 from clouds_jax.training.state import TrainState, in_head, in_head_or_trunk, make_state
-from clouds_jax.training.step import Step, labelled, make_step
+from clouds_jax.training.step import Step, make_step
 from clouds_jax.typing import Batch, Generated
 from experiments.benchmark.rows import CLASSES, POINTS, Setting, flops_of, labels, models, pixels
 from experiments.benchmark.timing import Case, HostProgram

@@ -41,7 +41,9 @@ def run(experiment, shards, devices):
         graphdef, experiment.loss.function(experiment.model.head), tx,
         prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
     )  # fmt: skip
-    batches = feed.on_devices(experiment.data.batches(shards, devices=devices), mesh)
+    batches = feed.on_devices(
+        experiment.data.batches(shards, portions=experiment.portions(devices)), mesh
+    )
     batch = next(batches)
     step = step.lower(state, batch).compile()  # it takes every later batch, or raises
     text = step.as_text()

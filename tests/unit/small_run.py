@@ -7,8 +7,9 @@ from flax import nnx
 from clouds_jax import sharding
 from clouds_jax.losses import segmentation
 from clouds_jax.training import optim
+from clouds_jax.training.plan import labelled
 from clouds_jax.training.state import make_state
-from clouds_jax.training.step import labelled, make_step
+from clouds_jax.training.step import make_step
 from clouds_jax.typing import Batch
 
 CLASSES = 5

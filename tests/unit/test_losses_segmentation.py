@@ -33,9 +33,7 @@ def case(b=2, outputs=3, queries=7, seed=0):
 
 
 # Compiled once per shape and shared by the tests.
-loss = jax.jit(
-    functools.partial(segmentation.set_loss, num_points=40), static_argnames=("weights", "reduce")
-)
+loss = jax.jit(functools.partial(segmentation.set_loss, num_points=40), static_argnames="weights")
 
 
 def test_ten_outputs_give_the_thirty_terms_of_the_original_and_their_sum():
@@ -117,12 +115,14 @@ def test_two_devices_have_the_loss_and_gradient_of_one(kind):
     outputs_last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), prediction)
 
     def local(reduce, scale, prediction, targets, keys):
+        totals = reduce(segmentation.Totals.of(targets))
+
         def value(scale):
             scaled = jax.tree.map(lambda x: scale * jnp.moveaxis(x, -1, 0), prediction)
             if kind == "set":
-                return loss(scaled, targets, keys, reduce=reduce)
+                return loss(scaled, targets, keys, totals=totals)
             logits = scaled.mask_logits[0, ..., :CLASSES]
-            return segmentation.pixel_loss(logits, targets, keys, reduce=reduce)
+            return segmentation.pixel_loss(logits, targets, keys, totals=totals)
 
         return reduce(jax.value_and_grad(value, has_aux=True)(scale))
 

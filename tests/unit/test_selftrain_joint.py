@@ -1,6 +1,7 @@
 """The joint step on a small model: the teacher, what is told, where labels come from."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ ONLINE = SelfTraining(FROM_SAM, Average(decay=0.9, every=1))
 SAME = 1e-5  # shares of pixels add up
 
 
-def make(devices, settings=ONLINE, tx=None, **images):
+def make(devices, settings=ONLINE, tx=None, accumulate=1, **images):
     mesh = sharding.make_mesh(jax.devices()[:devices])
     tx = tx or optim.make_optimizer(lr=1e-3, steps=20, weight_decay=0.05, clip_norm=1.0)
 
@@ -52,12 +53,12 @@ def make(devices, settings=ONLINE, tx=None, **images):
         build, tx, seed=0, mesh=mesh, rules=((".*", "replicate"),), weights=weights, teacher=True
     )
 
-    def loss(*args, reduce):
-        return segmentation.set_loss(*args, num_points=32, reduce=reduce)
+    def loss(*args, totals):
+        return segmentation.set_loss(*args, num_points=32, totals=totals)
 
     step = make_step(
         graphdef, loss, tx, prepare=joint(settings, CLASSES, **images), mesh=mesh,
-        shardings=shardings,
+        shardings=shardings, accumulate=accumulate,
         schedule=optim.make_schedule(lr=1e-3, steps=20),
     )  # fmt: skip
     return step, state, mesh
@@ -95,6 +96,36 @@ def test_rows_of_padding_change_nothing():
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=SAME, err_msg=name)
     for a, b in zip(padded, weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("devices, accumulate", [(1, 2), (2, 2)])
+def test_portions_one_after_the_other_give_the_update_of_the_whole_batch(devices, accumulate):
+    """4 + 2 images, the second time in 4 + 4 rows; with an absent class and an ignored image."""
+    found = []
+    for n, parts in ((1, 1), (devices, accumulate)):
+        old, new = (sharding.padded(size, n * parts) for size in (4, 2))
+        step, state, mesh = make(n, tx=optax.sgd(0.1), accumulate=parts, images=4, generated=2)
+        for seed in range(2):
+            data = jax.device_get(batch(sharding.make_mesh(jax.devices()[:1]), seed))
+            label = np.where(data.label == 2, 255, data.label)
+            label[1] = 255
+            data = Batch(
+                image=_rows(data.image, old), label=_rows(label, old),
+                generated=jax.tree.map(functools.partial(_rows, count=new), data.generated),
+            )  # fmt: skip
+            state, metrics = step(state, jax.device_put(data, sharding.over_batch(mesh)))
+        found.append((jax.device_get(metrics), jax.device_get((state.params, state.teacher))))
+    (one, weights), (portions, ours) = found
+    assert one.keys() == portions.keys()
+    for name in one:
+        np.testing.assert_allclose(portions[name], one[name], rtol=1e-4, atol=SAME, err_msg=name)
+    for a, b in zip(*map(jax.tree.leaves, (ours, weights)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def _rows(x, count):
+    """The first rows, the last of them repeated."""
+    return np.asarray(x)[np.minimum(np.arange(count), len(x) - 1)]
 
 
 @pytest.fixture(scope="module")

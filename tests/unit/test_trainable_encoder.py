@@ -17,8 +17,9 @@ from clouds_jax.nn.encoders.convnext import SIZES, ConvNeXt, StochasticDepth
 from clouds_jax.nn.rngs import HostKeys
 from clouds_jax.ops import masks
 from clouds_jax.training import optim
+from clouds_jax.training.plan import labelled
 from clouds_jax.training.state import in_head_or_trunk, make_state
-from clouds_jax.training.step import labelled, make_step
+from clouds_jax.training.step import make_step
 from clouds_jax.typing import Batch, Targets
 
 CLASSES, SIZE = 5, (32, 64)
@@ -29,7 +30,7 @@ HEAD = HeadSize(
 set_loss = functools.partial(segmentation.set_loss, num_points=32)
 
 
-def make(devices, tx, teacher=False, remat="none"):
+def make(devices, tx, teacher=False, remat="none", drop_path=0.0, accumulate=1):
     mesh = sharding.make_mesh(jax.devices()[:devices])
 
     def build(rngs):
@@ -48,8 +49,8 @@ def make(devices, tx, teacher=False, remat="none"):
     )
     step = make_step(
         graphdef, set_loss, tx, prepare=labelled(CLASSES), mesh=mesh,
-        shardings=shardings, schedule=optim.make_schedule(lr=1e-3, steps=20), drop_path=0.0,
-        remat=remat, donate=False,
+        shardings=shardings, schedule=optim.make_schedule(lr=1e-3, steps=20), drop_path=drop_path,
+        accumulate=accumulate, remat=remat, donate=False,
     )  # fmt: skip
     return graphdef, state, step, mesh
 
@@ -92,6 +93,22 @@ def test_the_gradient_is_that_of_the_whole_model():
     )
 
 
+@pytest.mark.parametrize("devices, accumulate", [(1, 2), (1, 4), (2, 2), (4, 1)])
+def test_portions_of_a_batch_give_its_update(devices, accumulate):
+    """With stochastic depth, whose draws belong to the images."""
+    found = []
+    for n, parts in ((1, 1), (devices, accumulate)):
+        _, state, step, mesh = make(n, optax.sgd(0.1), drop_path=0.5, accumulate=parts)
+        after, metrics = step(state, batch(mesh))
+        found.append((named(after.params), jax.device_get(metrics)))
+    (one, metrics), (portions, ours) = found
+    for name, value in metrics.items():
+        rtol = 1e-4 if name == "grad_norm" else 1e-5  # of sums with cancellation
+        np.testing.assert_allclose(ours[name], value, rtol=rtol, err_msg=name)
+    for name, value in one.items():
+        np.testing.assert_allclose(portions[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("remat", ["blocks", "stages"])
 def test_what_is_computed_again_changes_no_gradient(remat):
     data = batch(make(1, optax.sgd(1.0))[3])
@@ -126,7 +143,7 @@ def test_blocks_are_skipped_by_rates_that_grow_with_depth():
     size = dataclasses.replace(SIZES["debug"], depths=(1, 1, 1, 2))
     encoder = ConvNeXt(size, rngs=HostKeys(0))
     images = jax.random.normal(jax.random.key(1), (64, 32, 32, 3))
-    depth = StochasticDepth(0.5, jax.random.key(2))
+    depth = StochasticDepth(0.5, jax.random.split(jax.random.key(2), 64))
     rates = np.concatenate([rate for rate, _ in depth.of_stages(size.depths)])
     np.testing.assert_allclose(rates, [0, 0.125, 0.25, 0.375, 0.5])
 

@@ -85,19 +85,20 @@ class StochasticDepth:
 
     Attributes:
         rate: probability of skipping the last block; it grows linearly from 0 at the first.
-        key: of the random numbers.
+        keys: of the random numbers, one per example.
 
     Source: timm's drop_path_rate.
     """
 
     rate: float
-    key: Key[Array, ""]
+    keys: Key[Array, " b"]
 
     def of_stages(self, depths: Sequence[int]) -> list[tuple[Array, Array]]:
         """Rates and keys of the blocks of each stage."""
         total = sum(depths)
         rates = jnp.linspace(0, self.rate, total)
-        keys = jax.random.split(self.key, total)
+        each = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = jax.vmap(each, (0, None), 1)(self.keys, jnp.arange(total))  # block, example
         ends = np.cumsum(depths)
         return [(rates[e - d : e], keys[e - d : e]) for d, e in zip(depths, ends, strict=True)]
 
@@ -116,15 +117,15 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "b h w c"],
         rate: Float[Array, ""] | None = None,
-        key: Key[Array, ""] | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c"]:
         """The block's output; each example skips the block with probability `rate`, if given."""
         y = self.fc1(self.norm(self.conv_dw(x)))
         y = self.fc2(layers.gelu(y))
         y = y.astype(jnp.float32) * self.gamma[...].astype(jnp.float32)[None, None, None]
-        if rate is not None and key is not None:
-            kept = jax.random.bernoulli(key, 1 - rate, (len(x), 1, 1, 1))
-            y = jnp.where(kept, y / (1 - rate), 0)
+        if rate is not None and keys is not None:
+            kept = jax.vmap(jax.random.bernoulli, (0, None))(keys, 1 - rate)
+            y = jnp.where(kept[:, None, None, None], y / (1 - rate), 0)
         return (x.astype(jnp.float32) + y).astype(x.dtype)
 
 
