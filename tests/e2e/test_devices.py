@@ -1,4 +1,4 @@
-"""Training on any number of devices."""
+"""Training on any number of devices, and in portions of a batch."""
 
 import json
 import pathlib
@@ -27,23 +27,25 @@ def test_any_number_of_devices_trains_alike(root, tmp_path, sixteen_devices):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 6
-    for devices in found.keys() - {"1"}:
-        for ours, one in zip(found[devices]["metrics"], found["1"]["metrics"], strict=True):
+    whole = found.pop("1 x 1")
+    assert len(found) == 8
+    for layout in found:
+        for ours, one in zip(found[layout]["metrics"], whole["metrics"], strict=True):
             np.testing.assert_allclose(ours["loss"], one["loss"], rtol=SAME_LOSS)
             for key in one:
                 if key.startswith("pseudo/"):
                     np.testing.assert_allclose(ours[key], one[key], atol=SAME_LOSS, err_msg=key)
-        for what, norms in found["1"]["norms"].items():
-            ours = found[devices]["norms"][what]
+        for what, norms in whole["norms"].items():
+            ours = found[layout]["norms"][what]
             # absolute for biases before a norm: their gradient is rounding, which Adam blows up
             np.testing.assert_allclose(ours, norms, rtol=SAME_LOSS, atol=1e-4, err_msg=what)
-        # The loss's normalisers, then gradients and metrics; the compiler may join some.
-        assert set(found[devices]["collectives"]) == {"all-reduce"}
-        assert len(found[devices]["collectives"]) <= 3
-    assert not any(run["callbacks"] for run in found.values())
-    assert found["1"]["norms"]["teacher"]
-    assert found["1"]["metrics"][0]["pseudo/components"] > 0  # SAM was asked
+        # The loss's totals, then gradients and metrics; the compiler may join some.
+        devices = int(layout.split()[0])
+        assert set(found[layout]["collectives"]) == ({"all-reduce"} if devices > 1 else set())
+        assert len(found[layout]["collectives"]) <= 3
+    assert not any(run["callbacks"] for run in (whole, *found.values()))
+    assert whole["norms"]["teacher"]
+    assert whole["metrics"][0]["pseudo/components"] > 0  # SAM was asked
 
 
 def test_the_guard_of_the_steps_sees_a_transfer():

@@ -1,6 +1,7 @@
-"""Prints the metrics of a small joint phase on 1 to 16 devices, and its step's collectives.
+"""Prints the metrics of a small joint phase in several layouts, and its step's collectives.
 
-The batch is that of the paper, 6 + 2 images, which only 1 and 2 devices share without padding.
+The batch is that of the paper, 6 + 2 images, which only 1 and 2 devices share without padding, and which is computed
+at once or in portions.
 
     python tests/e2e/train_devices.py FOLDER
 
@@ -26,11 +27,14 @@ from clouds_jax.training.step import make_step
 from configs import joint_gta
 
 COLLECTIVE = r" (all-[a-z]+(?:-[a-z]+)?|reduce-scatter|collective-[a-z]+)(?:-start)?\("
-STEPS = 2
-DEVICES = (1, 2, 3, 4, 8, 16)
+STEPS = 5
+# devices, portions one after the other
+LAYOUTS = ((1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (16, 1), (1, 2), (1, 4), (2, 2))
 
 
-def run(experiment, shards, devices):
+def run(config, shards, devices, accumulate):
+    config.accumulate = accumulate
+    experiment = read_experiment(config)
     mesh = sharding.make_mesh(jax.devices()[:devices])
     tx, schedule = experiment.optimizer.make()
     graphdef, state, shardings = make_state(
@@ -40,6 +44,7 @@ def run(experiment, shards, devices):
     step = make_step(
         graphdef, experiment.loss.function(experiment.model.head), tx,
         prepare=experiment.prepare(), mesh=mesh, shardings=shardings, schedule=schedule,
+        accumulate=accumulate,
     )  # fmt: skip
     batches = feed.on_devices(
         experiment.data.batches(shards, portions=experiment.portions(devices)), mesh
@@ -67,6 +72,5 @@ if __name__ == "__main__":
     config.data.batch.fake = 6
     config.data.generated.batch.fake = 2
     config.optimizer.lr = 1e-3
-    experiment = read_experiment(config)
-    shards = debug_shards.shards_root(experiment, pathlib.Path(sys.argv[1]))
-    print(json.dumps({devices: run(experiment, shards, devices) for devices in DEVICES}))
+    shards = debug_shards.shards_root(read_experiment(config), pathlib.Path(sys.argv[1]))
+    print(json.dumps({f"{n} x {m}": run(config, shards, n, m) for n, m in LAYOUTS}))

@@ -65,10 +65,16 @@ def test_a_wrong_setting_is_one_clear_error(load, key, value, message):
         check(config)
 
 
-@pytest.mark.parametrize("devices, padding", [(1, 0), (2, 0), (3, 1), (4, 4), (8, 8), (16, 24)])
-def test_the_paper_s_batch_fits_any_devices(load, devices, padding):
-    """6 + 2 images; rows of padding make them a multiple of the devices."""
-    assert read_experiment(load("joint_gta", "")).padding(devices) == padding
+@pytest.mark.parametrize(
+    "devices, accumulate, padding",
+    [(1, 1, 0), (2, 1, 0), (3, 1, 1), (4, 1, 4), (8, 1, 8), (16, 1, 24),
+     (1, 2, 0), (1, 4, 4), (2, 2, 4)],
+)  # fmt: skip
+def test_the_paper_s_batch_fits_any_devices(load, devices, accumulate, padding):
+    """6 + 2 images; rows of padding make them a multiple of devices and portions."""
+    config = load("joint_gta", "")
+    config.accumulate = accumulate
+    assert read_experiment(config).padding(devices) == padding
 
 
 def test_a_batch_without_generated_images_is_refused(load):
