@@ -17,6 +17,10 @@ DATA = "data"
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the one axis "data".
 
+    The axis is `Auto`, not `Explicit`: what has to stay on a device runs under `shard_map`, and
+    the rest, encoder and optimizer, is left to the compiler. With explicit axes shardings would be
+    part of the types in all of the model's code, its gathers and reshapes, for nothing gained.
+
     Args:
         devices: `jax.Device`s of the mesh; None: all devices of all hosts.
     """

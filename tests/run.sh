@@ -2,13 +2,14 @@
 # Format check, lint, types and all tests, for people and for CI: bash tests/run.sh [PYTEST ARGS]
 #
 # Makes the virtual environment if there is none (VENV names it, default .venv) and installs what
-# the project declares. --slow adds the long proofs. With CLOUDS_DATA set to the folder of real
-# images their tests run too; with CLOUDS_NO_SKIP=1 a skipped test is a failed one.
+# the project declares. PYTHON=python3.12 takes another Python, in an environment of its own.
+# --slow adds the long proofs. With CLOUDS_DATA set to the folder of real images their tests run
+# too; with CLOUDS_NO_SKIP=1 a skipped test is a failed one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-venv="${VENV:-.venv}"
+venv="${VENV:-.venv${PYTHON:+-$(basename "$PYTHON")}}"
 
-[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+[ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 stamp="$venv/installed-for-tests"
 if [ ! -f "$stamp" ] || ! cmp -s pyproject.toml "$stamp"; then
   # torch on its own first: asked for by version it is the CPU build where the index has one, and
