@@ -40,7 +40,7 @@ def children(pid):
     return found
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_build_goes_on_and_ends_in_the_same_bytes(tmp_path, root, workers):
     options = ["fake", "--split", "train", "--count", "600", "--shards", "30", "--workers", workers]
     straight = subprocess.run(

@@ -52,7 +52,9 @@ def test_a_run_writes_what_it_did(straight):
 @pytest.mark.parametrize(
     "kills",
     [
-        (("saving", 4),),  # while a checkpoint is being written
+        pytest.param(
+            (("saving", 4),), marks=pytest.mark.slow
+        ),  # while a checkpoint is being written
         pytest.param((("saving", 2), ("running", 5)), marks=pytest.mark.slow),  # there, after one
         pytest.param((("running", 1), ("saving", 6)), marks=pytest.mark.slow),  # at both ends
     ],

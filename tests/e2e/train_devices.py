@@ -1,7 +1,7 @@
 """Prints the metrics of a small joint phase in several layouts, and its step's collectives.
 
-The batch is that of the paper, 6 + 2 images, which only 1 and 2 devices share without padding, and which is computed
-at once or in portions.
+The batch is that of the paper, 6 + 2 images, which only 1 and 2 devices share without padding, at
+once or in portions.
 
     python tests/e2e/train_devices.py FOLDER
 

@@ -96,7 +96,9 @@ def test_the_class_heads_equal_the_reference(classifier):
     assert np.abs(ours - theirs).max() < ATOL * theirs.std()
 
 
-@pytest.mark.parametrize("family", ["fcclip", "clouds_pooled"])
+@pytest.mark.parametrize(
+    "family", ["fcclip", pytest.param("clouds_pooled", marks=pytest.mark.slow)]
+)
 def test_whole_heads_of_the_families_equal_the_reference(family):
     pair, cases, tolerance = parity.run(family, size="tiny", seeds=1)
     assert report.good(cases), report.to_markdown(report.to_json(pair, cases, tolerance), cases)

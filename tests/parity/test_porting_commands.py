@@ -124,6 +124,7 @@ def test_folders_of_photos_and_bfloat16(tmp_path):
         run.run("open_clip_convnext", images=[tmp_path / "none"])
 
 
+@pytest.mark.slow
 def test_both_sides_are_scored_on_labelled_images(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(torch_models._CLASSES, "tiny", 11)
     rng = np.random.default_rng(0)

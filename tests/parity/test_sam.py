@@ -157,6 +157,7 @@ def test_mobile_sam_v2s_names_of_the_two_parts_fit_too():
     apply_rules(renamed, table.rules, target.shapes)  # raises what does not fit
 
 
+@pytest.mark.slow
 @needs_medical
 def test_the_plain_tiny_vit_equals_the_one_of_a_package(medical):
     with warnings.catch_warnings():
@@ -181,6 +182,7 @@ def test_the_real_medical_sam_equals_the_reference_on_a_photo(real_data):
     assert len(case.taps) == 1 + (2 + 2 + 6 + 2 + 3) + 1 + 4 + 3
 
 
+@pytest.mark.slow
 @needs_medical
 @pytest.mark.realdata
 @pytest.mark.parametrize(
@@ -221,7 +223,13 @@ def test_the_decoder_part_of_a_whole_sam_fills_a_decoder_alone():
 
 @needs_medical
 @pytest.mark.realdata
-@pytest.mark.parametrize("prompt", ["points", "box", "points and box", "boxes"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "points and box",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("points", "box", "boxes")),
+    ],
+)
 def test_a_person_s_prompts_give_the_predictor_s_masks(real_data, medical, prompt):
     from segment_anything import SamPredictor
 

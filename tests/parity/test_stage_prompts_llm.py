@@ -98,6 +98,7 @@ def test_a_chat_model_gets_its_template(tiny):
     assert len(texts) == 1 and texts[0]
 
 
+@pytest.mark.slow
 def test_parts_of_a_real_model_end_with_the_same_bytes(tiny, tmp_path):
     settings = Settings(
         seed=3, model=str(tiny), revision="", gguf="", dtype="float32", mode="few_shot",

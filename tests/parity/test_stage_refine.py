@@ -170,7 +170,9 @@ def test_components_points_and_masks_equal_those_of_the_libraries(photos, asked,
         np.testing.assert_array_equal(answer.masks, masks)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [PRESETS[0], *(pytest.param(p, marks=pytest.mark.slow) for p in PRESETS[1:])]
+)
 def test_the_stage_writes_what_the_steps_by_hand_give(shards, photos, asked, preset):
     made = stage.Refine(
         shards, "photos/train", rules(preset), SAM, name=f"photos.refined-{preset}",
@@ -194,6 +196,7 @@ def test_the_stage_writes_what_the_steps_by_hand_give(shards, photos, asked, pre
     assert "road" in told and "all" in told and "0 of 2 images without a component" in told
 
 
+@pytest.mark.slow
 def test_stored_embeddings_are_read_and_must_be_those_of_the_image(photos, model, tmp_path):
     root = write(tmp_path / "shards", photos)
     made = stage.Refine(root, "photos/train", rules("fixed"), SAM, name="online", embeddings=False)

@@ -235,6 +235,7 @@ def test_masks_equal_the_predictors_for_a_vit(tiny):
     assert_equal(ours.masks(ours.embed(image), points), expected)
 
 
+@pytest.mark.slow
 @needs_medical
 @pytest.mark.realdata
 @pytest.mark.parametrize("photo", PHOTOS)
@@ -275,7 +276,7 @@ def test_prompts_are_decoded_in_chunks_of_any_size(tiny, backend):
 
 @needs_medical
 @pytest.mark.realdata
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("mirrored", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_stored_embeddings_give_the_masks_of_the_encoder(
     real_data, medical, flax_medical, mirrored
 ):

@@ -182,6 +182,7 @@ def test_gradients_of_all_weights_equal_the_reference(start, jax_gradient):
     assert not {path: distance for path, distance in distances.items() if distance > GRADIENT}
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_training_follow_the_reference(start, jax_gradient):
     start_head, _, state = start
     head = TorchHead()

@@ -188,6 +188,7 @@ def test_resizing_the_features_gives_the_resized_logits(head):
     np.testing.assert_array_equal(mask, small.swapaxes(1, 2) >= 0)
 
 
+@pytest.mark.slow
 def test_single_layers_make_up_the_decoder(head):
     graphdef, state = nnx.split(head)
 

@@ -79,6 +79,7 @@ def test_any_shape_is_labelled_as_scipy_labels_it(name):
     np.testing.assert_array_equal(roots_of(jnp.asarray(label)), expected_roots(label[None])[0])
 
 
+@pytest.mark.slow
 def test_ten_thousand_random_maps_are_labelled_as_scipy_labels_them():
     rng = np.random.default_rng(0)
     maps = rng.integers(0, 2, (10_000, 13, 17)).astype(np.uint8)
@@ -135,6 +136,7 @@ def test_points_are_distinct_pixels_of_their_component():
         assert not points[3:].any()
 
 
+@pytest.mark.slow
 def test_points_are_uniform_over_their_component():
     from scipy import stats  # two seconds, which every worker would wait for
 

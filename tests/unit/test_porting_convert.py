@@ -275,6 +275,7 @@ def test_the_way_back_needs_no_torch_but_for_torchs_own_files(file, tmp_path):
     assert "or write .safetensors" in done.stderr and not (tmp_path / "b.pth").exists()
 
 
+@pytest.mark.slow
 def test_memory_stays_far_below_twice_the_file(tmp_path):
     """Many layers of a middle size, so that the file is large and no single array is."""
     state = {f"layers.{i}.weight": np.zeros((1024, 1024), np.float16) for i in range(100)}

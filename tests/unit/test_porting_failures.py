@@ -21,7 +21,10 @@ from porting.conversion import convert
 from porting.files.locate import download
 from porting.files.write_errors import write_errors_named
 
-STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+STOPS = [
+    pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    (signal.SIGTERM, 143),
+]
 # `python -m porting`, which sends itself a signal or fails at one place
 PROGRAM = """
 import os, sys

@@ -74,6 +74,7 @@ def batch(mesh, seed=0, **without):
     return jax.device_put(whole, sharding.over_batch(mesh))
 
 
+@pytest.mark.slow
 def test_rows_of_padding_change_nothing():
     """3 labelled images and 1 generated one: on one device, and in 4 + 2 rows on two."""
 
@@ -98,6 +99,7 @@ def test_rows_of_padding_change_nothing():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices, accumulate", [(1, 2), (2, 2)])
 def test_portions_one_after_the_other_give_the_update_of_the_whole_batch(devices, accumulate):
     """4 + 2 images, the second time in 4 + 4 rows; with an absent class and an ignored image."""

@@ -92,7 +92,10 @@ def _decode(graphdef, state, *args):
     return refine_device.best_masks(nnx.merge(graphdef, state), *args, SIZE)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "release" else pytest.param(n, marks=pytest.mark.slow) for n in SMALL],
+)
 def test_it_equals_the_steps_by_hand_for_the_same_random_numbers(sam, name):
     rules = SMALL[name]
     labels = np.stack([label_map(seed) for seed in range(3)])

@@ -63,6 +63,7 @@ def test_pictures_hold_known_classes_only_and_all_is_labelled(domain):
     assert image.std() > 5
 
 
+@pytest.mark.slow
 def test_pictures_do_not_depend_on_what_was_drawn_before():
     names = ["oldtown-snow", "newtown-night", "suburb-rain"]
     forward = {name: digest(name, 2) for name in names}
@@ -93,6 +94,7 @@ def test_seed_index_and_domain_each_change_the_picture():
         assert (streets.render(*other, SMALL)[0] != base).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_conditions_differ_in_light():
     mean = {
         condition: np.mean([streets.render(f"oldtown-{condition}", 0, i, SMALL)[0] for i in (0, 1)])
@@ -103,11 +105,13 @@ def test_conditions_differ_in_light():
     assert mean["snow"] > mean["day"]
 
 
+@pytest.mark.slow
 def test_all_classes_occur(many):
     found = {c for pictures in many.values() for _, label in pictures for c in np.unique(label)}
     assert found == set(range(19))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("city", ["oldtown", "newtown", "suburb"])
 @pytest.mark.parametrize("name", SHARES)
 def test_shares_are_those_of_streets(many, city, name):
@@ -116,6 +120,7 @@ def test_shares_are_those_of_streets(many, city, name):
     assert least < share < most
 
 
+@pytest.mark.slow
 def test_sky_is_above_and_road_below(many):
     for pictures in many.values():
         labels = np.stack([label for _, label in pictures])
@@ -124,6 +129,7 @@ def test_sky_is_above_and_road_below(many):
         assert not (labels[:, : SMALL[0] // 4] == 0).any()
 
 
+@pytest.mark.slow
 def test_areas_of_a_class_are_evenly_coloured_where_the_label_says_so(many):
     """A label moved against its image would mix sky with roofs: sky is the brightest blue."""
     blue = [

@@ -93,7 +93,13 @@ def test_the_gradient_is_that_of_the_whole_model():
     )
 
 
-@pytest.mark.parametrize("devices, accumulate", [(1, 2), (1, 4), (2, 2), (4, 1)])
+@pytest.mark.parametrize(
+    "devices, accumulate",
+    [
+        (1, 2),
+        *(pytest.param(*layout, marks=pytest.mark.slow) for layout in ((1, 4), (2, 2), (4, 1))),
+    ],
+)
 def test_portions_of_a_batch_give_its_update(devices, accumulate):
     """With stochastic depth, whose draws belong to the images."""
     found = []
@@ -109,6 +115,7 @@ def test_portions_of_a_batch_give_its_update(devices, accumulate):
         np.testing.assert_allclose(portions[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["blocks", "stages"])
 def test_what_is_computed_again_changes_no_gradient(remat):
     data = batch(make(1, optax.sgd(1.0))[3])
