@@ -17,9 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
     # the same numbers.
     config.accumulate = 1
     # Products of float32 numbers: "bfloat16" (what JAX does unasked: TF32 on NVIDIA, one bfloat16
-    # pass on TPUs), "tensorfloat32" (TF32; three passes) or "float32" (full; six passes). CPUs always
-    # compute in float32. With the default every platform has at least TF32's 10 bits of mantissa,
-    # as PyTorch's convolutions have by default (paper: PyTorch's defaults).
+    # pass on TPUs), "tensorfloat32" (TF32; three passes) or "float32" (full; six passes). CPUs
+    # always compute in float32. With the default every platform has at least TF32's 10 bits of
+    # mantissa, as PyTorch's convolutions have by default (paper: PyTorch's defaults).
     config.matmul_precision = "tensorfloat32"
     config.label_space = "cityscapes19"  # or "camvid11"
     # Continue from the weights of another run (its --workdir) or of a weights folder; the

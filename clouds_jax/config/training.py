@@ -19,7 +19,6 @@ from clouds_jax.training import optim
 from clouds_jax.training.state import Filter, in_head, in_head_or_trunk
 from clouds_jax.training.step import Loss
 
-
 PRECISIONS = ("bfloat16", "tensorfloat32", "float32")  # names of jax_default_matmul_precision
 
 
