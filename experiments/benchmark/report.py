@@ -68,8 +68,8 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
     compiled = "compiled by torch.compile" if about["torch_compile"] else "eager"
     head = [
-        f"{about['hardware']}; {about['dtype']}, our head {about['head_dtype']}, its products of"
-        f" float32 numbers in {about['matmul_precision']}; {versions}; PyTorch {compiled}.",
+        f"{about['hardware']}; {about['dtype']}, head of JAX {about['head_dtype']}, its float32"
+        f" products in {about['matmul_precision']}; {versions}; PyTorch {compiled}.",
         f"Medians (least .. most) of {about['rounds']} rounds in turn, ms."
         f"{_CACHED if about['compile_cache'] else ''}",
         *_limits(about),
