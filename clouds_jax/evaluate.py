@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from clouds_jax import command_line, hosts, runtime
 from clouds_jax.config.experiment import jsonable, read_experiment
+from clouds_jax.config.training import read_precision
 from clouds_jax.evaluation import protocols, report
 from clouds_jax.evaluation.run import PANELS, evaluate_dataset, open_labelled
 from clouds_jax.model.load import load
@@ -59,6 +60,7 @@ def run(config: ConfigDict | None) -> None:
     model = load(source, step=FLAGS.step, config=described)
     described = described or model.about["config"]
     experiment = read_experiment(described) if "steps" in described else None
+    runtime.use_matmul_precision(read_precision(described))
     protocol = protocols.parse(
         FLAGS.protocol or (experiment.evals.protocol.name if experiment else "native"),
         size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride,

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from clouds_jax import command_line, hosts, images, runtime
+from clouds_jax.config.training import read_precision
 from clouds_jax.data.classes import LabelSpace
 from clouds_jax.evaluation import protocols
 from clouds_jax.model.load import load
@@ -142,11 +143,11 @@ def run(config: ConfigDict | None, sources: Sequence[pathlib.Path]) -> list[str]
     runtime.check_devices()
     for note in notes if hosts.is_first() else ():
         print(f"predict: {note}", file=sys.stderr)
+    described = None if config is None else config.to_dict()
     model = load(
-        command_line.source_of(FLAGS.workdir, FLAGS.weights),
-        step=FLAGS.step,
-        config=None if config is None else config.to_dict(),
+        command_line.source_of(FLAGS.workdir, FLAGS.weights), step=FLAGS.step, config=described
     )
+    runtime.use_matmul_precision(read_precision(described or model.about["config"]))
     protocol = protocols.parse(
         FLAGS.protocol, size=FLAGS.size, window=FLAGS.window, stride=FLAGS.stride
     )

@@ -1,4 +1,4 @@
-"""Settings of the process and aids for finding faults: caches, NaN checks, the profile window."""
+"""Settings of the process and aids for finding faults: caches, precision, NaN checks, profiles."""
 
 import os
 import pathlib
@@ -8,6 +8,8 @@ from absl import logging
 
 CACHE_VARIABLE = "CLOUDS_COMPILE_CACHE"
 DEFAULT_CACHE = "~/.cache/clouds_jax/xla"
+PRECISION_VARIABLE = "JAX_DEFAULT_MATMUL_PRECISION"  # JAX's own
+DEFAULT_PRECISION = "tensorfloat32"
 
 
 def use_compile_cache(folder: str = DEFAULT_CACHE) -> None:
@@ -32,10 +34,24 @@ def use_compile_cache(folder: str = DEFAULT_CACHE) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def use_matmul_precision(precision: str | None = None) -> None:
+    """Sets how precisely products of float32 numbers are computed in this process.
+
+    Args:
+        precision: that of a run, `config.matmul_precision`, which wins over the environment. None
+            where no run says it: JAX_DEFAULT_MATMUL_PRECISION of the environment wins over
+            "tensorfloat32".
+    """
+    chosen = precision or os.environ.get(PRECISION_VARIABLE) or DEFAULT_PRECISION
+    jax.config.update("jax_default_matmul_precision", chosen)
+
+
 def setup(
     *, compile_cache: str = DEFAULT_CACHE, nans: bool = False, compiles: bool = False
 ) -> None:
     """Sets JAX up for a program; call before the first computation.
+
+    A program of a run then sets the run's own precision, see `use_matmul_precision`.
 
     Args:
         compile_cache: folder of compiled programs, see `use_compile_cache`.
@@ -43,6 +59,7 @@ def setup(
         compiles: log every compilation and why the cached program did not serve.
     """
     use_compile_cache(compile_cache)
+    use_matmul_precision()
     jax.config.update("jax_debug_nans", nans)
     jax.config.update("jax_log_compiles", compiles)
     jax.config.update("jax_explain_cache_misses", compiles)

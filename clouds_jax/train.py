@@ -250,6 +250,7 @@ def main(argv: list[str]) -> None:
         with hosts.joined():
             runtime.check_devices()
             experiment = read_experiment(config)
+            runtime.use_matmul_precision(experiment.run.matmul_precision)
             workdir.mkdir(parents=True, exist_ok=True)
             state = train(experiment, workdir)
     if int(jax.device_get(state.step)) < experiment.run.steps:

@@ -16,6 +16,11 @@ def get_config() -> ml_collections.ConfigDict:
     # Portions of each batch that are computed one after the other, for one update: less memory,
     # the same numbers.
     config.accumulate = 1
+    # Products of float32 numbers: "bfloat16" (what JAX does unasked: TF32 on NVIDIA, one bfloat16
+    # pass on TPUs), "tensorfloat32" (TF32; three passes) or "float32" (full; six passes). CPUs
+    # always compute in float32. With the default every platform has at least TF32's 10 bits of
+    # mantissa, as PyTorch's convolutions have by default (paper: PyTorch's defaults).
+    config.matmul_precision = "tensorfloat32"
     config.label_space = "cityscapes19"  # or "camvid11"
     # Continue from the weights of another run (its --workdir) or of a weights folder; the
     # optimizer, the schedule and the step start anew.
@@ -23,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # weights: a folder made by `python -m porting convert`. "" is allowed in debug mode only:
     # a random frozen encoder teaches nothing.
-    # dtype: of the frozen encoder's arithmetic; the head is always float32 (paper: float32).
+    # dtype: of the frozen encoder's weights and activations (paper: float32).
     config.encoder = dict(
         name="convnext_large_d_320",
         weights="weights/convnext_large_d_320",
@@ -45,6 +50,9 @@ def get_config() -> ml_collections.ConfigDict:
         decoder_layers=9,
         decoder_ffn=2048,
         num_points=4,  # of the deformable attention, per level and head
+        # of the activations, "float32" (paper) or "bfloat16"; weights, norms, softmax, sampling
+        # points and logits are float32 either way
+        dtype="float32",
         # of the queries: "linear" (paper), "text" or "pooled"; see nn.mask2former.class_heads.
         # "text" needs the class matrix that `python -m clouds_jax.text` puts beside the weights.
         classifier="linear",

@@ -13,7 +13,7 @@ from configs import base, warmup_camvid
 def get_config(mode: str = ""):
     config = warmup_camvid.get_config()
     config.steps = 400
-    config.head = dict(name="fpn", dim=128)
+    config.head = dict(name="fpn", dim=128, dtype="float32")
     # Whole images, flips only.
     config.data.update(scale=(1.0, 1.0), colour=False)
     config.optimizer.update(lr=1e-3, weight_decay=0.01, clip_norm=1.0, lr_warmup_steps=0)

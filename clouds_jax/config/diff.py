@@ -53,6 +53,8 @@ ADDED = {
     "selftrain.sam.stored": True,
     "keep_best": False,
     "accumulate": 1,
+    "matmul_precision": "bfloat16",  # JAX's own default, by its name
+    "head.dtype": "float32",
 }
 
 

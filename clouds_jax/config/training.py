@@ -9,6 +9,7 @@ from typing import Any
 import optax
 from flax import nnx
 
+from clouds_jax.config.diff import with_added_keys
 from clouds_jax.losses import segmentation
 from clouds_jax.losses.matching import LossWeights
 from clouds_jax.nn.clouds import FPNSize, HeadSize
@@ -17,6 +18,8 @@ from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.training import optim
 from clouds_jax.training.state import Filter, in_head, in_head_or_trunk
 from clouds_jax.training.step import Loss
+
+PRECISIONS = ("bfloat16", "tensorfloat32", "float32")  # names of jax_default_matmul_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,7 @@ class RunConfig:
         seed: seed of initialisation, augmentation and matching points.
         steps: updates of the whole run.
         accumulate: portions of a batch that are computed one after the other, for one update.
+        matmul_precision: of products of float32 numbers, one of `PRECISIONS`.
         log_every: steps from one line to the next.
         checkpoint_every: steps from one checkpoint to the next.
         keep: number of newest checkpoints that stay.
@@ -146,12 +150,13 @@ class RunConfig:
         compiles: log every compilation.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or an unknown precision.
     """
 
     seed: int
     steps: int
     accumulate: int
+    matmul_precision: str
     log_every: int
     checkpoint_every: int
     keep: int
@@ -170,6 +175,7 @@ class RunConfig:
         for key in ("steps", "accumulate", "log_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise ValueError(f"config.{key} is {getattr(self, key)}; it must be at least 1.")
+        _check_precision(self.matmul_precision)
 
 
 def read_encoder(config: Mapping[str, Any]) -> EncoderTraining:
@@ -205,3 +211,29 @@ def read_run(config: Mapping[str, Any]) -> RunConfig:
     return RunConfig(
         **values, debug=debug["enabled"], nans=debug["nans"], compiles=debug["compiles"]
     )
+
+
+def read_precision(config: Mapping[str, Any]) -> str | None:
+    """Precision of the products of an experiment's programs, for `runtime.use_matmul_precision`.
+
+    Args:
+        config: the config as JSON, also of a run from before it had this key.
+
+    Returns:
+        One of `PRECISIONS`; None for the config of a model alone, which no run belongs to.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if "steps" not in config:
+        return None
+    precision = with_added_keys(config)["matmul_precision"]
+    _check_precision(precision)
+    return precision
+
+
+def _check_precision(name: str) -> None:
+    if name not in PRECISIONS:
+        raise ValueError(
+            f"config.matmul_precision is {name!r}; it must be one of: {', '.join(PRECISIONS)}."
+        )

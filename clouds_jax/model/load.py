@@ -1,5 +1,6 @@
 """Models from runs, weights folders and names; models with random weights."""
 
+import dataclasses
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ def load(
     config: Mapping[str, Any] | None = None,
 ) -> Model:
     """Loads a model with its weights.
+
+    JAX's settings stay as they are: predictions of a program that calls this follow its own
+    jax_default_matmul_precision, not the run's `config.matmul_precision`.
 
     Args:
         source: folder of a run, weights folder, name in `list_models()`, or "hf://org/name" for a
@@ -74,7 +78,7 @@ def build(
         classes: a label space by name, the names of the classes, or their number.
         head: "mask2former" or "fpn".
         seed: seed of the random weights.
-        dtype: dtype of the encoder, "float32" or "bfloat16".
+        dtype: dtype of the encoder, "float32" or "bfloat16"; the head's activations are float32.
         weights: folder with converted weights of the encoder; "": random weights.
         numbers: hyperparameters of the head, such as `num_queries`; see `nn.clouds.HeadSize` and
             `FPNSize`.
@@ -222,10 +226,11 @@ def _filled(
 
 
 def _check_same_model(trained: ModelConfig, wanted: ModelConfig, folder: Path) -> None:
+    head = dataclasses.replace(wanted.head, dtype=trained.head.dtype)  # activations are free
     for key, then, now in (
         ("label_space", trained.space.name, wanted.space.name),
         ("encoder.name", trained.encoder, wanted.encoder),
-        ("head", trained.head, wanted.head),
+        ("head", trained.head, head),
     ):
         if then != now:
             raise ValueError(

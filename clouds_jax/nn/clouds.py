@@ -71,7 +71,7 @@ class Clouds(nnx.Module):
         ensemble: joins the head's class logits with CLIP's before scoring; None: no ensemble.
         sam: refines pseudo-labels in the joint phase, never trained; None: no SAM.
         encoder_dtype: "float32" or "bfloat16", of the encoder's weights and activations; the head
-            computes in float32.
+            has a dtype of its own.
 
     Raises:
         ValueError: another encoder_dtype.

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.mask2former.head import MASK_STRIDE
+from clouds_jax.nn.mask2former.size import check_dtype
 from clouds_jax.ops import resize
 from clouds_jax.typing import Features
 
@@ -19,9 +20,15 @@ class FPNSize:
 
     Attributes:
         dim: channels of the pyramid.
+        dtype: dtype of the activations, "float32" or "bfloat16". Weights, normalisation and class
+            logits are float32 either way.
     """
 
     dim: int = 128
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_dtype("FPNSize", self.dtype)
 
 
 class FPNHead(nnx.Module):
@@ -41,11 +48,12 @@ class FPNHead(nnx.Module):
         self.output = convolution.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
         self.norm = layers.GroupNorm(dim, groups=layers.groups_of(dim), rngs=rngs)
         self.classifier = layers.Linear(dim, classes, **initializers.torch_linear(dim), rngs=rngs)
+        self.dtype = size.dtype
 
     def __call__(self, features: Features, *, all_outputs: bool) -> Float[Array, "b h4 w4 k"]:
-        """Class logits at stride 4; a single output, whatever `all_outputs` is."""
+        """Class logits at stride 4, float32; a single output, whatever `all_outputs` is."""
         maps = [
-            lateral(features[name].astype(jnp.float32))
+            lateral(features[name].astype(self.dtype))
             for lateral, name in zip(self.lateral, ("res2", "res3", "res4", "res5"), strict=True)
         ]
         x = maps.pop()
@@ -53,7 +61,7 @@ class FPNHead(nnx.Module):
             finer = maps.pop()
             _, h, w, _ = finer.shape
             x = finer + resize.resize_bilinear(x, (h, w))
-        return self.classifier(jax.nn.relu(self.norm(self.output(x))))
+        return self.classifier(jax.nn.relu(self.norm(self.output(x))).astype(jnp.float32))
 
     def scores(
         self, output: Float[Array, "b h4 w4 k"], size: tuple[int, int]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
+from clouds_jax import runtime
 from clouds_jax.data import embeddings, records
 from clouds_jax.data.embeddings import Embedding
 from clouds_jax.data.generated import fit
@@ -63,6 +64,7 @@ class Embed:
 
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
         """Loads the SAM; returns a function from a shard to its records."""
+        runtime.use_matmul_precision()
         spec = registry.get_sam(self.sam)
         model = Sam.load(self.weights, self.sam).module if self.weights else spec.build(nnx.Rngs(0))
         examples = records.open_ref(self.ref, self.shards)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clouds_jax import runtime
+from clouds_jax.config.training import read_precision
 from clouds_jax.data import records
 from clouds_jax.evaluation import protocols
 from clouds_jax.model.load import load
@@ -64,6 +66,7 @@ class PseudoLabels:
     def load(self) -> Callable[[int], Iterator[shard_set.Record]]:
         """Loads the model; returns a function from a shard to its records."""
         model = load(self.workdir, step=self.step, teacher=self.teacher)
+        runtime.use_matmul_precision(read_precision(model.about["config"]))
         predict = model.predictor(protocols.get_protocol(self.protocol))
         examples = records.open_ref(self.ref, self.shards)
         space = model.config.space

@@ -3,6 +3,7 @@ r"""Times what matters here and the same in PyTorch, on this machine, in one run
     python -m experiments.benchmark                              # all rows on the CPU
     python -m experiments.benchmark deform warmup --rounds 10
     python -m experiments.benchmark --device gpu --dtype bfloat16 --compile
+    python -m experiments.benchmark warmup --device gpu --dtype bfloat16 --head-dtype bfloat16
 
 Both sides get the same inputs and weights, take turns, and are compared before they are timed; the
 first call of each is left out. Writes `results.json`, `table.md` and `ratios.png`.
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="default: all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--head-dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", choices=("torch", "none"), default="torch")
     parser.add_argument("--compile", action="store_true", help="torch.compile its side")
@@ -43,15 +45,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+    from clouds_jax import runtime
     from experiments.benchmark import first_use, heads, host, report, rows, training
     from experiments.benchmark.rows import Setting
     from experiments.benchmark.timing import measure
 
+    runtime.use_matmul_precision()  # as the programs that are timed
     known = {**rows.ROWS, **heads.ROWS, **training.ROWS, **host.ROWS, **first_use.ROWS}
     wrong = [name for name in args.rows if name not in known]
     if wrong:
         parser.error(f"there is no row {', '.join(wrong)}; there are: {', '.join(known)}")
-    setting = Setting(args.device == "gpu", args.dtype, args.small, args.against, args.compile)
+    setting = Setting(
+        args.device == "gpu", args.dtype, args.head_dtype, args.small, args.against, args.compile
+    )
     output = args.output or Path("experiments/results/benchmark") / f"{args.device}-{args.dtype}"
     about = report.about(setting, args.rounds)
     found, began = [], time.perf_counter()

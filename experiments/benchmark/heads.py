@@ -33,7 +33,7 @@ def _head(setting: Setting) -> Any:
     if setting.against == "torch":
         return models(_encoder(setting), setting).head
     widths = get_encoder(_encoder(setting)).widths
-    return Mask2FormerHead(widths, HeadSize(), CLASSES, rngs=nnx.Rngs(0))
+    return Mask2FormerHead(widths, setting.head, CLASSES, rngs=nnx.Rngs(0))
 
 
 def _maps(batch: int, size: tuple[int, int], widths: tuple[int, ...]) -> list[np.ndarray]:

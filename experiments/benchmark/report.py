@@ -19,6 +19,9 @@ from experiments.run import hardware
 matplotlib.use("Agg")
 
 
+_CACHED = " Of programs found in the compile cache `compile` is the time of reading them."
+
+
 def about(setting: Setting, rounds: int) -> dict[str, Any]:
     """Hardware, versions, settings, and the rates of large matrix products and copies."""
     out: dict[str, Any] = {
@@ -27,6 +30,9 @@ def about(setting: Setting, rounds: int) -> dict[str, Any]:
         "versions": provenance.versions(["jax", "jaxlib", "flax", "torch", "transformers", "timm"]),
         "commit": provenance.commit(),
         "dtype": setting.dtype,
+        "head_dtype": setting.head_dtype,
+        "compile_cache": bool(jax.config.values["jax_compilation_cache_dir"]),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         "rounds": rounds,
         "torch_compile": setting.compiled,
         "small": setting.small,
@@ -62,8 +68,10 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
     compiled = "compiled by torch.compile" if about["torch_compile"] else "eager"
     head = [
-        f"{about['hardware']}; {about['dtype']}; {versions}; PyTorch {compiled}.",
-        f"Medians (least .. most) of {about['rounds']} rounds in turn, ms.",
+        f"{about['hardware']}; {about['dtype']}, head of JAX {about['head_dtype']}, its float32"
+        f" products in {about['matmul_precision']}; {versions}; PyTorch {compiled}.",
+        f"Medians (least .. most) of {about['rounds']} rounds in turn, ms."
+        f"{_CACHED if about['compile_cache'] else ''}",
         *_limits(about),
         "",
         "| row | JAX | PyTorch | JAX / PyTorch | of roofline | temporaries, GiB | difference |"
@@ -76,11 +84,13 @@ def table(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 def _notes(row: dict[str, Any]) -> list[str]:
     notes = [row["note"]] if row.get("note") else []
-    if row.get("torch_gib") is not None:
+    if row.get("jax_gib") is not None and row.get("torch_gib") is not None:
         notes.append(
             f"holds at most {row['jax_gib']:.1f} GiB, and PyTorch {row['torch_gib']:.1f} GiB with"
             " its models"
         )
+    if row.get("peak_gib") is not None:
+        notes.append(f"JAX held at most {row['peak_gib']:.1f} GiB, in this row or one before")
     return notes
 
 

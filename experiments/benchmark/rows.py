@@ -28,7 +28,8 @@ class Setting:
 
     Attributes:
         gpu: where.
-        dtype: of the encoder.
+        dtype: of the encoder; with bfloat16 PyTorch runs under autocast, its head too.
+        head_dtype: of the activations of our head.
         small: inputs that take milliseconds, to see that all works.
         against: "torch" or "none".
         compiled: PyTorch's through torch.compile.
@@ -36,9 +37,15 @@ class Setting:
 
     gpu: bool
     dtype: str
+    head_dtype: str
     small: bool
     against: str
     compiled: bool
+
+    @property
+    def head(self) -> HeadSize:
+        """Hyperparameters of the head, CLOUDS' own."""
+        return HeadSize(dtype=self.head_dtype)
 
     def choose(self, small: Any, cpu: Any, gpu: Any) -> Any:
         """The value for this setting."""
@@ -50,7 +57,10 @@ def models(encoder: str, setting: Setting) -> Any:
     """Both sides with the same random weights."""
     from porting.benchmark.models import Models
 
-    return Models(encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, compiled=setting.compiled)
+    return Models(
+        encoder, CLASSES, gpu=setting.gpu, dtype=setting.dtype, head=setting.head,
+        compiled=setting.compiled,
+    )  # fmt: skip
 
 
 def pixels(batch: int, size: tuple[int, int]) -> np.ndarray:
@@ -75,7 +85,7 @@ def ours(encoder: str, setting: Setting) -> Clouds:
 
         def build(rngs: nnx.Rngs) -> Clouds:
             spec = get_encoder(encoder)
-            head = Mask2FormerHead(spec.widths, HeadSize(), CLASSES, rngs=rngs)
+            head = Mask2FormerHead(spec.widths, setting.head, CLASSES, rngs=rngs)
             return Clouds(spec, head, encoder_dtype=setting.dtype, rngs=rngs)
 
         return build(nnx.Rngs(0))

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from clouds_jax.stages.memory import device_memory
+
 GATE = {"float32": 1e-3, "bfloat16": 5e-2}  # relative norm of the difference
 
 
@@ -129,6 +131,7 @@ def measure(case: Case, *, rounds: int, dtype: str) -> dict[str, Any]:
         "name": case.name,
         "jax": Seconds(tuple(ours)).all,
         **sizes,
+        "peak_gib": device_memory().get("gpu"),
         "error": error,
         "note": note,
     }
@@ -163,6 +166,11 @@ def _compiled(case: Case) -> tuple[Callable[..., Any], dict[str, float | None]]:
     compiled = jitted.lower(*case.args).compile()
     seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
+    if memory is None:  # of a program that came out of a cache, on some platforms
+        return compiled, {
+            **dict.fromkeys(("temporaries_gib", "bytes", "jax_gib")),
+            "compile_s": seconds,
+        }
     given = memory.argument_size_in_bytes + memory.output_size_in_bytes
     held = given - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     return compiled, {

@@ -20,7 +20,6 @@ from clouds_jax.nn.clouds import Clouds
 from clouds_jax.nn.encoders.convnext import Remat
 from clouds_jax.nn.encoders.registry import get_encoder
 from clouds_jax.nn.mask2former.head import Mask2FormerHead
-from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.ops import components
 from clouds_jax.selftrain import refine_device, refine_host
@@ -50,7 +49,7 @@ def _step(
 
     def build(rngs: nnx.Rngs) -> Clouds:
         spec = get_encoder(encoder)
-        head = Mask2FormerHead(spec.widths, HeadSize(), CLASSES, rngs=rngs)
+        head = Mask2FormerHead(spec.widths, setting.head, CLASSES, rngs=rngs)
         sam = PromptedMasks(rngs=rngs) if needs_sam else None
         return Clouds(spec, head, sam=sam, encoder_dtype=setting.dtype, rngs=rngs)
 

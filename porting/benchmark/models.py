@@ -36,6 +36,7 @@ class Models:
         classes: number of classes k.
         gpu: run PyTorch on the GPU.
         dtype: "bfloat16" runs PyTorch under autocast, as its users do.
+        head: hyperparameters of the head.
         compiled: compile PyTorch's models with torch.compile.
 
     Attributes:
@@ -45,7 +46,16 @@ class Models:
         device: device of PyTorch's models.
     """
 
-    def __init__(self, encoder: str, classes: int, *, gpu: bool, dtype: str, compiled: bool):
+    def __init__(
+        self,
+        encoder: str,
+        classes: int,
+        *,
+        gpu: bool,
+        dtype: str,
+        head: HeadSize,
+        compiled: bool,
+    ):
         clip = encoder in FAMILIES["open_clip_convnext"].full
         family = "open_clip_convnext" if clip else "timm_convnext"
         torch.manual_seed(0)
@@ -54,7 +64,7 @@ class Models:
         self.reference = build(encoder)
         randomise(self.reference.module, 0)
         widths = get_encoder(encoder).widths
-        self.torch_head = Head(widths, HeadSize(), classes)
+        self.torch_head = Head(widths, head, classes)
         randomise(self.torch_head, 1)
         self.encoder = _convert(
             family,
@@ -62,12 +72,11 @@ class Models:
             _without_text(self.reference.module.state_dict()),
             get_encoder(encoder).build,
         )
-        size = HeadSize()
         self.head = _convert(
             "mask2former_hf",
-            {"head": head_shapes(widths, size, classes)},
+            {"head": head_shapes(widths, head, classes)},
             self.torch_head.state_dict(),
-            lambda rngs: Mask2FormerHead(widths, size, classes, rngs=rngs),
+            lambda rngs: Mask2FormerHead(widths, head, classes, rngs=rngs),
         )
         self.device = torch.device("cuda" if gpu else "cpu")
         self._half = dtype == "bfloat16"

@@ -16,7 +16,7 @@ from clouds_jax.nn import clouds
 from porting.parity.jax_steps import jitted
 from porting.parity.model_pair import ModelPair, normalised
 from porting.parity.record import record_encoder, run_head
-from porting.parity.tolerances import MIOU_BOUND
+from porting.parity.tolerances import MATMUL_PRECISION, MIOU_BOUND
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def score_labelled(pair: ModelPair, ref: str, shards: Path, limit: int) -> Label
     confusions = {side: np.zeros((rows, columns), np.int64) for side in ("jax", "torch")}
     same = pixels = 0
     indices = sorted({i * len(examples) // limit for i in range(min(limit, len(examples)))})
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(MATMUL_PRECISION):
         encode = jitted(pair.encoder.jax, lambda m, x: m(x))
         decode = jitted(pair.head.jax, lambda m, f: m(f, all_outputs=False))
         to_scores = jax.jit(pair.head.jax.scores, static_argnums=1)

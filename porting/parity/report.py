@@ -13,7 +13,7 @@ from clouds_jax.files import write_json, write_text
 from porting.parity.case import Case
 from porting.parity.model_pair import ModelPair
 from porting.parity.tap import ROUNDINGS
-from porting.parity.tolerances import MIOU_BOUND, Tolerance
+from porting.parity.tolerances import MATMUL_PRECISION, MIOU_BOUND, Tolerance
 from porting.tables.apply import Plan
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def to_json(
         "rules": _rules(plan),
         "tolerance": vars(tolerance),
         "dtype": pair.dtype,
-        "device": jax.default_backend(),
+        "platform": jax.default_backend(),
+        "matmul_precision": MATMUL_PRECISION,
         "versions": versions(),
         "cases": [
             {
@@ -89,8 +90,9 @@ def to_markdown(report: dict[str, Any], cases: Sequence[Case]) -> str:
     lines = [
         f"# Parity of {report['family']}: {report['verdict']}",
         "",
-        f"{report['dtype']} on {report['device']}. Bounds on the largest error over the standard"
-        f" deviation of the reference: {report['tolerance']['model']:g} after a chain,"
+        f"{report['dtype']} on {report['platform']}, products of float32 numbers in"
+        f" {report['matmul_precision']}. Bounds on the largest error over the standard deviation of"
+        f" the reference: {report['tolerance']['model']:g} after a chain,"
         f" {report['tolerance']['block']:g} for one block on the reference's input, or"
         f" {ROUNDINGS} times the reference's own rounding where that is more. After a"
         f" chain at least {report['tolerance']['agreement']:.2%} of the argmax over the last axis"

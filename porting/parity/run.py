@@ -27,7 +27,7 @@ from porting.parity.jax_steps import jitted
 from porting.parity.model_pair import ModelPair, normalised
 from porting.parity.recordings import CaseRecord
 from porting.parity.tap import Tap, compare
-from porting.parity.tolerances import Tolerance, get_tolerance
+from porting.parity.tolerances import MATMUL_PRECISION, Tolerance, get_tolerance
 from porting.tables import Table, get_table
 
 # Sizes (b, h, w) of random images, one per seed in turn. Odd and not square, so that every rounding
@@ -93,7 +93,7 @@ def run(
         get_table(family), weights, encoder, size, heads, dtype, converted, selection
     )
     photos = _photos(images)
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(MATMUL_PRECISION):
         if sam.is_sam(source.table):
             if dtype != "float32" or converted or store:
                 raise ValueError("SAM is compared in float32, from its files, and not stored.")
@@ -136,7 +136,7 @@ def run_stored(
     """
     tolerance = get_tolerance(dtype, jax.default_backend())
     cases, pair = [], None
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(MATMUL_PRECISION):
         for pair, record in recordings_file.read(file, weights, dtype, selection):
             cases.append(_compare(pair, record, tolerance))
     if pair is None:

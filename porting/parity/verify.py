@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from clouds_jax.command_line import message
@@ -24,7 +25,7 @@ from porting.parity import report, sam, torch_models
 from porting.parity import run as parity
 from porting.parity.case import Case
 from porting.parity.tap import VIEWS, Tap
-from porting.parity.tolerances import Tolerance
+from porting.parity.tolerances import MATMUL_PRECISION, Tolerance
 from porting.parity.verify_table import Row, code_hashes
 from porting.reference.families import FAMILIES
 from porting.tables import TABLES, Table, get_table
@@ -84,6 +85,8 @@ def run(row: Row, folder: Path) -> Facts:
     except (ValueError, RuntimeError, OSError, KeyError, TypeError, AssertionError) as error:
         facts["error"] = f"{type(error).__name__}: {message(error)}"
     facts["seconds"] = time.perf_counter() - began
+    facts["platform"] = jax.default_backend()
+    facts["matmul_precision"] = MATMUL_PRECISION
     facts["versions"] = report.versions()
     facts["code"] = code_hashes()
     return facts

@@ -11,7 +11,7 @@ from typing import Any
 from clouds_jax.files import write_json, write_text
 from porting.parity import report
 from porting.parity.tap import ROUNDINGS, VIEWS
-from porting.parity.tolerances import get_tolerance
+from porting.parity.tolerances import MATMUL_PRECISION, get_tolerance
 from porting.reference.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]  # of the repository; code is named by its path below it
@@ -90,7 +90,8 @@ def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
         " loaded with `strict=True`. Errors are the largest of any judged tap over the standard"
         f" deviation of the reference's; bounds are {_BOUNDS.block:g} for a block and"
         f" {_BOUNDS.model:g} after a chain. Taps above them that are within {ROUNDINGS} times the"
-        " reference's own rounding (float32 against float64) are counted in the last column.",
+        " reference's own rounding (float32 against float64) are counted in the last column."
+        f" JAX multiplied in {MATMUL_PRECISION}; the JSON names each row's platform.",
         "",
         "| family | encoder | size | tensors | numbers | taps | block | chain | given masks"
         " | strict load | bit-equal | seconds | |",

@@ -123,6 +123,8 @@ def test_the_papers_runs_have_the_papers_numbers(load, name, steps, lr, schedule
         ("data.batch.fake", 0, "a batch has 0 images; it needs at least 1"),
         ("label_space", "pascal", "pascal"),
         ("keep", 0, "config.keep is 0; it must be at least 1"),
+        ("matmul_precision", "tf32", "is 'tf32'; it must be one of: bfloat16, tensorfloat32, f"),
+        ("head.dtype", "float16", "dtype is 'float16'; it must be one of: float32, bfloat16"),
         ("evals", {"fake/train": 0}, "'fake/train'"),
     ],
 )

@@ -111,13 +111,15 @@ def test_the_report_highlights_the_first_bad_tap(tmp_path):
         "family": "f",
         "verdict": "out of bounds",
         "dtype": "float32",
-        "device": "cpu",
+        "platform": "cpu",
+        "matmul_precision": "float32",
         "tolerance": vars(TOLERANCE),
         "target": {},
         "tensors": {"used": 1, "filled": 1, "dropped": {"why": ["n"]}},
         "versions": {"python": "3"},
     }
     markdown = report.to_markdown(found, [case])
+    assert "float32 on cpu, products of float32 numbers in float32." in markdown
     assert "**First out of bounds: `b` (chain), 1.0e+00.**" in markdown
     assert "| **`b`** |" in markdown and "| `c` |" in markdown
     report.write(found, markdown, tmp_path / "new")

@@ -39,10 +39,10 @@ class Mask2FormerHead(nnx.Module):
         self.transformer_decoder = TransformerDecoder(size, classes, rows=rows, rngs=rngs)
 
     def __call__(self, features: Features, *, all_outputs: bool) -> Prediction:
-        """Class and mask logits of the queries.
+        """Class and mask logits of the queries, float32.
 
         Args:
-            features: res2 to res5, of any dtype; the head computes in float32.
+            features: res2 to res5, of any dtype; the head's activations have `size.dtype`.
             all_outputs: predict after every decoder layer, as the loss needs; otherwise after the
                 last one.
         """

@@ -87,6 +87,7 @@ class DeformableLayer(nnx.Module):
     ) -> Float[Array, "b s d"]:
         """The attention alone; `position` is added to the queries, not to the values."""
         b, s, d = x.shape
+        # float32, as the position encodings are: bfloat16 points would be off by pixels
         query = x + position
         offsets = self.by_slot(self.sampling_offsets, query)
         weights = jax.nn.softmax(self.by_slot(self.attention_weights, query), axis=2)
@@ -96,8 +97,8 @@ class DeformableLayer(nnx.Module):
         weights = weights.reshape(*slots, b, s, self.heads)
         values = self.value_proj(x).reshape(b, s, self.heads, d // self.heads)
         # Offsets are in pixels of the sampled level, points in [0, 1] of it.
-        wh = jnp.asarray([(w, h) for h, w in sizes], x.dtype)[:, None, :, None, None, None]
-        points = reference_points(sizes).astype(x.dtype).T[None, None, :, None, :, None]
+        wh = jnp.asarray([(w, h) for h, w in sizes], offsets.dtype)[:, None, :, None, None, None]
+        points = reference_points(sizes).T[None, None, :, None, :, None]
         sampled = deformable_attention.deform_attn(values, sizes, points + offsets / wh, weights)
         return self.output_proj(sampled.reshape(b, s, d))
 
@@ -125,7 +126,7 @@ class Projection(nnx.Module):
 
 
 class PixelDecoder(nnx.Module):
-    """Feature levels at strides 32, 16 and 8, and mask features at stride 4; float32.
+    """Feature levels at strides 32, 16 and 8, and mask features at stride 4, in `size.dtype`.
 
     Args:
         widths: channels of res2 to res5.
@@ -152,6 +153,7 @@ class PixelDecoder(nnx.Module):
         output = convolution.Conv(dim, dim, size=3, padding=((1, 1), (1, 1)), rngs=rngs)
         self.output = Projection(output, dim, rngs=rngs)
         self.mask_features = layers.Linear(dim, dim, kernel_init=initializers.KAIMING, rngs=rngs)
+        self.dtype = size.dtype
 
     def __call__(
         self, features: Features
@@ -161,7 +163,7 @@ class PixelDecoder(nnx.Module):
         Args:
             features: res2 to res5, of any dtype.
         """
-        maps = [features[name].astype(jnp.float32) for name in LEVELS]
+        maps = [features[name].astype(self.dtype) for name in LEVELS]
         sizes = tuple((m.shape[1], m.shape[2]) for m in maps)
         maps = [project(m) for project, m in zip(self.input_proj, maps, strict=True)]
         b, _, _, d = maps[0].shape
@@ -172,7 +174,7 @@ class PixelDecoder(nnx.Module):
             part.reshape(b, *size, d)
             for part, size in zip(jnp.split(tokens, ends, 1), sizes, strict=True)
         )
-        return self.fuse(levels[-1], features["res2"].astype(jnp.float32)), levels
+        return self.fuse(levels[-1], features["res2"].astype(self.dtype)), levels
 
     def encode(
         self, tokens: Float[Array, "b s d"], sizes: tuple[tuple[int, int], ...]

@@ -3,6 +3,7 @@
 import dataclasses
 
 CLASSIFIERS = ("linear", "text", "pooled")
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,8 @@ class HeadSize:
         decoder_ffn: hidden width of their FFN.
         num_points: sampling points per head and level of the deformable attention.
         classifier: class head: "linear", "text" or "pooled"; see `class_heads`.
+        dtype: dtype of the activations, "float32" or "bfloat16". Weights, normalisation, softmax,
+            sampling points, class and mask logits are float32 either way.
     """
 
     num_queries: int = 100
@@ -30,6 +33,7 @@ class HeadSize:
     decoder_ffn: int = 2048
     num_points: int = 4
     classifier: str = "linear"
+    dtype: str = "float32"
 
     def __post_init__(self):
         if self.decoder_layers % 3:
@@ -46,3 +50,10 @@ class HeadSize:
                 f"HeadSize.classifier is {self.classifier!r}; it must be one of:"
                 f" {', '.join(CLASSIFIERS)}."
             )
+        check_dtype("HeadSize", self.dtype)
+
+
+def check_dtype(owner: str, dtype: str) -> None:
+    """Refuses a dtype of activations that is not one of `DTYPES`; `owner` is for the message."""
+    if dtype not in DTYPES:
+        raise ValueError(f"{owner}.dtype is {dtype!r}; it must be one of: {', '.join(DTYPES)}.")

@@ -50,6 +50,8 @@ class DecoderLayer(nnx.Module):
             mask: True where a query may attend.
         """
         x = queries
+        query_position = query_position.astype(x.dtype)
+        memory_position = memory_position.astype(x.dtype)
         positioned = x + query_position[None]
         x = self.cross_norm(x + self.cross_attention(positioned, memory, memory_position, mask))
         positioned = x + query_position[None]
@@ -121,7 +123,7 @@ class TransformerDecoder(nnx.Module):
                 outputs.append(x)
             return x, jnp.stack(outputs)
 
-        learned = self.query_feat[...][None]
+        learned = self.query_feat[...][None].astype(mask_features.dtype)
         first = jnp.broadcast_to(learned, (mask_features.shape[0], *learned.shape[1:]))
         last, outputs = jax.lax.scan(group, first, state)
         if all_outputs:
@@ -149,7 +151,8 @@ class TransformerDecoder(nnx.Module):
     ) -> tuple[Float[Array, "b s d"], Float[Array, "s d"]]:
         """Level j as tokens with its level embedding, and the position encodings of its keys."""
         b, h, w, d = level.shape
-        tokens = level.reshape(b, h * w, d) + self.level_embed[...][j][None, None]
+        tokens = level.reshape(b, h * w, d)
+        tokens = tokens + self.level_embed[...][j][None, None].astype(level.dtype)
         return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
 
     def shrink(
@@ -179,13 +182,16 @@ class TransformerDecoder(nnx.Module):
     def predict(
         self, queries: Float[Array, "o b q d"], mask_features: Float[Array, "b h4 w4 d"]
     ) -> Prediction:
-        """Class and mask logits of queries; the mask logits have queries last."""
+        """Class and mask logits of queries, float32; the mask logits have queries last."""
         normed = self.norm(queries)
         embedding = layers.apply_mlp(self.mask_embed, normed)
         mask_logits = jax.lax.map(
-            lambda e: jnp.einsum("bqd,bhwd->bhwq", e, mask_features), embedding
+            lambda e: jnp.einsum(
+                "bqd,bhwd->bhwq", e, mask_features, preferred_element_type=jnp.float32
+            ),
+            embedding,
         )
         return Prediction(
-            class_logits=self.class_embed(normed, mask_features, mask_logits),
+            class_logits=self.class_embed(normed.astype(jnp.float32), mask_features, mask_logits),
             mask_logits=mask_logits,
         )
