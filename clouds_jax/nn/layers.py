@@ -160,7 +160,7 @@ class Attention(nnx.Module):
         self,
         queries: Float[Array, "b q d"],
         memory: Float[Array, "b s d"],
-        position: Float[Array, "#b s d"] | None = None,
+        position: Float[Array, "s d"] | Float[Array, "b s d"] | None = None,
         mask: Bool[Array, "#b q s"] | None = None,
     ) -> Float[Array, "b q d"]:
         """Attends from `queries` to `memory`.
@@ -168,13 +168,17 @@ class Attention(nnx.Module):
         Args:
             queries: content plus position encoding.
             memory: content, from which values and keys are projected.
-            position: encoding added to the input of the keys; None: no encoding.
+            position: encoding added to the input of the keys, shared or of each image; None: no
+                encoding.
             mask: True where a query may attend, the same for all heads. A row without any True
                 attends everywhere.
         """
         split = (*memory.shape[:2], self.heads, -1)
         query = self.query(queries).reshape(*queries.shape[:2], self.heads, -1)
-        key = self.key(memory if position is None else memory + position).reshape(split)
+        keyed = memory
+        if position is not None:
+            keyed = memory + (position if position.ndim == memory.ndim else position[None])
+        key = self.key(keyed).reshape(split)
         value = self.value(memory).reshape(split)
         return self.out(attend(query, key, value, mask).reshape(queries.shape))
 

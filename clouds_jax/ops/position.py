@@ -49,21 +49,19 @@ def sine_position(
     return out
 
 
-def sine_tokens(
-    shape: tuple[int, int], dim: int, extent: Extent | None = None
-) -> Float[Array, "#b s d"]:
-    """The encodings of a map, flattened row by row; of each image those of its own size.
+def sine_position_within(
+    extent: Extent, shape: tuple[int, int], dim: int
+) -> Float[Array, "b h w d"]:
+    """`sine_position` of each image of a padded batch, which ends where the image does.
 
     Args:
-        shape: (h, w) of the map.
+        extent: sizes of the images.
+        shape: (h, w) of the map; what is beyond an image means nothing.
         dim: channels of the encoding, d; a multiple of 4.
-        extent: sizes of the images in a padded batch; None: they fill it and share the encodings.
 
     Raises:
         ValueError: dim is not a multiple of 4.
     """
-    if extent is None:
-        return jnp.asarray(sine_position(shape, dim)).reshape(1, -1, dim)
     wavelength = jnp.asarray(_wavelengths(dim, _TEMPERATURE), jnp.float32)[None, None]
     half = dim // 2
     sine = (np.arange(half) % 2 == 0)[None, None]
@@ -79,7 +77,7 @@ def sine_tokens(
     b = size.shape[0]
     y = jnp.broadcast_to(codes(h, size[:, 0])[:, :, None], (b, h, w, half))
     x = jnp.broadcast_to(codes(w, size[:, 1])[:, None], (b, h, w, half))
-    return jnp.concatenate([y, x], axis=-1).reshape(b, h * w, dim)
+    return jnp.concatenate([y, x], axis=-1)
 
 
 def _wavelengths(dim: int, temperature: float) -> Float[np.ndarray, " half"]:

@@ -142,7 +142,7 @@ def test_a_map_that_is_no_fraction_of_the_batch_is_refused():
 
 def test_the_encodings_of_an_image_are_those_of_its_own_size():
     extent = Extent(jnp.asarray([[64, 96], [96, 33]]), (96, 160))
-    codes = position.sine_tokens((12, 20), 16, extent).reshape(2, 12, 20, 16)
+    codes = position.sine_position_within(extent, (12, 20), 16)
     for code, (h, w) in zip(codes, ((8, 12), (12, 8)), strict=True):
         wanted = position.sine_position((h, w), 16)
         np.testing.assert_allclose(code[:h, :w], wanted, atol=3e-6)

@@ -20,7 +20,7 @@ def random(*shape, seed=0):
 def test_the_position_moves_the_keys_and_not_the_values():
     attention = layers.Attention(8, 2, rngs=nnx.Rngs(0))
     queries, memory, position = random(2, 3, 8), random(2, 5, 8, seed=1), random(5, 8, seed=2)
-    out = attention(queries, memory, position[None])
+    out = attention(queries, memory, position)
 
     def split(x):
         return x.reshape(*x.shape[:2], 2, 4)

@@ -202,7 +202,10 @@ class PixelDecoder(nnx.Module):
         b, _, d = tokens.shape
         codes = []
         for size, embedding in zip(sizes, self.level_embed[...], strict=True):
-            code = position.sine_tokens(size, d, extent)
+            if extent is None:
+                code = jnp.asarray(position.sine_position(size, d)).reshape(1, -1, d)
+            else:
+                code = position.sine_position_within(extent, size, d).reshape(b, -1, d)
             # Broadcast here, or every layer would sum the embedding's gradient over the batch.
             codes.append(code + jnp.broadcast_to(embedding[None, None], (b, code.shape[1], d)))
         counted = extents.inside_tokens(extent, sizes)

@@ -38,7 +38,7 @@ class DecoderLayer(nnx.Module):
         queries: Float[Array, "b q d"],
         query_position: Float[Array, "q d"],
         memory: Float[Array, "b s d"],
-        memory_position: Float[Array, "#b s d"],
+        memory_position: Float[Array, "s d"] | Float[Array, "b s d"],
         mask: Bool[Array, "b q s"],
     ) -> Float[Array, "b q d"]:
         """The queries after the layer.
@@ -47,14 +47,14 @@ class DecoderLayer(nnx.Module):
             queries: content of the queries.
             query_position: position embeddings of the queries.
             memory: tokens of one level.
-            memory_position: position encodings of the tokens.
+            memory_position: position encodings of the tokens, shared or of each image.
             mask: True where a query may attend.
         """
         x = queries
         positioned = x + query_position[None]
         x = self.cross_norm(x + self.cross_attention(positioned, memory, memory_position, mask))
         positioned = x + query_position[None]
-        x = self.self_norm(x + self.self_attention(positioned, x, query_position[None]))
+        x = self.self_norm(x + self.self_attention(positioned, x, query_position))
         return self.ffn_norm(x + self.fc2(jax.nn.relu(self.fc1(x))))
 
 
@@ -153,11 +153,13 @@ class TransformerDecoder(nnx.Module):
 
     def memory(
         self, j: int, level: Float[Array, "b h w d"], extent: Extent | None = None
-    ) -> tuple[Float[Array, "b s d"], Float[Array, "#b s d"]]:
+    ) -> tuple[Float[Array, "b s d"], Float[Array, "s d"] | Float[Array, "b s d"]]:
         """Level j as tokens with its level embedding, and the position encodings of its keys."""
         b, h, w, d = level.shape
         tokens = level.reshape(b, h * w, d) + self.level_embed[...][j][None, None]
-        return tokens, position.sine_tokens((h, w), d, extent)
+        if extent is None:
+            return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
+        return tokens, position.sine_position_within(extent, (h, w), d).reshape(b, h * w, d)
 
     def shrink(
         self, mask_features: Float[Array, "b h4 w4 d"], size: tuple[int, int]
