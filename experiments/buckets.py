@@ -117,8 +117,8 @@ def table(found: Sequence[dict[str, Any]], errors: dict[Size, float], divisor: i
         f" buckets. Padding beyond multiples of 32: {100 * share:.1f} % of the pixels, each size"
         " counted once.",
         "Scores are probabilities of a small ConvNeXt with a small Mask2Former head and random"
-        f" weights, on all sides divided by {divisor}; of each bucket the image with the most"
-        " padding, which is noise, against the same image alone.",
+        f" weights, on all sides divided by {divisor}, those of buckets rounded up to 32; of each"
+        " bucket the image with the most padding, which is noise, against the same image alone.",
         f"{', '.join(f'{name} {number}' for name, number in about.items())}; float32.",
         "",
         f"| {' | '.join(head)} |",
