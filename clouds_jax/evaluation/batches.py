@@ -16,7 +16,7 @@ from clouds_jax import sharding
 from clouds_jax.constants import IGNORE
 from clouds_jax.data.records import Example
 from clouds_jax.evaluation import protocols
-from clouds_jax.evaluation.protocols import Protocol
+from clouds_jax.evaluation.protocols import Protocol, Size
 
 
 @typing.runtime_checkable
@@ -37,20 +37,29 @@ class Item:
         image: RGB, 0..255, at the model's input size.
         label: class ids, at the size where predictions are scored.
         shown: whether the example is kept for panels.
+        padded: whether image and label are padded to buckets, see `protocols.bucket`.
     """
 
     key: str
     image: UInt8[np.ndarray, "h w 3"]
     label: UInt8[np.ndarray, "h2 w2"]
     shown: bool
+    padded: bool
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What must agree within a batch."""
-        return self.image.shape, self.label.shape
+    def shapes(self) -> tuple[Size, Size, bool]:
+        """What must agree within a batch: the sizes of image and label there, and whether the
+        scores are resized from the one to the other."""
+        h, w, _ = self.image.shape
+        image, label = (h, w), self.label.shape
+        if self.padded:
+            return protocols.bucket(image), protocols.bucket(label), image != label
+        return image, label, image != label
 
 
-def make_item(example: Example, protocol: Protocol, classes: int, *, shown: bool) -> Item:
+def make_item(
+    example: Example, protocol: Protocol, classes: int, *, shown: bool, padded: bool
+) -> Item:
     """Prepares an example.
 
     Args:
@@ -58,6 +67,7 @@ def make_item(example: Example, protocol: Protocol, classes: int, *, shown: bool
         protocol: evaluation protocol.
         classes: number of classes; ids of the label are below it, or 255.
         shown: keep the example for panels.
+        padded: pad image and label to buckets.
 
     Raises:
         ValueError: the image or the label is missing, or the label has other ids.
@@ -79,6 +89,7 @@ def make_item(example: Example, protocol: Protocol, classes: int, *, shown: bool
         protocols.prepare_image(image, protocol),
         protocols.prepare_label(label, protocol),
         shown,
+        padded,
     )
 
 
@@ -93,13 +104,24 @@ def same_shape(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     yield from waiting.values()
 
 
-def stack(batch: Sequence[Item], size: int, mesh: Mesh) -> tuple[Array, Array]:
-    """Images and labels on the devices; a short batch is filled up with ignored pixels."""
-    missing = size - len(batch)
-    image = np.stack([item.image for item in batch] + [batch[0].image] * missing)
-    nothing = np.full_like(batch[0].label, IGNORE)
-    label = np.stack([item.label for item in batch] + [nothing] * missing)
-    return jax.device_put((image, label), sharding.over_batch(mesh))
+def stack(batch: Sequence[Item], size: int, mesh: Mesh) -> tuple[Array, Array, Array]:
+    """Images, labels, and the (h, w) of image and label of each item, on the devices.
+
+    Padding is labelled as ignored, and a short batch is filled up with ignored images.
+    """
+    filled = [*batch] + [batch[0]] * (size - len(batch))
+    image_size, label_size, _ = batch[0].shapes
+    images = np.stack([_padded(item.image, image_size, 0) for item in filled])
+    labels = np.stack([_padded(item.label, label_size, IGNORE) for item in filled])
+    labels[len(batch) :] = IGNORE
+    sizes = np.asarray([(item.image.shape[:2], item.label.shape) for item in filled], np.int32)
+    return jax.device_put((images, labels, sizes), sharding.over_batch(mesh))
+
+
+def _padded(array: np.ndarray, size: Size, value: int) -> np.ndarray:
+    h, w = array.shape[:2]
+    border = ((0, size[0] - h), (0, size[1] - w), (0, 0))
+    return np.pad(array, border[: array.ndim], constant_values=value)
 
 
 class Pace:

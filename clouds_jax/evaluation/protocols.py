@@ -4,7 +4,8 @@
     native   the image as it is; scored at the label's own size
     slide    overlapping windows whose scores are averaged; scored at the label's own size
 
-Padding to a multiple of 32 is the model's own affair and never scored.
+Padding to a multiple of 32 is the model's own affair and never scored. A model that knows the sizes
+of the images in a padded batch scores images of many sizes with few programs, see `bucket`.
 """
 
 import dataclasses
@@ -16,12 +17,15 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
-from clouds_jax.ops.resize import resize_bilinear
+from clouds_jax.ops.extents import STRIDE
+from clouds_jax.ops.resize import resize_bilinear, resize_parts
 
 Size = tuple[int, int]
+
+_FORMATS = ((1, 1), (5, 4), (4, 3), (3, 2), (5, 3), (16, 9), (2, 1))  # of cameras: long, short side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +77,17 @@ class Segmenter(typing.Protocol):
 
     def scores(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
         """Class scores of RGB images 0..255."""
+        ...
+
+
+@typing.runtime_checkable
+class PaddedSegmenter(typing.Protocol):
+    """A model that also scores padded images, each as if it were alone."""
+
+    def padded_scores(
+        self, images: UInt8[Array, "b h w 3"], sizes: Int[Array, "b 2"]
+    ) -> Float[Array, "b h w k"]:
+        """Class scores of RGB images 0..255 in the top left corners, each of its own (h, w)."""
         ...
 
 
@@ -132,6 +147,29 @@ def prepare_label(
     return np.asarray(Image.fromarray(label).resize((w, h), Image.Resampling.NEAREST))
 
 
+def bucket(size: Size) -> Size:
+    """The size to which an image of `size` is padded, so that many sizes share few programs.
+
+    The short side grows to a multiple of 32, above 1024 pixels of 64, above 2048 of 128, and so on;
+    the long side to the next format of cameras, beyond 2:1 to an eighth of the short side more.
+    Images of these formats get little padding, and no set of images up to 2:1 whose short sides
+    are equal needs more than 13 buckets, landscape and portrait.
+    """
+    short, long = sorted(size)
+    step = STRIDE
+    while short > 32 * step:
+        step *= 2
+    short = _round_up(short, step)
+    lengths = [_round_up(-(-short * n // d), STRIDE) for n, d in _FORMATS]
+    eighths = _round_up(-(-8 * long // short) * short // 8, STRIDE)
+    long = next((length for length in lengths if length >= long), eighths)
+    return (short, long) if size[0] <= size[1] else (long, short)
+
+
+def _round_up(side: int, step: int) -> int:
+    return -(-side // step) * step
+
+
 def windows(size: Size, protocol: Protocol) -> tuple[Size, tuple[tuple[int, int], ...]]:
     """The size of the windows over an image of `size`, and their top left corners (y, x).
 
@@ -175,6 +213,26 @@ def class_scores(
     total = jnp.zeros((b, h, w, classes), jnp.float32)
     total, _ = jax.lax.scan(add, total, jnp.asarray(corners, jnp.int32))
     return resize_bilinear(total / often[None], size)
+
+
+def padded_class_scores(
+    model: PaddedSegmenter,
+    images: UInt8[Array, "b h w 3"],
+    sizes: Int[Array, "b 2"],
+    scored: Int[Array, "b 2"] | None,
+    size: Size,
+) -> Float[Array, "b h2 w2 k"]:
+    """`class_scores` of images that are padded to one size. Pure; for use under jit.
+
+    Args:
+        model: scores padded images.
+        images: at their input sizes, in the top left corners.
+        sizes: (h, w) of each image.
+        scored: (h, w) at which each image is scored; None: its own.
+        size: (h, w) of the result, which beyond the scored size means nothing.
+    """
+    scores = model.padded_scores(images, sizes)
+    return scores if scored is None else resize_parts(scores, sizes, scored, size)
 
 
 def compiled_per_shape(

@@ -105,6 +105,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "panels": [panel.key for panel in result.panels],
         "seconds": round(result.seconds, 2),
         "images_per_second": round(result.images_per_second, 3),
+        "programs": result.programs,
     }
 
 

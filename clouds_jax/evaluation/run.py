@@ -1,9 +1,10 @@
 """Scoring a model on labelled examples.
 
 Examples are predicted in batches of equal shape, counted on the device and summed on the host,
-so a dataset may be of any length and mix any image sizes. With several devices each takes a
-share of the batch; with several hosts each takes every n-th image, and what they counted is put
-together at the end.
+so a dataset may be of any length and mix any image sizes. Every shape has a program of its own;
+images are padded to few shapes where the model can leave the padding out. With several devices each
+takes a share of the batch; with several hosts each takes every n-th image, and what they counted is
+put together at the end.
 """
 
 import dataclasses
@@ -71,6 +72,7 @@ class Result:
         panels: evenly spaced examples.
         seconds: wall time, with compilation.
         images_per_second: speed, without compilation.
+        programs: shapes of batches on this host, each of which has a program of its own.
     """
 
     dataset: str
@@ -83,6 +85,7 @@ class Result:
     panels: tuple[Panel, ...]
     seconds: float
     images_per_second: float
+    programs: int
 
     @property
     def miou(self) -> float:
@@ -137,23 +140,27 @@ def evaluate(
     shown = {mine[i] for i in evenly_spaced(len(mine), panels)}
     sums = Accumulator(label_space, model_space)
     began = time.perf_counter()
+    states = _whole(states)  # by the mesh of all hosts, not by the one set below
+    model = nnx.merge(graphdef, *states)
+    padded = protocol.window is None and isinstance(model, protocols.PaddedSegmenter)
 
     def items() -> Iterator[Item]:
         classes = len(get_space(label_space))
         for index in mine:
-            yield batches.make_item(examples[index], protocol, classes, shown=index in shown)
+            yield batches.make_item(
+                examples[index], protocol, classes, shown=index in shown, padded=padded
+            )
 
-    pace = batches.Pace()
-    states = _whole(states)  # by the mesh of all hosts, not by the one set below
+    pace, shapes = batches.Pace(), set()
     with jax.set_mesh(mesh):
         states = jax.device_put(states, sharding.replicated(mesh))
-        step = make_step(
-            graphdef, protocol, mesh=mesh, rows=sums.total.shape[0], columns=sums.total.shape[1]
-        )
+        rows, columns = sums.total.shape
+        step = make_step(graphdef, protocol, mesh=mesh, rows=rows, columns=columns, padded=padded)
         size = batch_per_device * mesh.size
         same = batches.same_shape(items(), size)
         with tqdm(total=len(mine), desc=dataset, unit="image", disable=not progress) as bar:
             for batch, predicted, counts, steady in _run(step, states, same, size, mesh):
+                shapes.add(batch[0].shapes)
                 for i, item in enumerate(batch):
                     sums.add(item, predicted[i], counts[i])
                 bar.update(len(batch))
@@ -172,6 +179,7 @@ def evaluate(
         panels=tuple(sums.panels.values()),
         seconds=time.perf_counter() - began,
         images_per_second=pace.rate() * hosts.count(),
+        programs=len(shapes),
     )
 
 
@@ -206,7 +214,8 @@ class Accumulator:
         self.images[item.key] = miou
         if item.shown:
             label = reduction(labels, self.finest)[item.label]
-            shown = reduction(model, self.finest)[jax.device_get(predicted)]
+            h, w = item.label.shape
+            shown = reduction(model, self.finest)[jax.device_get(predicted)[:h, :w]]
             self.panels[item.key] = Panel(item.key, item.image, label, shown, miou)
 
     def over_hosts(self) -> tuple[Int[np.ndarray, "k j"], dict[str, float]]:
@@ -293,29 +302,50 @@ class First:
 
 @functools.lru_cache(maxsize=4)  # a training run scores again and again, with the same programs
 def make_step(
-    graphdef: nnx.GraphDef, protocol: Protocol, *, mesh: Mesh, rows: int, columns: int
+    graphdef: nnx.GraphDef,
+    protocol: Protocol,
+    *,
+    mesh: Mesh,
+    rows: int,
+    columns: int,
+    padded: bool,
 ) -> Step:
-    """Returns `step(states, images, labels)`, which predicts and counts a batch.
+    """Returns `step(states, images, labels, sizes, resized=)`, which predicts and counts a batch.
 
     Every device does its own images; nothing in it communicates.
+
+    Args:
+        graphdef: structure of the model.
+        protocol: evaluation protocol.
+        mesh: the devices.
+        rows: number of labelled classes.
+        columns: number of predicted classes.
+        padded: the batches are padded, so that the sizes of image and label of each item count;
+            `resized` then says whether they differ.
     """
     split, whole = sharding.over_batch(mesh).spec, sharding.replicated(mesh).spec
 
-    def step(states, images, labels):
-        model = nnx.merge(graphdef, *states)
-        values = protocols.class_scores(model, images, protocol, labels.shape[1:3])
+    def count(resized, states, images, labels, sizes):
+        model, size = nnx.merge(graphdef, *states), labels.shape[1:3]
+        if padded:
+            scored = sizes[:, 1] if resized else None
+            values = protocols.padded_class_scores(model, images, sizes[:, 0], scored, size)
+        else:
+            values = protocols.class_scores(model, images, protocol, size)
         predicted = jnp.argmax(values, axis=-1).astype(jnp.uint8)
         return predicted, metrics.confusion(predicted, labels, classes=rows, columns=columns)
 
-    return protocols.compiled_per_shape(
-        jax.shard_map(
-            step,
+    def step(states, images, labels, sizes, *, resized):
+        shared = jax.shard_map(
+            functools.partial(count, resized),
             mesh=mesh,
-            in_specs=(whole, split, split),
+            in_specs=(whole, split, split, split),
             out_specs=(split, split),
             check_vma=False,
         )
-    )
+        return shared(states, images, labels, sizes)
+
+    return protocols.compiled_per_shape(step)
 
 
 def evenly_spaced(count: int, n: int) -> list[int]:
@@ -332,8 +362,8 @@ def _run(step: Step, states: Any, grouped: Iterable[list[Item]], size: int, mesh
     for batch in grouped:
         compiled |= batch[0].shapes not in seen
         seen.add(batch[0].shapes)
-        images, labels = batches.stack(batch, size, mesh)
-        out = step(states, images, labels)
+        *_, resized = batch[0].shapes
+        out = step(states, *batches.stack(batch, size, mesh), resized=resized)
         if running is not None:
             batch_before, (predicted, counts) = running
             yield batch_before, predicted, jax.device_get(counts), not compiled

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
 from clouds_jax.nn import clip_text
 from clouds_jax.nn.encoders.registry import EncoderSpec, get_encoder
@@ -16,6 +16,8 @@ from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
 from clouds_jax.nn.mask2former.head import Mask2FormerHead, class_map, class_scores
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
+from clouds_jax.ops import extents
+from clouds_jax.ops.extents import STRIDE, Extent
 from clouds_jax.typing import Features
 
 __all__ = [
@@ -32,7 +34,6 @@ __all__ = [
     "text_rows",
 ]
 
-STRIDE = 32  # of res5; images are padded to a multiple of it
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -53,11 +54,15 @@ def pad(images: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 class Head(Protocol):
     """A segmentation head: `Mask2FormerHead` or `FPNHead`."""
 
-    def __call__(self, features: Features, *, all_outputs: bool) -> Any:
+    def __call__(
+        self, features: Features, *, all_outputs: bool, extent: Extent | None = None
+    ) -> Any:
         """The head's output, for its loss; `all_outputs`: of every decoder layer."""
         ...
 
-    def scores(self, output: Any, size: tuple[int, int]) -> Float[Array, "b h w k"]:
+    def scores(
+        self, output: Any, size: tuple[int, int], extent: Extent | None = None
+    ) -> Float[Array, "b h w k"]:
         """Class scores at every pixel of images of `size` (h, w)."""
         ...
 
@@ -108,26 +113,49 @@ class Clouds(nnx.Module):
         """The head's output for RGB images 0..255; `all_outputs`: of every decoder layer."""
         return self.head(self.encode(images), all_outputs=all_outputs)
 
-    def encode(self, images: Num[Array, "b h w 3"], **kwargs: Any) -> Features:
+    def encode(
+        self, images: Num[Array, "b h w 3"], *, extent: Extent | None = None, **kwargs: Any
+    ) -> Features:
         """Features res2 to res5 of RGB images 0..255, in the encoder's dtype.
 
         Images are padded after normalisation, which pads them with the mean colour.
 
         Args:
             images: RGB, of any size.
+            extent: sizes of the images in a padded batch, whose padding may be anything; None: they
+                fill it.
             kwargs: passed on to the encoder.
         """
-        x = pad(normalise(images, self.spec)).astype(self.encoder_dtype)
+        x = extents.clear_pixels(normalise(images, self.spec), extent)
+        x = pad(x).astype(self.encoder_dtype)
+        if extent is not None:
+            kwargs["extent"] = extent
         return self.encoder(x, **kwargs)
 
     def scores(self, images: Num[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
         """Class scores at every pixel of RGB images 0..255."""
-        features = self.encode(images)
-        output = self.head(features, all_outputs=False)
-        if self.ensemble is not None:
-            output = self.ensemble(output, features, self.encoder)
+        return self._scores(images)
+
+    def padded_scores(
+        self, images: Num[Array, "b h w 3"], sizes: Int[Array, "b 2"]
+    ) -> Float[Array, "b h w k"]:
+        """Class scores of images in a padded batch: those of `scores` of each image alone.
+
+        Args:
+            images: RGB 0..255, each in the top left corner; what surrounds it does not matter.
+            sizes: (h, w) of each image. Scores beyond it mean nothing.
+        """
         _, h, w, _ = images.shape
-        return self.head.scores(output, (h, w))
+        padded = h + -h % STRIDE, w + -w % STRIDE
+        return self._scores(images, extent=Extent(sizes, padded))
+
+    def _scores(self, images: Num[Array, "b h w 3"], **extent: Extent) -> Float[Array, "b h w k"]:
+        features = self.encode(images, **extent)
+        output = self.head(features, all_outputs=False, **extent)
+        if self.ensemble is not None:
+            output = self.ensemble(output, features, self.encoder, **extent)
+        _, h, w, _ = images.shape
+        return self.head.scores(output, (h, w), **extent)
 
 
 def text_rows(encoder: str, class_of_row: Sequence[int]) -> TextRows:

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.mask2former.head import MASK_STRIDE
 from clouds_jax.nn.mask2former.size import check_dtype
-from clouds_jax.ops import resize
+from clouds_jax.ops import extents, resize
+from clouds_jax.ops.extents import Extent
 from clouds_jax.typing import Features
 
 
@@ -50,7 +51,9 @@ class FPNHead(nnx.Module):
         self.classifier = layers.Linear(dim, classes, **initializers.torch_linear(dim), rngs=rngs)
         self.dtype = size.dtype
 
-    def __call__(self, features: Features, *, all_outputs: bool) -> Float[Array, "b h4 w4 k"]:
+    def __call__(
+        self, features: Features, *, all_outputs: bool, extent: Extent | None = None
+    ) -> Float[Array, "b h4 w4 k"]:
         """Class logits at stride 4, float32; a single output, whatever `all_outputs` is."""
         maps = [
             lateral(features[name].astype(self.dtype))
@@ -60,18 +63,24 @@ class FPNHead(nnx.Module):
         while maps:
             finer = maps.pop()
             _, h, w, _ = finer.shape
-            x = finer + resize.resize_bilinear(x, (h, w))
-        return self.classifier(jax.nn.relu(self.norm(self.output(x))).astype(jnp.float32))
+            x = finer + resize.resize_bilinear(extents.extend(x, extent), (h, w))
+        x = self.norm(self.output(extents.clear(x, extent)), extent)
+        return self.classifier(jax.nn.relu(x).astype(jnp.float32))
 
     def scores(
-        self, output: Float[Array, "b h4 w4 k"], size: tuple[int, int]
+        self,
+        output: Float[Array, "b h4 w4 k"],
+        size: tuple[int, int],
+        extent: Extent | None = None,
     ) -> Float[Array, "b h w k"]:
         """Class probabilities at every pixel.
 
         Args:
             output: class logits at stride 4.
             size: (h, w) of the images before padding.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
         h4, w4 = output.shape[1:3]
+        output = extents.extend(output, extent)
         logits = resize.resize_bilinear(output, (h4 * MASK_STRIDE, w4 * MASK_STRIDE))
         return jax.nn.softmax(logits[:, : size[0], : size[1]])

@@ -14,7 +14,9 @@ from jaxtyping import Array, Bool, Float
 
 from clouds_jax.nn.initializers import ONES, XAVIER, ZEROS, torch_linear, uniform
 from clouds_jax.nn.rngs import HostKeys, Keys
+from clouds_jax.ops import extents
 from clouds_jax.ops.attention import attend
+from clouds_jax.ops.extents import Extent
 from clouds_jax.ops.layer_norm import standardise
 from clouds_jax.ops.linear import linear
 
@@ -87,11 +89,21 @@ class GroupNorm(nnx.Module):
         self.groups = groups
         self.eps = eps
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h w c"]:
+        """The normalised map; positions beyond the images of an extent do not count."""
         b, h, w, c = x.shape
         y = x.astype(jnp.float32).reshape(b, h * w, self.groups, c // self.groups)
-        y = y - y.mean((1, 3), keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean((1, 3), keepdims=True) + self.eps)
+        counted = None
+        if extent is not None:
+            counted = extents.inside(extent, (h, w)).reshape(b, h * w, 1, 1)
+
+        def mean(y):
+            return y.mean((1, 3), keepdims=True, where=counted)
+
+        y = y - mean(y)
+        y = y * jax.lax.rsqrt(mean(jnp.square(y)) + self.eps)
         y = y.reshape(x.shape)
         return (y * _channels(self.scale, y) + _channels(self.bias, y)).astype(x.dtype)
 
@@ -148,7 +160,7 @@ class Attention(nnx.Module):
         self,
         queries: Float[Array, "b q d"],
         memory: Float[Array, "b s d"],
-        position: Float[Array, "s d"] | None = None,
+        position: Float[Array, "s d"] | Float[Array, "b s d"] | None = None,
         mask: Bool[Array, "#b q s"] | None = None,
     ) -> Float[Array, "b q d"]:
         """Attends from `queries` to `memory`.
@@ -156,13 +168,17 @@ class Attention(nnx.Module):
         Args:
             queries: content plus position encoding.
             memory: content, from which values and keys are projected.
-            position: encoding added to the input of the keys; None: no encoding.
+            position: encoding added to the input of the keys, shared or of each image; None: no
+                encoding.
             mask: True where a query may attend, the same for all heads. A row without any True
                 attends everywhere.
         """
         split = (*memory.shape[:2], self.heads, -1)
         query = self.query(queries).reshape(*queries.shape[:2], self.heads, -1)
-        key = self.key(memory if position is None else memory + position[None]).reshape(split)
+        keyed = memory
+        if position is not None:
+            keyed = memory + (position if position.ndim == memory.ndim else position[None])
+        key = self.key(keyed).reshape(split)
         value = self.value(memory).reshape(split)
         return self.out(attend(query, key, value, mask).reshape(queries.shape))
 

@@ -20,7 +20,7 @@ def attend(
     query: Float[Array, "b q n e"],
     key: Float[Array, "b s n e"],
     value: Float[Array, "b s n e"],
-    mask: Bool[Array, "#b q s"] | None = None,
+    mask: Bool[Array, "#b #q s"] | None = None,
 ) -> Float[Array, "b q n e"]:
     """Attention of every query over all keys, scaled by 1 / sqrt(e).
 

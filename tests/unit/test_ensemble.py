@@ -69,7 +69,7 @@ def test_classes_that_both_sides_exclude_stay_finite():
 class Encoder(nnx.Module):
     """Embeds a mask as the sum of res5 under it, and knows an empty one by its zeros."""
 
-    def pool_masks(self, res5, masks):
+    def pool_masks(self, res5, masks, extent=None):
         return jnp.einsum("bhwc,bhwq->bqc", res5, masks.astype(res5.dtype))
 
 

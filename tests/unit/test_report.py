@@ -41,7 +41,7 @@ def material(tmp_path):
         dataset="camvid/test", protocol=protocols.get_protocol("native"), absent="skipped",
         space=SPACE, scores=score(matrix, "camvid11", "camvid11"), confusion=matrix,
         images={"camvid/x": 0.6}, panels=(Panel("camvid/x", image, label, label, 1.0),),
-        seconds=1.0, images_per_second=2.0,
+        seconds=1.0, images_per_second=2.0, programs=1,
     )  # fmt: skip
     results.write_pictures(result, tmp_path / "scores")
     results.write_numbers([result], tmp_path / "scores", {"run": str(run), "step": 20})

@@ -7,7 +7,9 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.convolution import Conv, DepthwiseConv
+from clouds_jax.ops import extents
 from clouds_jax.ops.convolution import Padding
+from clouds_jax.ops.extents import Extent
 
 EPS = 1e-5  # torch's default
 
@@ -42,8 +44,11 @@ class ConvNorm(nnx.Module):
         self.conv = conv
         self.bn = FrozenBatchNorm(channels, eps=eps, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        return self.bn(self.conv(x))
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h2 w2 d"]:
+        """The normalised output; with an extent, the convolution reads zeros beyond the images."""
+        return self.bn(self.conv(extents.clear(x, extent)))
 
 
 def pointwise(inputs: int, outputs: int, *, eps: float = EPS, rngs: nnx.Rngs) -> ConvNorm:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn import layers
 from clouds_jax.nn.encoders.batch_norm import pointwise, spatial
+from clouds_jax.ops.extents import Extent
 
 EXPANSION = 4  # output channels of a block over those of its 3x3 convolution
 Down = Literal["3x3", "1x1", "pool"]
@@ -54,11 +55,13 @@ class Bottleneck(nnx.Module):
         self.stride = stride
         self.down = down
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h2 w2 d"]:
         stride, pools = self.stride, self.down == "pool"
         # A strided 1x1 convolution reads one of stride^2 positions.
         y = x[:, ::stride, ::stride] if self.down == "1x1" else x
-        y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(y))))
+        y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(y)), extent))
         y = self.conv3(average_pool(y, stride) if pools and stride > 1 else y)
         if self.shortcut is not None:
             x = average_pool(x, stride) if pools else x[:, ::stride, ::stride]
@@ -79,9 +82,11 @@ class Stage(nnx.Module):
 
         self.rest = layers.stack_blocks(make, depth - 1, rngs) if depth > 1 else None
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        x = self.first(x)
-        return x if self.rest is None else layers.scan_blocks(self.rest, x)
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h2 w2 d"]:
+        x = self.first(x, extent)
+        return x if self.rest is None else layers.scan_blocks(self.rest, x, extent)
 
 
 def make_stages(
@@ -103,9 +108,11 @@ def make_stages(
     return nnx.List(stages)
 
 
-def run_stages(stages: Sequence[Stage], x: Float[Array, "b h4 w4 c"]) -> dict[str, Array]:
+def run_stages(
+    stages: Sequence[Stage], x: Float[Array, "b h4 w4 c"], extent: Extent | None = None
+) -> dict[str, Array]:
     """Applies the stages in order; their outputs are res2 to res5."""
     features = {}
     for level, stage in enumerate(stages, start=2):
-        features[f"res{level}"] = x = stage(x)
+        features[f"res{level}"] = x = stage(x, extent)
     return features

@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float
 from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.encoders import bottleneck
 from clouds_jax.nn.encoders.batch_norm import spatial
-from clouds_jax.ops import resize
+from clouds_jax.ops import extents, resize
 from clouds_jax.ops.attention import attend
+from clouds_jax.ops.extents import Extent
 from clouds_jax.typing import Features
 
 _HEAD = 64  # channels per head of the attention pool
@@ -60,10 +61,12 @@ class Stem(nnx.Module):
         self.conv2 = spatial(half, half, size=3, stride=1, rngs=rngs)
         self.conv3 = spatial(half, outputs, size=3, stride=1, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
+    def __call__(
+        self, images: Float[Array, "b h w 3"], extent: Extent | None = None
+    ) -> Float[Array, "b h4 w4 c"]:
         x = images
         for conv in (self.conv1, self.conv2, self.conv3):
-            x = jax.nn.relu(conv(x))
+            x = jax.nn.relu(conv(x, extent))
         return bottleneck.average_pool(x, 2)
 
 
@@ -91,25 +94,38 @@ class AttentionPool(nnx.Module):
         return self._attend(mean, memory, None)[:, 0]
 
     def masks(
-        self, x: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+        self,
+        x: Float[Array, "b h w c"],
+        masks: Bool[Array, "b h w q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "b q v"]:
         """Pools under masks; the mean attends to the positions of a mask, and not to itself."""
         b, h, w, q = masks.shape
-        mean, tokens = self._tokens(x)
+        mean, tokens = self._tokens(x, extent)
+        if extent is not None:
+            whole = extents.inside(extent, (h, w))[..., None]
+            masks = masks | (whole & ~masks.any((1, 2), keepdims=True))
         allowed = masks.reshape(b, h * w, q).transpose(0, 2, 1)
         return self._attend(mean, tokens, allowed)
 
     def _tokens(
-        self, x: Float[Array, "b h w c"]
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
     ) -> tuple[Float[Array, "b 1 c"], Float[Array, "b s c"]]:
         """The mean and all positions of a map, with position embeddings added."""
         b, h, w, c = x.shape
         learned = self.position[...].astype(x.dtype)
         grid = math.isqrt(learned.shape[0] - 1)
-        spatial = resize.resize_bilinear(learned[1:].reshape(1, grid, grid, c), (h, w))
+        spatial, counted = learned[1:].reshape(1, grid, grid, c), None
+        if extent is None:
+            spatial = resize.resize_bilinear(spatial, (h, w))
+        else:
+            size = extents.size_on(extent, (h, w))
+            whole = jnp.broadcast_to(spatial, (b, grid, grid, c))
+            spatial = resize.resize_parts(whole, jnp.full_like(size, grid), size, (h, w))
+            counted = extents.inside(extent, (h, w)).reshape(b, h * w, 1)
         tokens = x.reshape(b, h * w, c)
-        mean = tokens.mean(1, keepdims=True) + learned[None, :1]
-        return mean, tokens + spatial.reshape(1, h * w, c)
+        mean = tokens.mean(1, keepdims=True, where=counted) + learned[None, :1]
+        return mean, tokens + spatial.reshape(-1, h * w, c)
 
     def _attend(
         self,
@@ -136,27 +152,37 @@ class CLIPResNet(nnx.Module):
         )
         self.attention_pool = AttentionPool(size, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+    def __call__(
+        self, images: Float[Array, "b h w 3"], extent: Extent | None = None
+    ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
         Sizes round up in the first convolution, and down in every average pooling.
+
+        Args:
+            images: normalised.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
-        return bottleneck.run_stages(self.stages, self.stem(images))
+        return bottleneck.run_stages(self.stages, self.stem(images, extent), extent)
 
     def embed(self, features: Features) -> Float[Array, "b v"]:
         """CLIP's image embedding, not normalised: res5 after attention pooling."""
         return self.attention_pool(features["res5"])
 
     def pool_masks(
-        self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+        self,
+        res5: Float[Array, "b h w c"],
+        masks: Bool[Array, "b h w q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "b q v"]:
         """One embedding per mask, not normalised; an empty mask stands for the whole image.
 
         Args:
             res5: the last feature.
             masks: at the size of res5.
+            extent: sizes of the images in a padded batch; None: they fill it.
 
         Source: FC-CLIP's attention pooling under a mask. There an empty mask gives NaN, which its
             ensemble then leaves out.
         """
-        return self.attention_pool.masks(res5, masks)
+        return self.attention_pool.masks(res5, masks, extent)

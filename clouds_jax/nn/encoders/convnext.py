@@ -16,7 +16,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from clouds_jax.nn import convolution, initializers, layers
+from clouds_jax.ops import extents
 from clouds_jax.ops import masks as ops_masks
+from clouds_jax.ops.extents import Extent
 from clouds_jax.typing import Features
 
 Remat = Literal["none", "blocks", "stages"]
@@ -116,11 +118,12 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "b h w c"],
+        extent: Extent | None = None,
         rate: Float[Array, ""] | None = None,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c"]:
         """The block's output; each example skips the block with probability `rate`, if given."""
-        y = self.fc1(self.norm(self.conv_dw(x)))
+        y = self.fc1(self.norm(self.conv_dw(extents.clear(x, extent))))
         y = self.fc2(layers.gelu(y))
         y = y.astype(jnp.float32) * self.gamma[...].astype(jnp.float32)[None, None, None]
         if rate is not None and keys is not None:
@@ -162,11 +165,15 @@ class Stage(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "b h w c"], each: tuple[Array, ...] = (), remat: Remat = "none"
+        self,
+        x: Float[Array, "b h w c"],
+        extent: Extent | None = None,
+        each: tuple[Array, ...] = (),
+        remat: Remat = "none",
     ) -> Float[Array, "b h2 w2 d"]:
         if self.downsample is not None:
             x = self.downsample(x)
-        return layers.scan_blocks(self.blocks, x, each=each, remat=remat == "blocks")
+        return layers.scan_blocks(self.blocks, x, extent, each=each, remat=remat == "blocks")
 
 
 def _again(stage: Stage) -> Callable[..., Array]:
@@ -174,10 +181,10 @@ def _again(stage: Stage) -> Callable[..., Array]:
     graphdef, state = nnx.split(stage)
 
     @jax.checkpoint
-    def run(state: Any, x: Array, each: tuple[Array, ...]) -> Array:
-        return nnx.merge(graphdef, state)(x, each)
+    def run(state: Any, x: Array, extent: Extent | None, each: tuple[Array, ...]) -> Array:
+        return nnx.merge(graphdef, state)(x, extent, each)
 
-    return lambda x, each, remat: run(state, x, each)
+    return lambda x, extent, each, remat: run(state, x, extent, each)
 
 
 class VisualHead(nnx.Module):
@@ -227,6 +234,7 @@ class ConvNeXt(nnx.Module):
         images: Float[Array, "b h w 3"],
         drop: StochasticDepth | None = None,
         remat: Remat = "none",
+        extent: Extent | None = None,
     ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
@@ -237,13 +245,14 @@ class ConvNeXt(nnx.Module):
             images: normalised.
             drop: stochastic depth, for training the encoder itself; None: no block is skipped.
             remat: what the gradient computes again instead of keeping it.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
         x = self.stem(images)
         features = {}
         each = [()] * len(self.depths) if drop is None else drop.of_stages(self.depths)
         for s, stage in enumerate(self.stages):
             run = _again(stage) if remat == "stages" else stage
-            x = run(x, each[s], remat)
+            x = run(x, extent, each[s], remat)
             features[f"res{s + 2}"] = x if self.feature_norms is None else self.feature_norms[s](x)
         return features
 
@@ -260,7 +269,10 @@ class ConvNeXt(nnx.Module):
         return self.visual_head(features["res5"].mean((1, 2)))
 
     def pool_masks(
-        self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+        self,
+        res5: Float[Array, "b h w c"],
+        masks: Bool[Array, "b h w q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "b q v"]:
         """One embedding per mask, not normalised: its mean of res5 through the visual head.
 
@@ -269,6 +281,7 @@ class ConvNeXt(nnx.Module):
         Args:
             res5: the last feature.
             masks: at the size of res5.
+            extent: sizes of the images in a padded batch; None: they fill it.
 
         Raises:
             ValueError: this size has no visual head.
@@ -277,4 +290,4 @@ class ConvNeXt(nnx.Module):
         """
         if self.visual_head is None:
             raise ValueError("This ConvNeXt has no visual head: its size has embedding=None.")
-        return self.visual_head(ops_masks.pool_masks(res5, masks))
+        return self.visual_head(ops_masks.pool_masks(extents.clear(res5, extent), masks))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn.encoders.batch_norm import depthwise, pointwise, spatial
 from clouds_jax.ops.convolution import Padding
+from clouds_jax.ops.extents import Extent
 
 WIDTHS = (24, 40, 112, 320)
 _EPS = 1e-3
@@ -53,11 +54,13 @@ class Block(nnx.Module):
         self.project = pointwise(hidden, outputs, eps=_EPS, rngs=rngs)
         self.residual = stride == 1 and inputs == outputs
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h2 w2 d"]:
         y = x
         if self.expand is not None:
             y = jax.nn.relu6(self.expand(y))
-        y = self.project(jax.nn.relu6(self.depthwise(y)))
+        y = self.project(jax.nn.relu6(self.depthwise(y, extent)))
         return x + y if self.residual else y
 
 
@@ -78,12 +81,19 @@ class EfficientNetLite0(nnx.Module):
                 inputs = outputs
         self.blocks = nnx.List(blocks)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
-        """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32."""
-        x = jax.nn.relu6(self.stem(images))
+    def __call__(
+        self, images: Float[Array, "b h w 3"], extent: Extent | None = None
+    ) -> dict[str, Array]:
+        """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
+
+        Args:
+            images: normalised.
+            extent: sizes of the images in a padded batch; None: they fill it.
+        """
+        x = jax.nn.relu6(self.stem(images, extent))
         features = {}
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, extent)
             if i in _TAPS:
                 features[_TAPS[i]] = x
         return features

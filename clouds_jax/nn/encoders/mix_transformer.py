@@ -14,7 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from clouds_jax.nn import convolution, initializers, layers
+from clouds_jax.ops import extents
 from clouds_jax.ops.attention import attend
+from clouds_jax.ops.extents import Extent
 
 _HEADS = (1, 2, 5, 8)
 _REDUCTIONS = (8, 4, 2, 1)  # stride of the keys and values, in rows and columns
@@ -72,8 +74,10 @@ class PatchEmbedding(nnx.Module):
         )
         self.norm = layers.LayerNorm(outputs, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        return self.norm(self.conv(x))
+    def __call__(
+        self, x: Float[Array, "b h w i"], extent: Extent | None = None
+    ) -> Float[Array, "b h2 w2 o"]:
+        return self.norm(self.conv(extents.clear(x, extent)))
 
 
 class Reduction(nnx.Module):
@@ -98,14 +102,19 @@ class Attention(nnx.Module):
         self.reduce = Reduction(channels, by=reduction, rngs=rngs) if reduction > 1 else None
         self.heads = heads
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h w c"]:
         memory = x if self.reduce is None else self.reduce(x)
+        keys = extents.inside_tokens(extent, [(memory.shape[1], memory.shape[2])])
+        mask = None if keys is None else keys[:, None]
 
         def split(y):
             return y.reshape(y.shape[0], -1, self.heads, y.shape[3] // self.heads)
 
         queries, keys, values = self.query(x), self.key(memory), self.value(memory)
-        return self.out(attend(split(queries), split(keys), split(values)).reshape(x.shape))
+        out = attend(split(queries), split(keys), split(values), mask)
+        return self.out(out.reshape(x.shape))
 
 
 class Block(nnx.Module):
@@ -120,9 +129,11 @@ class Block(nnx.Module):
         self.conv_dw = convolution.DepthwiseConv(hidden, size=_KERNEL, rngs=rngs)
         self.fc2 = layers.Linear(hidden, channels, kernel_init=_WEIGHT, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        x = x + self.attention(self.norm1(x))
-        y = self.conv_dw(self.fc1(self.norm2(x)))
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h w c"]:
+        x = x + self.attention(self.norm1(x), extent)
+        y = self.conv_dw(extents.clear(self.fc1(self.norm2(x)), extent))
         return x + self.fc2(layers.gelu(y))
 
 
@@ -142,8 +153,10 @@ class Stage(nnx.Module):
         )
         self.norm = layers.LayerNorm(outputs, eps=size.eps, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        return self.norm(layers.scan_blocks(self.blocks, self.embed(x)))
+    def __call__(
+        self, x: Float[Array, "b h w i"], extent: Extent | None = None
+    ) -> Float[Array, "b h2 w2 o"]:
+        return self.norm(layers.scan_blocks(self.blocks, self.embed(x, extent), extent))
 
 
 class MixTransformer(nnx.Module):
@@ -152,11 +165,17 @@ class MixTransformer(nnx.Module):
     def __init__(self, size: MiTSize, *, rngs: nnx.Rngs):
         self.stages = nnx.List([Stage(size, stage, rngs=rngs) for stage in range(len(_PATCHES))])
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+    def __call__(
+        self, images: Float[Array, "b h w 3"], extent: Extent | None = None
+    ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
         Sizes round up, by the padding of the patch embeddings. Keys and values do not see rows and
         columns at the end of a map that do not fill a patch of the reduction.
+
+        Args:
+            images: normalised.
+            extent: sizes of the images in a padded batch; None: they fill it.
 
         Raises:
             ValueError: the images are smaller than 29x29.
@@ -169,5 +188,5 @@ class MixTransformer(nnx.Module):
         x = images
         features = {}
         for level, stage in enumerate(self.stages, start=2):
-            features[f"res{level}"] = x = stage(x)
+            features[f"res{level}"] = x = stage(x, extent)
         return features

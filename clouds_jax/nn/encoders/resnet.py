@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn.encoders import bottleneck
 from clouds_jax.nn.encoders.batch_norm import spatial
+from clouds_jax.ops import extents
+from clouds_jax.ops.extents import Extent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +55,11 @@ class Stem(nnx.Module):
     def __init__(self, outputs: int, *, rngs: nnx.Rngs):
         self.conv1 = spatial(3, outputs, size=7, stride=2, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
-        x = jax.nn.relu(self.conv1(images))
+    def __call__(
+        self, images: Float[Array, "b h w 3"], extent: Extent | None = None
+    ) -> Float[Array, "b h4 w4 c"]:
+        # Every window has a pixel of its image, which is no less than the zeros beyond it.
+        x = extents.clear(jax.nn.relu(self.conv1(images, extent)), extent)
         border = ((0, 0), (1, 1), (1, 1), (0, 0))
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
 
@@ -72,9 +77,15 @@ class ResNet(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+    def __call__(
+        self, images: Float[Array, "b h w 3"], extent: Extent | None = None
+    ) -> dict[str, Array]:
         """Features res2 to res5 of normalised images, at strides 4, 8, 16 and 32.
 
         Sizes round up in every halving.
+
+        Args:
+            images: normalised.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
-        return bottleneck.run_stages(self.stages, self.stem(images))
+        return bottleneck.run_stages(self.stages, self.stem(images, extent), extent)

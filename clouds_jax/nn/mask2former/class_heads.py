@@ -19,7 +19,8 @@ from jaxtyping import Array, Float
 
 from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.mask2former.size import HeadSize
-from clouds_jax.ops import masks, text_logits
+from clouds_jax.ops import extents, masks, text_logits
+from clouds_jax.ops.extents import Extent
 
 LOGIT_SCALE = math.log(1 / 0.07)  # CLIP's initial value
 
@@ -70,12 +71,13 @@ class MaskPooling(nnx.Module):
         queries: Float[Array, "o b q d"],
         mask_features: Float[Array, "b h4 w4 d"],
         mask_logits: Float[Array, "o b h4 w4 q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "o b q d"]:
         # One output at a time, recomputed in the backward pass: the masks of all outputs, as
         # floats, would take as much memory as the logits.
         @jax.checkpoint
         def pool(logits):
-            return masks.pool_masks(mask_features, logits > 0)
+            return masks.pool_masks(mask_features, extents.clear(logits > 0, extent))
 
         pooled = jax.lax.map(pool, jax.lax.stop_gradient(mask_logits))
         return queries + self.proj(self.norm(pooled))
@@ -100,8 +102,9 @@ class TextHead(nnx.Module):
         queries: Float[Array, "o b q d"],
         mask_features: Float[Array, "b h4 w4 d"],
         mask_logits: Float[Array, "o b h4 w4 q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "o b q k1"]:
-        x = layers.apply_mlp(self.mlp, self.pooling(queries, mask_features, mask_logits))
+        x = layers.apply_mlp(self.mlp, self.pooling(queries, mask_features, mask_logits, extent))
         rows = jnp.concatenate([self.matrix[...], text_logits.unit(self.void_embedding[...])])
         logits = text_logits.cosine_logits(x, rows, self.logit_scale[...])
         void = max(self.class_of_row) + 1
@@ -121,8 +124,9 @@ class LinearHead(nnx.Module):
         queries: Float[Array, "o b q d"],
         mask_features: Float[Array, "b h4 w4 d"],
         mask_logits: Float[Array, "o b h4 w4 q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "o b q k1"]:
-        del mask_features, mask_logits
+        del mask_features, mask_logits, extent
         return layers.affine(queries, self.kernel, self.bias)
 
 
@@ -138,8 +142,9 @@ class PooledHead(nnx.Module):
         queries: Float[Array, "o b q d"],
         mask_features: Float[Array, "b h4 w4 d"],
         mask_logits: Float[Array, "o b h4 w4 q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "o b q k1"]:
-        return self.linear(self.pooling(queries, mask_features, mask_logits))
+        return self.linear(self.pooling(queries, mask_features, mask_logits, extent))
 
 
 ClassHead = LinearHead | TextHead | PooledHead

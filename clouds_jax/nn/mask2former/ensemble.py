@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from clouds_jax.nn.mask2former.class_heads import LOGIT_SCALE, Frozen, TextRows
-from clouds_jax.ops import resize, text_logits
+from clouds_jax.ops import extents, resize, text_logits
+from clouds_jax.ops.extents import Extent
 from clouds_jax.typing import Features, Prediction
 
 
@@ -44,9 +45,12 @@ class MaskEmbedder(Protocol):
     """An encoder that embeds masks: CLIP's ConvNeXt or ResNet."""
 
     def pool_masks(
-        self, res5: Float[Array, "b h w c"], masks: Bool[Array, "b h w q"]
+        self,
+        res5: Float[Array, "b h w c"],
+        masks: Bool[Array, "b h w q"],
+        extent: Extent | None = None,
     ) -> Float[Array, "b q v"]:
-        """One embedding per mask, not normalised."""
+        """One embedding per mask, not normalised; no mask reaches beyond its image's extent."""
         ...
 
 
@@ -62,7 +66,11 @@ class Ensemble(nnx.Module):
         self.size = size
 
     def __call__(
-        self, prediction: Prediction, features: Features, encoder: MaskEmbedder
+        self,
+        prediction: Prediction,
+        features: Features,
+        encoder: MaskEmbedder,
+        extent: Extent | None = None,
     ) -> Prediction:
         """The last output of a prediction, with the ensemble's class logits.
 
@@ -70,12 +78,13 @@ class Ensemble(nnx.Module):
             prediction: the head's.
             features: the encoder's.
             encoder: embeds the masks.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
         logits = prediction.mask_logits[-1]
         res5 = features["res5"].astype(jnp.float32)
         _, h, w, _ = res5.shape
-        masks = resize.resize_bilinear(logits, (h, w)) > 0
-        embedding = encoder.pool_masks(res5, masks)
+        masks = extents.clear(resize.resize_bilinear(logits, (h, w)) > 0, extent)
+        embedding = encoder.pool_masks(res5, masks, extent)
         clip = text_logits.max_over_names(
             text_logits.cosine_logits(embedding, self.matrix[...], self.logit_scale[...]),
             self.size.rows.class_of_row,

@@ -9,7 +9,8 @@ from clouds_jax.nn.mask2former.class_heads import TextRows
 from clouds_jax.nn.mask2former.pixel_decoder import PixelDecoder
 from clouds_jax.nn.mask2former.size import HeadSize
 from clouds_jax.nn.mask2former.transformer_decoder import TransformerDecoder
-from clouds_jax.ops import resize
+from clouds_jax.ops import extents, resize
+from clouds_jax.ops.extents import Extent
 from clouds_jax.typing import Features, Prediction
 
 MASK_STRIDE = 4
@@ -38,23 +39,32 @@ class Mask2FormerHead(nnx.Module):
         self.pixel_decoder = PixelDecoder(widths, size, rngs=rngs)
         self.transformer_decoder = TransformerDecoder(size, classes, rows=rows, rngs=rngs)
 
-    def __call__(self, features: Features, *, all_outputs: bool) -> Prediction:
+    def __call__(
+        self, features: Features, *, all_outputs: bool, extent: Extent | None = None
+    ) -> Prediction:
         """Class and mask logits of the queries, float32.
 
         Args:
             features: res2 to res5, of any dtype; the head's activations have `size.dtype`.
             all_outputs: predict after every decoder layer, as the loss needs; otherwise after the
                 last one.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
-        mask_features, levels = self.pixel_decoder(features)
-        return self.transformer_decoder(levels, mask_features, all_outputs=all_outputs)
+        mask_features, levels = self.pixel_decoder(features, extent)
+        return self.transformer_decoder(
+            levels, mask_features, all_outputs=all_outputs, extent=extent
+        )
 
-    def scores(self, output: Prediction, size: tuple[int, int]) -> Float[Array, "b h w k"]:
+    def scores(
+        self, output: Prediction, size: tuple[int, int], extent: Extent | None = None
+    ) -> Float[Array, "b h w k"]:
         """See `class_scores`."""
-        return class_scores(output, size)
+        return class_scores(output, size, extent)
 
 
-def class_scores(prediction: Prediction, size: tuple[int, int]) -> Float[Array, "b h w k"]:
+def class_scores(
+    prediction: Prediction, size: tuple[int, int], extent: Extent | None = None
+) -> Float[Array, "b h w k"]:
     """Class scores at every pixel, from the last output.
 
     A score is the sum over queries of class probability, no-object left out, times mask
@@ -64,6 +74,7 @@ def class_scores(prediction: Prediction, size: tuple[int, int]) -> Float[Array, 
     Args:
         prediction: the head's.
         size: (h, w) of the images before padding, at most 4 times the size of the masks.
+        extent: sizes of the images in a padded batch; None: they fill it.
 
     Raises:
         ValueError: the size is larger than that.
@@ -71,7 +82,7 @@ def class_scores(prediction: Prediction, size: tuple[int, int]) -> Float[Array, 
     Source: semantic_inference of Mask2Former, after bilinear upsampling of the mask logits to the
         padded input.
     """
-    logits = prediction.mask_logits[-1]
+    logits = extents.extend(prediction.mask_logits[-1], extent)
     probabilities = jax.nn.softmax(prediction.class_logits[-1])[..., :-1]
     b, h4, w4, _ = logits.shape
     h, w = size

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from clouds_jax.nn import convolution, initializers, layers
 from clouds_jax.nn.mask2former.size import HeadSize
-from clouds_jax.ops import deformable_attention, position, resize
+from clouds_jax.ops import deformable_attention, extents, position, resize
+from clouds_jax.ops.extents import Extent
 from clouds_jax.ops.linear import linear
 from clouds_jax.typing import Features
 
@@ -68,6 +69,7 @@ class DeformableLayer(nnx.Module):
         x: Float[Array, "b s d"],
         position: Float[Array, "b s d"],
         sizes: tuple[tuple[int, int], ...],
+        counted: Bool[Array, "b s"] | None = None,
     ) -> Float[Array, "b s d"]:
         """The layer's output.
 
@@ -75,8 +77,9 @@ class DeformableLayer(nnx.Module):
             x: tokens of all levels, concatenated.
             position: their position encodings.
             sizes: (h, w) of each level.
+            counted: tokens that belong to their image; None: all.
         """
-        x = self.norm1(x + self.attend(x, position, sizes))
+        x = self.norm1(x + self.attend(x, position, sizes, counted))
         return self.norm2(x + self.fc2(jax.nn.relu(self.fc1(x))))
 
     def attend(
@@ -84,6 +87,7 @@ class DeformableLayer(nnx.Module):
         x: Float[Array, "b s d"],
         position: Float[Array, "b s d"],
         sizes: tuple[tuple[int, int], ...],
+        counted: Bool[Array, "b s"] | None = None,
     ) -> Float[Array, "b s d"]:
         """The attention alone; `position` is added to the queries, not to the values."""
         b, s, d = x.shape
@@ -95,7 +99,12 @@ class DeformableLayer(nnx.Module):
         slots = (len(sizes), self.points)
         offsets = offsets.reshape(*slots, 2, b, s, self.heads)
         weights = weights.reshape(*slots, b, s, self.heads)
-        values = self.value_proj(x).reshape(b, s, self.heads, d // self.heads)
+        values = self.value_proj(x)
+        if counted is not None:
+            # Nothing else: the levels of an image are as 1 to 2 to 4, like those of the padded
+            # batch, so its points and offsets lie at the same pixels; outside, the values are 0.
+            values = jnp.where(counted[..., None], values, 0)
+        values = values.reshape(b, s, self.heads, d // self.heads)
         # Offsets are in pixels of the sampled level, points in [0, 1] of it.
         wh = jnp.asarray([(w, h) for h, w in sizes], offsets.dtype)[:, None, :, None, None, None]
         points = reference_points(sizes).T[None, None, :, None, :, None]
@@ -121,8 +130,10 @@ class Projection(nnx.Module):
         self.conv = conv
         self.norm = layers.GroupNorm(dim, groups=layers.groups_of(dim), rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        return self.norm(self.conv(x))
+    def __call__(
+        self, x: Float[Array, "b h w c"], extent: Extent | None = None
+    ) -> Float[Array, "b h w d"]:
+        return self.norm(self.conv(extents.clear(x, extent)), extent)
 
 
 class PixelDecoder(nnx.Module):
@@ -156,51 +167,65 @@ class PixelDecoder(nnx.Module):
         self.dtype = size.dtype
 
     def __call__(
-        self, features: Features
+        self, features: Features, extent: Extent | None = None
     ) -> tuple[Float[Array, "b h4 w4 d"], tuple[Float[Array, "b _ _ d"], ...]]:
         """The mask features and the levels, coarsest first.
 
         Args:
             features: res2 to res5, of any dtype.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
         maps = [features[name].astype(self.dtype) for name in LEVELS]
         sizes = tuple((m.shape[1], m.shape[2]) for m in maps)
-        maps = [project(m) for project, m in zip(self.input_proj, maps, strict=True)]
+        maps = [project(m, extent) for project, m in zip(self.input_proj, maps, strict=True)]
         b, _, _, d = maps[0].shape
         tokens = jnp.concatenate([m.reshape(b, -1, d) for m in maps], 1)
-        tokens = self.encode(tokens, sizes)
+        tokens = self.encode(tokens, sizes, extent)
         ends = np.cumsum([h * w for h, w in sizes])[:-1]
         levels = tuple(
             part.reshape(b, *size, d)
             for part, size in zip(jnp.split(tokens, ends, 1), sizes, strict=True)
         )
-        return self.fuse(levels[-1], features["res2"].astype(self.dtype)), levels
+        return self.fuse(levels[-1], features["res2"].astype(self.dtype), extent), levels
 
     def encode(
-        self, tokens: Float[Array, "b s d"], sizes: tuple[tuple[int, int], ...]
+        self,
+        tokens: Float[Array, "b s d"],
+        sizes: tuple[tuple[int, int], ...],
+        extent: Extent | None = None,
     ) -> Float[Array, "b s d"]:
         """Applies the deformable layers to the tokens of all levels.
 
         Args:
             tokens: of all levels, concatenated.
             sizes: (h, w) of each level.
+            extent: sizes of the images in a padded batch; None: they fill it.
         """
         b, _, d = tokens.shape
         codes = []
         for size, embedding in zip(sizes, self.level_embed[...], strict=True):
-            code = jnp.asarray(position.sine_position(size, d)).reshape(1, -1, d)
+            if extent is None:
+                code = jnp.asarray(position.sine_position(size, d)).reshape(1, -1, d)
+            else:
+                code = position.sine_position_within(extent, size, d).reshape(b, -1, d)
             # Broadcast here, or every layer would sum the embedding's gradient over the batch.
             codes.append(code + jnp.broadcast_to(embedding[None, None], (b, code.shape[1], d)))
-        return layers.scan_blocks(self.layers, tokens, jnp.concatenate(codes, axis=1), sizes)
+        counted = extents.inside_tokens(extent, sizes)
+        return layers.scan_blocks(
+            self.layers, tokens, jnp.concatenate(codes, axis=1), sizes, counted
+        )
 
     def fuse(
-        self, level: Float[Array, "b h8 w8 d"], res2: Float[Array, "b h4 w4 c"]
+        self,
+        level: Float[Array, "b h8 w8 d"],
+        res2: Float[Array, "b h4 w4 c"],
+        extent: Extent | None = None,
     ) -> Float[Array, "b h4 w4 d"]:
         """Mask features from the finest level and res2: the FPN step.
 
         Upsampling is bilinear, as in the original's code; a comment there says nearest.
         """
-        x = self.lateral(res2)
+        x = self.lateral(res2, extent)
         _, h, w, _ = x.shape
-        x = x + resize.resize_bilinear(level, (h, w))
-        return self.mask_features(jax.nn.relu(self.output(x)))
+        x = x + resize.resize_bilinear(extents.extend(level, extent), (h, w))
+        return self.mask_features(jax.nn.relu(self.output(x, extent)))

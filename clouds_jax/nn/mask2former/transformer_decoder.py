@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 from clouds_jax.nn import initializers, layers
 from clouds_jax.nn.mask2former import class_heads
 from clouds_jax.nn.mask2former.size import HeadSize
-from clouds_jax.ops import position, resize
+from clouds_jax.ops import extents, position, resize
+from clouds_jax.ops.extents import Extent
 from clouds_jax.typing import Prediction
 
 _LEVELS = 3
@@ -37,7 +38,7 @@ class DecoderLayer(nnx.Module):
         queries: Float[Array, "b q d"],
         query_position: Float[Array, "q d"],
         memory: Float[Array, "b s d"],
-        memory_position: Float[Array, "s d"],
+        memory_position: Float[Array, "s d"] | Float[Array, "b s d"],
         mask: Bool[Array, "b q s"],
     ) -> Float[Array, "b q d"]:
         """The queries after the layer.
@@ -46,7 +47,7 @@ class DecoderLayer(nnx.Module):
             queries: content of the queries.
             query_position: position embeddings of the queries.
             memory: tokens of one level.
-            memory_position: position encodings of the tokens.
+            memory_position: position encodings of the tokens, shared or of each image.
             mask: True where a query may attend.
         """
         x = queries
@@ -100,6 +101,7 @@ class TransformerDecoder(nnx.Module):
         mask_features: Float[Array, "b h4 w4 d"],
         *,
         all_outputs: bool,
+        extent: Extent | None = None,
     ) -> Prediction:
         """Predictions from the queries after every layer, or after the last one.
 
@@ -107,18 +109,23 @@ class TransformerDecoder(nnx.Module):
             levels: at strides 32, 16 and 8.
             mask_features: at stride 4.
             all_outputs: also predict from the learned queries and after every earlier layer.
+            extent: sizes of the images in a padded batch; None: they fill it.
 
         Returns:
             `decoder_layers + 1` outputs, or one.
         """
-        memories, positions = zip(*map(self.memory, range(_LEVELS), levels), strict=True)
-        shrunk = [self.shrink(mask_features, (x.shape[1], x.shape[2])) for x in levels]
+        memories, positions = zip(
+            *[self.memory(j, level, extent) for j, level in enumerate(levels)], strict=True
+        )
+        sizes = [(x.shape[1], x.shape[2]) for x in levels]
+        shrunk = [self.shrink(mask_features, size) for size in sizes]
+        counted = [extents.inside_tokens(extent, [size]) for size in sizes]
         graphdef, state = nnx.split(self.layers)
 
         def group(x, state):
             outputs = []
             for j, layer in enumerate(nnx.merge(graphdef, state)):
-                mask = self.attention_mask(x, shrunk[j])
+                mask = self.attention_mask(x, shrunk[j], counted[j])
                 x = layer(x, self.query_embed[...], memories[j], positions[j], mask)
                 outputs.append(x)
             return x, jnp.stack(outputs)
@@ -130,7 +137,7 @@ class TransformerDecoder(nnx.Module):
             queries = jnp.concatenate([first[None], outputs.reshape(-1, *first.shape)])
         else:
             queries = last[None]
-        return self.predict(queries, mask_features)
+        return self.predict(queries, mask_features, extent)
 
     def layer(
         self,
@@ -147,13 +154,15 @@ class TransformerDecoder(nnx.Module):
         return block(queries, self.query_embed[...], memory, code, mask)
 
     def memory(
-        self, j: int, level: Float[Array, "b h w d"]
-    ) -> tuple[Float[Array, "b s d"], Float[Array, "s d"]]:
+        self, j: int, level: Float[Array, "b h w d"], extent: Extent | None = None
+    ) -> tuple[Float[Array, "b s d"], Float[Array, "s d"] | Float[Array, "b s d"]]:
         """Level j as tokens with its level embedding, and the position encodings of its keys."""
         b, h, w, d = level.shape
         tokens = level.reshape(b, h * w, d)
         tokens = tokens + self.level_embed[...][j][None, None].astype(level.dtype)
-        return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
+        if extent is None:
+            return tokens, jnp.asarray(position.sine_position((h, w), d)).reshape(h * w, d)
+        return tokens, position.sine_position_within(extent, (h, w), d).reshape(b, h * w, d)
 
     def shrink(
         self, mask_features: Float[Array, "b h4 w4 d"], size: tuple[int, int]
@@ -167,20 +176,32 @@ class TransformerDecoder(nnx.Module):
         return small.reshape(small.shape[0], -1, small.shape[-1])
 
     def attention_mask(
-        self, queries: Float[Array, "b q d"], shrunk: Float[Array, "b s d"]
+        self,
+        queries: Float[Array, "b q d"],
+        shrunk: Float[Array, "b s d"],
+        counted: Bool[Array, "b s"] | None = None,
     ) -> Bool[Array, "b q s"]:
         """Each query's mask: sigmoid(logit) >= 0.5, that is logit >= 0; no gradient.
 
         Args:
             queries: content of the queries.
             shrunk: mask features at the level's size, see `shrink`.
+            counted: keys that belong to their image; a query whose mask has none of them attends
+                to all of them. None: all, and an empty mask stays empty.
         """
         embedding = layers.apply_mlp(self.mask_embed, self.norm(queries))
         logits = jnp.einsum("bqd,bsd->bqs", jax.lax.stop_gradient(embedding), shrunk)
-        return logits >= 0
+        mask = logits >= 0
+        if counted is None:
+            return mask
+        mask &= counted[:, None]
+        return mask | (counted[:, None] & ~mask.any(-1, keepdims=True))
 
     def predict(
-        self, queries: Float[Array, "o b q d"], mask_features: Float[Array, "b h4 w4 d"]
+        self,
+        queries: Float[Array, "o b q d"],
+        mask_features: Float[Array, "b h4 w4 d"],
+        extent: Extent | None = None,
     ) -> Prediction:
         """Class and mask logits of queries, float32; the mask logits have queries last."""
         normed = self.norm(queries)
@@ -192,6 +213,8 @@ class TransformerDecoder(nnx.Module):
             embedding,
         )
         return Prediction(
-            class_logits=self.class_embed(normed.astype(jnp.float32), mask_features, mask_logits),
+            class_logits=self.class_embed(
+                normed.astype(jnp.float32), mask_features, mask_logits, extent
+            ),
             mask_logits=mask_logits,
         )
