@@ -1,6 +1,7 @@
 """Training on any number of devices, and in portions of a batch."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -46,6 +47,22 @@ def test_any_number_of_devices_trains_alike(root, tmp_path, sixteen_devices):
     assert not any(run["callbacks"] for run in (whole, *found.values()))
     assert whole["norms"]["teacher"]
     assert whole["metrics"][0]["pseudo/components"] > 0  # SAM was asked
+
+
+def test_a_platform_that_is_not_there_is_told_in_one_line(root, tmp_path):
+    command = [sys.executable, "-m", "clouds_jax.train", "--config=configs/warmup_gta.py:debug",
+               f"--workdir={tmp_path / 'run'}"]  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env=os.environ | {"JAX_PLATFORMS": "rocm"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "train: JAX finds no device of JAX_PLATFORMS=rocm here" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 20
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_the_guard_of_the_steps_sees_a_transfer():

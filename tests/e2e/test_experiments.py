@@ -1,6 +1,10 @@
 """The launcher of tables: a row in debug mode, from training to the printed table."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -36,6 +40,27 @@ def test_a_row_of_the_joint_phase_runs_its_warm_up_first(program, tmp_path):
 
     again = program(*arguments, "--row", "CLOUDS, ResNet-50 CLIP")
     assert again.returncode == 0 and "clouds_jax.train" not in again.stdout
+
+
+@pytest.mark.slow
+def test_a_row_stopped_on_the_way_is_no_result_and_the_next_call_finishes_it(root, tmp_path):
+    command = [sys.executable, "-m", "experiments.run", "table_camvid", "--debug",
+               f"--workdir={tmp_path}", "--row", "FPN head"]  # fmt: skip
+    rows = tmp_path / "debug" / "rows"
+    driver = subprocess.Popen(command, cwd=root, text=True, stderr=subprocess.PIPE)
+    until = time.monotonic() + 300
+    while not list(rows.rglob("config.json")):  # it compiles its first step now
+        assert driver.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGINT)
+    _, told = driver.communicate(timeout=120)
+    assert driver.returncode == 130, told
+    assert "Traceback" not in told
+    results = tmp_path / "debug" / "results" / "table_camvid" / "fpn_head.json"
+    assert not results.exists() and not list(rows.rglob("trained"))
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    assert 0 <= json.loads(results.read_text())["results"]["fake/train"]["miou"] <= 1
+    assert list(rows.rglob("trained"))
 
 
 def test_an_unknown_table_is_answered_with_the_known_ones(program):
