@@ -18,6 +18,7 @@ from clouds_jax.command_line import one_line_errors
 from clouds_jax.evaluation import protocols
 from clouds_jax.evaluation.protocols import Size
 from clouds_jax.files import write_json, write_text
+from clouds_jax.ops.extents import STRIDE
 from clouds_jax.provenance import versions
 from experiments.run import ROOT
 
@@ -40,7 +41,7 @@ def rows(sizes: Sequence[Size] = SIZES) -> list[dict[str, Any]]:
     found = []
     for size in sizes:
         given = protocols.input_size(size, protocols.get_protocol("clouds"))
-        multiple, bucket = tuple(-(-side // 32) * 32 for side in given), protocols.bucket(given)
+        multiple, bucket = _multiple(given), protocols.bucket(given)
         found.append(
             {
                 "native": size,
@@ -51,6 +52,11 @@ def rows(sizes: Sequence[Size] = SIZES) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _multiple(size: Size) -> Size:
+    h, w = size
+    return h + -h % STRIDE, w + -w % STRIDE
 
 
 def area(size: Size) -> int:
@@ -66,8 +72,9 @@ def worst(found: Sequence[dict[str, Any]]) -> dict[Size, Size]:
     return out
 
 
-def differences(found: Sequence[dict[str, Any]], divisor: int) -> dict[Size, float]:
-    """The largest difference of the scores of an image alone and in its bucket, by bucket.
+def differences(found: Sequence[dict[str, Any]], divisor: int) -> dict[Size, tuple[float, float]]:
+    """By bucket, the largest difference of the scores of an image alone and padded to the bucket,
+    and its largest score.
 
     Args:
         found: see `rows`.
@@ -90,20 +97,26 @@ def differences(found: Sequence[dict[str, Any]], divisor: int) -> dict[Size, flo
     state = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(x.dtype), state)
     alone = jax.jit(lambda s, x: nnx.merge(graphdef, s).scores(x))
     padded = jax.jit(lambda s, x, n: nnx.merge(graphdef, s).padded_scores(x, n))
-    out = {}
+    out: dict[Size, tuple[float, float]] = {}
     for bucket, size in worst(found).items():
         h, w = (max(side // divisor, 1) for side in size)
         small = [-(-side // (32 * divisor)) * 32 for side in bucket]
         image = rng.integers(0, 256, (1, *small, 3), np.uint8)
         got = padded(state, image, np.asarray([(h, w)], np.int32))[:, :h, :w]
-        out[bucket] = float(np.abs(got - alone(state, image[:, :h, :w])).max())
-        print(f"{h}x{w} in {small[0]}x{small[1]}: {out[bucket]:.1e}", flush=True)
+        want = alone(state, image[:, :h, :w])
+        out[bucket] = float(np.abs(got - want).max()), float(want.max())
+        print(f"{h}x{w} in {small[0]}x{small[1]}: {out[bucket][0]:.1e}", flush=True)
     return out
 
 
-def table(found: Sequence[dict[str, Any]], errors: dict[Size, float], divisor: int) -> str:
+def table(
+    found: Sequence[dict[str, Any]], errors: dict[Size, tuple[float, float]], divisor: int
+) -> str:
     """Markdown: a row per size; programs and padding before it."""
-    head = ["native", "input", "multiple of 32", "bucket", "padded", "largest difference of scores"]
+    head = [
+        "native", "input", "multiple of 32", "bucket", "padded", "largest difference",
+        "largest score",
+    ]  # fmt: skip
     counts = [len({row[key] for row in found}) for key in ("input", "multiple_of_32", "bucket")]
     share = 1 - sum(area(row["multiple_of_32"]) for row in found) / sum(
         area(row["bucket"]) for row in found
@@ -116,9 +129,9 @@ def table(found: Sequence[dict[str, Any]], errors: dict[Size, float], divisor: i
         f"Programs: {counts[0]} without padding, {counts[1]} for multiples of 32, {counts[2]} with"
         f" buckets. Padding beyond multiples of 32: {100 * share:.1f} % of the pixels, each size"
         " counted once.",
-        "Scores are probabilities of a small ConvNeXt with a small Mask2Former head and random"
-        f" weights, on all sides divided by {divisor}, those of buckets rounded up to 32; of each"
-        " bucket the image with the most padding, which is noise, against the same image alone.",
+        "Scores of a small ConvNeXt with a small Mask2Former head and random weights: of each"
+        " bucket the image with the most padding, which is noise, against the same image alone."
+        + (f" All sides are divided by {divisor}." if divisor > 1 else ""),
         f"{', '.join(f'{name} {number}' for name, number in about.items())}; float32.",
         "",
         f"| {' | '.join(head)} |",
@@ -127,7 +140,9 @@ def table(found: Sequence[dict[str, Any]], errors: dict[Size, float], divisor: i
     for row in found:
         cells = [_text(row[key]) for key in ("native", "input", "multiple_of_32", "bucket")]
         shown = checked[row["bucket"]] == row["input"]
-        cells += [f"{100 * row['padded']:.1f} %", f"{errors[row['bucket']]:.1e}" if shown else ""]
+        error, largest = errors[row["bucket"]]
+        cells.append(f"{100 * row['padded']:.1f} %")
+        cells += [f"{error:.1e}", f"{largest:.2f}"] if shown else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -142,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m experiments.buckets", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--divisor", type=int, default=4, help="of the sides that are scored")
+    parser.add_argument("--divisor", type=int, default=1, help="of the sides that are scored")
     parser.add_argument("--output", type=Path, default=ROOT / "experiments/results/buckets")
     args = parser.parse_args(argv)
     if args.divisor < 1:
