@@ -103,13 +103,15 @@ def load_weights(
         )
     try:
         provenance = json.loads((path / _PROVENANCE).read_text())
-        whole = parts is None or _says_it_holds(provenance) <= set(parts)
-        with reading(), read_alone(partial=not whole):
-            if parts is None or whole:  # all of it, in half the time
+        chosen = parts
+        if parts is not None and _says_it_holds(provenance) <= set(parts):
+            chosen = None  # all of it, in half the time
+        with reading(), read_alone(partial=chosen is not None):
+            if chosen is None:
                 tree = ocp.load(arrays)
             else:
                 described = ocp.metadata(arrays).metadata
-                wanted = {part: described[part] for part in parts if part in described}
+                wanted = {part: described[part] for part in chosen if part in described}
                 tree = ocp.load(arrays, wanted) if wanted else {}
     except Exception as error:  # of damaged files Orbax and TensorStore raise many kinds
         raise ValueError(

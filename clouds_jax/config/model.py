@@ -19,11 +19,11 @@ from clouds_jax.nn.clouds import (
     text_rows,
 )
 from clouds_jax.nn.encoders.registry import get_encoder
+from clouds_jax.nn.mask2former.size import DTYPES
 from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.text import class_matrix, class_names
 
 HEADS: dict[str, type[HeadSize] | type[FPNSize]] = {"mask2former": HeadSize, "fpn": FPNSize}
-_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,9 @@ class ModelConfig:
 
     def __post_init__(self):
         get_encoder(self.encoder)
-        if self.dtype not in _DTYPES:
+        if self.dtype not in DTYPES:
             raise ValueError(
-                f"config.encoder.dtype is {self.dtype!r}; allowed are: {', '.join(_DTYPES)}."
+                f"config.encoder.dtype is {self.dtype!r}; allowed are: {', '.join(DTYPES)}."
             )
         classes = len(self.space)
         if isinstance(self.head, HeadSize) and self.head.num_queries < classes:

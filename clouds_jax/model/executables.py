@@ -60,7 +60,8 @@ def covers(graphdef: nnx.GraphDef) -> bool:
 
 def _program(function: Callable, about: str, leaves: list[Any], structure: Any) -> Callable:
     program = jax.jit(lambda leaves: function(*jax.tree.unflatten(structure, leaves)))
-    folder = jax.config.values["jax_compilation_cache_dir"]
+    wanted = jax.config.values["jax_enable_compilation_cache"]
+    folder = wanted and jax.config.values["jax_compilation_cache_dir"]
     devices = set().union(*(leaf.devices() for leaf in leaves if isinstance(leaf, jax.Array)))
     if not folder or len(devices) != 1:
         return program
@@ -81,24 +82,28 @@ def _program(function: Callable, about: str, leaves: list[Any], structure: Any) 
             content = pickle.dumps(serialize_executable.serialize(compiled))
             write_bytes(program_file, hashlib.sha256(content).digest() + content)
         write_bytes(known, name.encode())
-    except OSError as error:
-        logging.warning("%s", error)
+    except Exception as error:  # a full disk, or a program that this platform cannot write down
+        logging.warning("the compiled program is not kept: %s", error)
     return compiled
 
 
 def _freshly_compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Without JAX's compile cache: what comes out of it cannot be written down again on CPUs."""
+    before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:
         return lowered.compile()
     finally:
-        jax.config.update("jax_enable_compilation_cache", True)
+        jax.config.update("jax_enable_compilation_cache", before)
         compilation_cache.reset_cache()
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    try:
+        return path.read_text()
+    except (OSError, ValueError):  # not there, not ours to read, or no text
+        return ""
 
 
 def _read(path: Path, device: Any) -> jax.stages.Compiled | None:
@@ -106,9 +111,10 @@ def _read(path: Path, device: Any) -> jax.stages.Compiled | None:
 
     Whoever can write into the cache can run code here, as with JAX's own.
     """
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except OSError:
         return None
-    content = path.read_bytes()
     if hashlib.sha256(content[_HASH:]).digest() != content[:_HASH]:
         logging.warning("%s is damaged, compiling again", path)
         return None

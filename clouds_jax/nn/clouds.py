@@ -14,7 +14,7 @@ from clouds_jax.nn.fpn import FPNHead, FPNSize
 from clouds_jax.nn.mask2former.class_heads import TextRows
 from clouds_jax.nn.mask2former.ensemble import Ensemble, EnsembleSize
 from clouds_jax.nn.mask2former.head import Mask2FormerHead, class_map, class_scores
-from clouds_jax.nn.mask2former.size import HeadSize
+from clouds_jax.nn.mask2former.size import DTYPES, HeadSize
 from clouds_jax.nn.sam.decoder import DecoderSize, PromptedMasks
 from clouds_jax.ops import extents
 from clouds_jax.ops.extents import STRIDE, Extent
@@ -33,8 +33,6 @@ __all__ = [
     "pad",
     "text_rows",
 ]
-
-_DTYPES = ("float32", "bfloat16")
 
 
 def normalise(images: Num[Array, "b h w 3"], spec: EncoderSpec) -> Float[Array, "b h w 3"]:
@@ -92,9 +90,9 @@ class Clouds(nnx.Module):
         encoder_dtype: str,
         rngs: nnx.Rngs,
     ):
-        if encoder_dtype not in _DTYPES:
+        if encoder_dtype not in DTYPES:
             raise ValueError(
-                f"encoder_dtype is {encoder_dtype!r}; allowed are: {', '.join(_DTYPES)}."
+                f"encoder_dtype is {encoder_dtype!r}; allowed are: {', '.join(DTYPES)}."
             )
         graphdef, state = nnx.split(spec.build(rngs))
         self.encoder: Any = nnx.merge(

@@ -70,7 +70,9 @@ def make_step(
         model = nnx.merge(graphdef, state.params, state.frozen)
         plan = prepare(model, state, batch, key)
         keys = _row_keys(jax.random.fold_in(key, _DEPTH), [len(x) for x in plan.images])
-        of_head = _OfHead(model.head, loss, plan, mesh, by_features=bool(trunk_of(state.params)))
+        of_head = _HeadPerDevice(
+            model.head, loss, plan, mesh, by_features=bool(trunk_of(state.params))
+        )
 
         def encode(images: Any, keys: Any) -> tuple[Features, Pull | None]:
             drop = StochasticDepth(drop_path, sharding.join(mesh, keys))
@@ -170,7 +172,7 @@ def _encode(
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfHead:
+class _HeadPerDevice:
     """What runs per device, from the features on: the examples, and the gradients of the head.
 
     Attributes:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from clouds_jax.model import executables
 from clouds_jax.nn.layers import Linear
@@ -81,18 +82,45 @@ def test_edits_that_change_no_computation_find_the_program(folder, monkeypatch):
 
 def test_a_program_that_jax_has_compiled_before_is_kept_whole(folder):
     """What comes out of JAX's compile cache lacks functions when it is written down again."""
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     x = jnp.ones((8, 8, 8))
 
     def function(x):
         return jnp.concatenate([jnp.sort(x, 0) @ x, x[::-1]]), jnp.cumsum(x)
 
-    jax.jit(function)(x)
-    for _ in range(3):
-        out = executables.jit(function, "model")(x)
+    before = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()  # it would stay in the folder of before
+    try:
+        # as `executables.jit` lowers it, so that JAX's cache holds this very program
+        jax.jit(lambda leaves: function(*leaves))([x])
+        assert list(folder.glob("jit_*"))
+        executables.jit(function, "model")(x)
+        out = executables.jit(function, "model")(x)  # from the file
         np.testing.assert_allclose(out[1][-1], 512)
-        for path in folder.glob("traced-*"):
-            path.unlink()
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+        compilation_cache.reset_cache()
+    assert jax.config.values["jax_enable_compilation_cache"]
+
+
+def test_a_program_that_cannot_be_written_down_still_runs(folder, monkeypatch):
+    def refuse(compiled):
+        raise ValueError("Compilation does not support serialization")
+
+    monkeypatch.setattr(executables.serialize_executable, "serialize", refuse)
+    out = executables.jit(Counted(), "model")(TREE, jnp.ones(3))
+    np.testing.assert_array_equal(out["sum"], [1, 2, 3])
+    assert not kept(folder)
+
+
+def test_a_cache_that_is_switched_off_stays_off(folder):
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        executables.jit(Counted(), "model")(TREE, jnp.ones(3))
+        assert not jax.config.values["jax_enable_compilation_cache"]
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert not list(folder.iterdir())
 
 
 def test_addresses_do_not_count(folder):

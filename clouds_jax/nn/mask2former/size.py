@@ -3,7 +3,7 @@
 import dataclasses
 
 CLASSIFIERS = ("linear", "text", "pooled")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")  # of activations, here and in encoders
 
 
 @dataclasses.dataclass(frozen=True)
